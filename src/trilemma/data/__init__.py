@@ -1,0 +1,30 @@
+"""Where images come from: sources by name or path, their labels, their checks, and sample sets at the edge."""
+
+from __future__ import annotations
+
+from trilemma.data.catalogue import SOURCES, available_splits, open_data, parse_reference
+from trilemma.data.check import DataReport, check
+from trilemma.data.decoding import DamagedImageError
+from trilemma.data.images import ImageSet, MemorySet, to_model, to_uint8
+from trilemma.data.samples import check_out, image_grid, read_samples, write_png, write_samples
+from trilemma.data.shapes import ShapesSet
+
+__all__ = [
+    "SOURCES",
+    "DamagedImageError",
+    "DataReport",
+    "ImageSet",
+    "MemorySet",
+    "ShapesSet",
+    "available_splits",
+    "check",
+    "check_out",
+    "image_grid",
+    "open_data",
+    "parse_reference",
+    "read_samples",
+    "to_model",
+    "to_uint8",
+    "write_png",
+    "write_samples",
+]

@@ -1,0 +1,185 @@
+"""What a set of images is, the set that lives in memory, and the conversion between its bytes and a model's floats."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+
+from trilemma.errors import InputError, unknown
+
+MEMORY_LIMIT = 256 * 2**20
+"""Bytes of decoded pixels up to which a set of files is decoded once and kept in memory."""
+
+
+class ImageSet(ABC):
+    """A numbered collection of equally large uint8 images, with one class label each or none at all.
+
+    Attributes:
+        name: what results call it: `mnist5k`, `shapes`, or the last part of a path.
+        split: `train`, `test`, ... or `all`.
+        shape: (channels, height, width) of every image; channels is 1 (grey) or 3 (RGB).
+        classes: the names of classes 0..K-1, None when unlabelled.
+        labels: the class of every image, None when unlabelled.
+        in_memory: whether `batch` only copies; otherwise it decodes files, and worker processes pay.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        split: str,
+        shape: tuple[int, int, int],
+        *,
+        count: int,
+        labels: Int64[np.ndarray, " n"] | None,
+        classes: tuple[str, ...] | None,
+        in_memory: bool,
+    ) -> None:
+        if (labels is None) != (classes is None):
+            raise InputError(f"{name}: labels and class names come together or not at all")
+        if labels is not None and classes is not None:
+            _check_labels(name, labels, count, len(classes))
+        self.name, self.split, self.shape = name, split, shape
+        self.labels, self.classes, self.in_memory = labels, classes, in_memory
+        self._count = count
+        self._fingerprint: str | None = None
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __repr__(self) -> str:
+        channels, height, width = self.shape
+        kinds = f"{len(self.classes)} classes" if self.classes is not None else "unlabelled"
+        return f"<{self.name}:{self.split}, {len(self)} images {channels}x{height}x{width}, {kinds}>"
+
+    @abstractmethod
+    def _images(self, indices: Int64[np.ndarray, " n"]) -> UInt8[np.ndarray, "n h w c"]:
+        """The images at `indices`, which lie in [0, len)."""
+
+    def batch(
+        self, indices: Sequence[int] | Int64[np.ndarray, " n"]
+    ) -> tuple[UInt8[np.ndarray, "n h w c"], Int64[np.ndarray, " n"] | None]:
+        """The images at `indices`, in that order, values 0..255, and their labels.
+
+        Raises:
+            IndexError: an index outside [0, len).
+            InputError: a file of a set that is decoded on demand is damaged; the message names it.
+        """
+        index = np.asarray(indices, dtype=np.int64).reshape(-1)
+        if index.size and (index.min() < 0 or index.max() >= len(self)):
+            raise IndexError(f"{self.name}: index outside [0, {len(self)})")
+        return self._images(index), None if self.labels is None else self.labels[index]
+
+    def fingerprint(self) -> str:
+        """sha256 over count, shape, decoded pixels and labels, in order; 64 hexadecimal digits, computed once.
+
+        It depends on what a model sees, not on how it is stored: a folder, a zip and an `.npz` of the same images
+        and labels agree, and another `size` is another fingerprint.
+        """
+        if self._fingerprint is None:
+            head = {"count": len(self), "shape": list(self.shape), "labelled": self.labels is not None}
+            digest = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
+            for start in range(0, len(self), 256):
+                index = np.arange(start, min(start + 256, len(self)), dtype=np.int64)
+                digest.update(np.ascontiguousarray(self._images(index)).tobytes())
+            if self.labels is not None:
+                digest.update(self.labels.astype("<i8").tobytes())
+            self._fingerprint = digest.hexdigest()
+        return self._fingerprint
+
+
+class MemorySet(ImageSet):
+    """Images held in memory as one uint8 NHWC array.
+
+    Raises:
+        InputError: the images are not uint8 NHWC with 1 or 3 channels, or the labels don't fit them.
+    """
+
+    def __init__(
+        self,
+        images: UInt8[np.ndarray, "n h w c"],
+        labels: Int64[np.ndarray, " n"] | None = None,
+        *,
+        name: str,
+        split: str = "all",
+        classes: tuple[str, ...] | None = None,
+    ) -> None:
+        check_images(images, name)
+        count, height, width, channels = images.shape
+        shape = (channels, height, width)
+        super().__init__(name, split, shape, count=count, labels=labels, classes=classes, in_memory=True)
+        self._array = images
+
+    def _images(self, indices: Int64[np.ndarray, " n"]) -> UInt8[np.ndarray, "n h w c"]:
+        return self._array[indices]
+
+
+def check_images(images: np.ndarray, what: str) -> None:
+    """Refuse anything but uint8 NHWC with 1 or 3 channels.
+
+    Raises:
+        InputError: naming `what`, the dtype or shape found, and the one expected.
+    """
+    if images.dtype != np.uint8:
+        raise InputError(f"{what}: images are {images.dtype}, expected uint8 with values 0..255")
+    if images.ndim != 4 or images.shape[3] not in (1, 3) or 0 in images.shape[1:3]:
+        turned = images.ndim == 4 and images.shape[1] in (1, 3)
+        hint = "; it looks like NCHW, so transpose it" if turned else ""
+        raise InputError(f"{what}: images have shape {images.shape}, expected (n, height, width, 1 or 3){hint}")
+
+
+def number_classes(labels: Int64[np.ndarray, " n"]) -> tuple[str, ...]:
+    """Names for labels that come as bare numbers: "0" to the largest of them."""
+    return tuple(str(k) for k in range(int(labels.max()) + 1)) if labels.size else ()
+
+
+def split_parts(name: str, split: str, parts: Sequence[str]) -> tuple[str, ...]:
+    """The stored parts that make up `split`: itself, or every part for `all`.
+
+    Raises:
+        InputError: there is no such split; the message lists those that exist.
+    """
+    if split == "all":
+        return tuple(parts)
+    if split not in parts:
+        raise unknown(f"split of {name}", split, [*parts, "all"])
+    return (split,)
+
+
+def to_model(
+    images: UInt8[np.ndarray, "n h w c"], range: tuple[float, float] = (-1.0, 1.0)
+) -> Float[Tensor, "n c h w"]:
+    """Bytes to floats: 0 becomes `range[0]`, 255 becomes `range[1]`, linearly. float32 on the CPU.
+
+    Raises:
+        InputError: not uint8 NHWC with 1 or 3 channels.
+    """
+    check_images(images, "to_model")
+    low, high = range
+    pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
+    # Divided first, so that 255 becomes `high` exactly.
+    return pixels.to(torch.float32, memory_format=torch.contiguous_format).div_(255).mul_(high - low).add_(low)
+
+
+def to_uint8(
+    images: Float[Tensor, "n c h w"], range: tuple[float, float] = (-1.0, 1.0)
+) -> UInt8[np.ndarray, "n h w c"]:
+    """Floats to bytes: the inverse of `to_model`, rounded to the nearest byte and clamped to 0..255. NaN becomes 0."""
+    low, high = range
+    pixels = images.detach().to(device="cpu", dtype=torch.float32)
+    scaled = ((pixels - low) * (255 / (high - low))).nan_to_num(nan=0.0).round_().clamp_(0, 255)
+    return scaled.to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def _check_labels(name: str, labels: np.ndarray, count: int, classes: int) -> None:
+    if labels.dtype != np.int64 or labels.shape != (count,):
+        raise InputError(f"{name}: labels are {labels.dtype} {labels.shape}, expected int64 ({count},)")
+    if count and (labels.min() < 0 or labels.max() >= classes):
+        bad = int(labels[(labels < 0) | (labels >= classes)][0])
+        raise InputError(f"{name}: label {bad} is out of range, expected 0 to {classes - 1}")

@@ -1,0 +1,218 @@
+"""Image folders and zips: which files belong to which split and class, and the sets made of them."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int64, UInt8
+
+from trilemma.data.decoding import blaming, decode, header, native_channels
+from trilemma.data.images import MEMORY_LIMIT, ImageSet, MemorySet, number_classes, split_parts
+from trilemma.data.stores import FolderStore, Store, ZipStore
+from trilemma.errors import InputError
+
+SPLIT_FOLDERS = ("train", "val", "valid", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Tree:
+    """The images of a store, in order, each with its split (None: the store has none) and class number.
+
+    Labels come from `dataset.json` where there is one (the list of [file, number] pairs that StyleGAN's tools write;
+    null: unlabelled), else from the sub-folders: the first one below the split is the class. Folders that all images
+    share are no classes, and a tree with an image outside the class folders is unlabelled.
+    """
+
+    store: Store
+    names: tuple[str, ...]
+    splits: tuple[str | None, ...]
+    labels: Int64[np.ndarray, " n"] | None
+    classes: tuple[str, ...] | None
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The splits there are; `("train",)` for a tree without split folders."""
+        present = set(self.splits)
+        return tuple(split for split in SPLIT_FOLDERS if split in present) or ("train",)
+
+    def chosen(self, split: str, what: str) -> list[int]:
+        """Positions of the images of `split`; `train` of a tree without split folders is all of it.
+
+        Raises:
+            InputError: there is no such split.
+        """
+        parts = split_parts(what, split, self.parts)
+        return [i for i, part in enumerate(self.splits) if part is None or part in parts]
+
+
+def open_store(path: Path) -> Store:
+    """The folder or zip at `path`.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if path.is_dir():
+        return FolderStore(path)
+    if path.suffix.lower() == ".zip":
+        return ZipStore(path)
+    raise InputError(f"{path}: expected a folder of images or a .zip of them")
+
+
+def read_tree(store: Store) -> Tree:
+    """Sort the images of `store` into splits and classes.
+
+    Raises:
+        InputError: no images, or a `dataset.json` that cannot be used.
+    """
+    names = store.images()
+    base = _shared_folder(names)
+    inner = [name[len(base) :] for name in names]
+    split_tops = all("/" in name and name.split("/", 1)[0] in SPLIT_FOLDERS for name in inner)
+    splits = tuple(name.split("/", 1)[0] if split_tops else None for name in inner)
+    table = _label_file(store, base)
+    if table is not None:
+        labels = _listed_labels(store, names, table)
+        classes = None if labels is None else number_classes(labels)
+    else:
+        labels, classes = _folder_labels([name.split("/", 1)[1] for name in inner] if split_tops else inner)
+    return Tree(store, tuple(names), splits, labels, classes)
+
+
+class FileSet(ImageSet):
+    """Images decoded from their files whenever a batch asks for them."""
+
+    def __init__(
+        self,
+        store: Store,
+        names: list[str],
+        shape: tuple[int, int, int],
+        *,
+        name: str,
+        split: str,
+        labels: Int64[np.ndarray, " n"] | None,
+        classes: tuple[str, ...] | None,
+    ) -> None:
+        super().__init__(name, split, shape, count=len(names), labels=labels, classes=classes, in_memory=False)
+        self._store, self._names = store, names
+
+    def _images(self, indices: Int64[np.ndarray, " n"]) -> UInt8[np.ndarray, "n h w c"]:
+        channels, height, width = self.shape
+        out = np.empty((len(indices), height, width, channels), dtype=np.uint8)
+        for row, i in enumerate(indices):
+            file = self._names[i]
+            data = self._store.read(file)
+            out[row] = decode(data, self._store.label(file), size=(height, width), channels=channels)
+        return out
+
+
+def open_tree(
+    store: Store,
+    *,
+    name: str,
+    split: str,
+    size: tuple[int, int] | None = None,
+    channels: int | None = None,
+) -> ImageSet:
+    """The images of `split` in `store`: in memory when their pixels take less than `MEMORY_LIMIT`, else by the batch.
+
+    Without `size` all images must have one size; without `channels` they become RGB unless all of them are grey.
+
+    Raises:
+        InputError: no images, no such split, mixed sizes (two files are named), or a damaged file (named).
+    """
+    tree = read_tree(store)
+    at = tree.chosen(split, name)
+    names = [tree.names[i] for i in at]
+    if size is None or channels is None:
+        found_size, found_channels = _common(store, names, size is None)
+        size, channels = size or found_size, channels or found_channels
+    labels = None if tree.labels is None else tree.labels[at]
+    shown = "all" if None in tree.splits else split
+    files = FileSet(store, names, (channels, *size), name=name, split=shown, labels=labels, classes=tree.classes)
+    if len(names) * channels * size[0] * size[1] >= MEMORY_LIMIT:
+        return files
+    decoded, _ = files.batch(range(len(names)))
+    return MemorySet(decoded, labels, name=name, split=shown, classes=tree.classes)
+
+
+def _common(store: Store, names: list[str], alike: bool) -> tuple[tuple[int, int], int]:
+    """The size of the images (when `alike` every one must have it) and the channels that lose nothing."""
+    first: tuple[str, tuple[int, int]] | None = None
+    channels = 1
+    for name in names:
+        label = store.label(name)
+        with blaming(label), store.open(name) as stream:
+            mode, size = header(stream, label)  # type: ignore[arg-type]
+        channels = max(channels, native_channels(mode))
+        if first is None:
+            first = (label, size)
+        elif alike and size != first[1]:
+            raise InputError(
+                f"images differ in size: {first[0]} is {_by(first[1])}, {label} is {_by(size)} (height x width); "
+                f"give one size to crop and resize them to, such as data.size={min(*size, *first[1])}"
+            )
+    assert first is not None
+    return first[1], channels
+
+
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
+def _shared_folder(names: list[str]) -> str:
+    """The folders that all names start with, "" or ending in "/", as far as the first that names a split."""
+    shared = os.path.commonpath([os.path.dirname(name) for name in names]) if names else ""
+    kept: list[str] = []
+    for part in shared.split("/") if shared else []:
+        if part in SPLIT_FOLDERS:
+            break
+        kept.append(part)
+    return "".join(f"{part}/" for part in kept)
+
+
+def _label_file(store: Store, base: str) -> str | None:
+    """The `dataset.json` in the folder all images share or above it."""
+    present = set(store.names)
+    folder = base
+    while True:
+        if f"{folder}dataset.json" in present:
+            return f"{folder}dataset.json"
+        if not folder:
+            return None
+        folder = folder[: folder.rstrip("/").rfind("/") + 1]
+
+
+def _listed_labels(store: Store, names: list[str], table: str) -> Int64[np.ndarray, " n"] | None:
+    where = store.label(table)
+    try:
+        pairs = json.loads(store.read(table))["labels"]
+        listed = None if pairs is None else {str(file): label for file, label in pairs}
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f'{where}: expected {{"labels": [[file, number], ...]}} or null labels ({error})') from error
+    if not listed:
+        return None
+    folder = table[: -len("dataset.json")]
+    labels = np.empty(len(names), dtype=np.int64)
+    for i, name in enumerate(names):
+        label = listed.get(name[len(folder) :])
+        if label is None:
+            raise InputError(f"{where}: has no label for {name[len(folder) :]}")
+        if isinstance(label, bool) or not isinstance(label, int) or label < 0:
+            raise InputError(f"{where}: label {label!r} of {name[len(folder) :]}, expected a whole number from 0")
+        labels[i] = label
+    return labels
+
+
+def _folder_labels(inner: list[str]) -> tuple[Int64[np.ndarray, " n"] | None, tuple[str, ...] | None]:
+    if not all("/" in name for name in inner):
+        return None, None
+    tops = [name.split("/", 1)[0] for name in inner]
+    classes = tuple(sorted(set(tops)))
+    if len(classes) < 2:
+        return None, None
+    number = {name: k for k, name in enumerate(classes)}
+    return np.array([number[top] for top in tops], dtype=np.int64), classes

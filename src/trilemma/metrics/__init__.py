@@ -1,0 +1,50 @@
+"""Measures of generated images: quality, coverage and speed. They see arrays and features, not models."""
+
+from trilemma.metrics.balance import Balance, Recognised, balance, class_counts, recognised
+from trilemma.metrics.catalogue import METRICS, Metric, ReferenceFeatures, compute
+from trilemma.metrics.cautions import MetricWarning, gathered_cautions
+from trilemma.metrics.features import (
+    EXTRACTORS,
+    ClassifierExtractor,
+    Extractor,
+    Features,
+    PixelExtractor,
+    extract,
+    load_classifier,
+    open_extractor,
+)
+from trilemma.metrics.frechet import frechet_distance
+from trilemma.metrics.precision_recall import PrecisionRecall, precision_recall
+from trilemma.metrics.speed import Speed, measure
+from trilemma.metrics.statistics import Moments, Statistics, load_statistics, save_statistics
+
+__all__ = [
+    "EXTRACTORS",
+    "METRICS",
+    "Balance",
+    "ClassifierExtractor",
+    "Extractor",
+    "Features",
+    "Metric",
+    "MetricWarning",
+    "Moments",
+    "PixelExtractor",
+    "PrecisionRecall",
+    "Recognised",
+    "ReferenceFeatures",
+    "Speed",
+    "Statistics",
+    "balance",
+    "class_counts",
+    "compute",
+    "extract",
+    "frechet_distance",
+    "gathered_cautions",
+    "load_classifier",
+    "load_statistics",
+    "measure",
+    "open_extractor",
+    "precision_recall",
+    "recognised",
+    "save_statistics",
+]

@@ -1,0 +1,95 @@
+"""Whether a classifier finds every class in the generated images as often as in the reference, and finds in each image
+the class that was asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Float64, Int, Int64
+from scipy.stats import chi2 as chi2_distribution
+
+from trilemma.errors import InputError
+from trilemma.metrics.cautions import caution
+from trilemma.metrics.features import check_rows
+
+
+@dataclass(frozen=True)
+class Balance:
+    """`counts` [k]: generated images a class. `kl`: KL(generated ‖ reference) of the class frequencies, in nats, 0 when
+    they are equal. `chi2`: Pearson's statistic, `p`: how often chance alone gives one as large."""
+
+    counts: Int64[np.ndarray, " k"]
+    kl: float
+    chi2: float
+    p: float
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """`fraction` of images in which the class asked for is the most likely one; `by_class` [k] the same among the
+    images of each class, NaN where none was asked for."""
+
+    fraction: float
+    by_class: Float64[np.ndarray, " k"]
+
+
+def class_counts(logits: Float[np.ndarray, "n k"]) -> Int64[np.ndarray, " k"]:
+    """How many images have each class as their most likely one. Raises InputError for NaN or no image."""
+    check_rows(logits, "class_counts: logits")
+    if not len(logits):
+        raise InputError("class_counts: there are no images, expected at least one")
+    return np.bincount(logits.argmax(axis=1), minlength=logits.shape[1]).astype(np.int64)
+
+
+def balance(*, real: Int[np.ndarray, " k"], fake: Int[np.ndarray, " k"]) -> Balance:
+    """Class counts of generated images against the frequencies of the reference's, both by the same classifier, so that
+    its own mistakes weigh on both sides.
+
+    The χ² test takes the reference's frequencies as exact: with a reference no larger than the sample, p is too small.
+    Classes found on neither side don't count. Warns where the test is only rough (under 5 images expected of a class),
+    and where a class is not in the reference, which makes KL and χ² infinite. Raises InputError for counts of
+    different lengths, or without images.
+    """
+    if real.shape != fake.shape or real.ndim != 1:
+        raise InputError(
+            f"balance: counts of {list(fake.shape)} classes in fake, expected {list(real.shape)} as in real"
+        )
+    if real.min(initial=0) < 0 or fake.min(initial=0) < 0 or not real.sum() or not fake.sum():
+        raise InputError(f"balance: {real.sum()} real and {fake.sum()} generated images, expected at least one of each")
+    observed = fake / fake.sum()
+    expected = real / real.sum()
+    seen = fake > 0
+    foreign = np.flatnonzero(seen & (real == 0))
+    if len(foreign):
+        caution(f"balance: classes {foreign.tolist()} are not in the reference, so KL and chi-square are infinite")
+        return Balance(fake, np.inf, np.inf, 0.0)
+    present = real > 0
+    scarce = np.count_nonzero(expected[present] * fake.sum() < 5)
+    if scarce:
+        caution(
+            f"balance: fewer than 5 of {fake.sum()} images expected in {scarce} classes, so balance_p is only rough"
+        )
+    kl = float(np.sum(observed[seen] * np.log(observed[seen] / expected[seen])))
+    chi2 = float(fake.sum() * np.sum((observed - expected)[present] ** 2 / expected[present]))
+    freedom = np.count_nonzero(present) - 1
+    return Balance(fake, max(kl, 0.0), chi2, float(chi2_distribution.sf(chi2, freedom)) if freedom else 1.0)
+
+
+def recognised(logits: Float[np.ndarray, "n k"], labels: Int[np.ndarray, " n"]) -> Recognised:
+    """How often the classifier sees in an image the class in `labels`, in all and for each class. Raises InputError for
+    NaN, no image, another number of labels than images, and labels out of [0, k)."""
+    check_rows(logits, "recognised: logits")
+    labels = np.asarray(labels)
+    count, classes = logits.shape
+    if labels.shape != (count,) or not count:
+        raise InputError(f"recognised: {labels.size} labels for {count} images, expected one each, at least one")
+    wrong = labels[(labels < 0) | (labels >= classes)]
+    if len(wrong):
+        nearest = min(max(int(wrong[0]), 0), classes - 1)
+        raise InputError(f"recognised: label {wrong[0]}, expected 0 to {classes - 1} (nearest: {nearest})")
+    hits = logits.argmax(axis=1) == labels
+    asked = np.bincount(labels, minlength=classes)
+    found = np.bincount(labels, weights=hits, minlength=classes)
+    by_class = np.divide(found, asked, out=np.full(classes, np.nan), where=asked > 0)
+    return Recognised(float(hits.mean()), by_class)

@@ -1,0 +1,165 @@
+"""Mean and covariance of features, in one pass over them, and the file that keeps them."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Float64
+
+from trilemma.errors import InputError
+from trilemma.metrics.features import Extractor, check_rows
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Mean [d] and unbiased covariance [d, d] of the features of `count` images (None: a file that doesn't say).
+
+    `metadata` is what an evaluation file says of them: "features" (name, sha256, dim, resize) and "reference" (data,
+    split, count, sha256, size), as far as they are known.
+    """
+
+    mean: Float64[np.ndarray, " d"]
+    cov: Float64[np.ndarray, "d d"]
+    count: int | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def dim(self) -> int:
+        return len(self.mean)
+
+    @staticmethod
+    def of(pooled: Float[np.ndarray, "n d"], metadata: Mapping[str, Any] | None = None) -> Statistics:
+        """The statistics of features at hand. Raises InputError for NaN, and for fewer than two images."""
+        check_rows(pooled, "features")
+        moments = Moments()
+        for start in range(0, max(len(pooled), 1), 4096):  # float64 copies of a part at a time
+            moments.update(pooled[start : start + 4096])
+        return moments.statistics(metadata)
+
+
+class Moments:
+    """Count, mean and scatter of the rows seen so far, in float64.
+
+    Batches and other moments are joined by the pairwise update (Chan, Golub, LeVeque 1979), which doesn't cancel where
+    Σxxᵀ − n·mean·meanᵀ does: features with a mean far from zero keep their digits. The result depends neither on the
+    order nor on the sizes of the batches, but for rounding.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean: Float64[np.ndarray, " d"] = np.zeros(0)
+        self.scatter: Float64[np.ndarray, "d d"] = np.zeros((0, 0))
+
+    def update(self, pooled: Float[np.ndarray, "n d"]) -> None:
+        """Take in a batch. Raises InputError for NaN, infinite values, or another number of features than before."""
+        check_rows(pooled, "features")
+        if not len(pooled):
+            return
+        rows = pooled.astype(np.float64)
+        batch = Moments()
+        batch.count, batch.mean = len(rows), rows.mean(axis=0)
+        rows -= batch.mean
+        batch.scatter = rows.T @ rows
+        self.merge(batch)
+
+    def merge(self, other: Moments) -> None:
+        """Take in all that `other` has seen. Raises InputError for another number of features."""
+        if not other.count:
+            return
+        if not self.count:
+            self.count, self.mean, self.scatter = other.count, other.mean.copy(), other.scatter.copy()
+            return
+        if len(self.mean) != len(other.mean):
+            raise InputError(f"features: a batch has {len(other.mean)} an image, expected {len(self.mean)} as before")
+        total = self.count + other.count
+        delta = other.mean - self.mean
+        self.scatter += other.scatter
+        self.scatter += np.outer(delta, delta * (self.count * other.count / total))
+        self.mean = self.mean + delta * (other.count / total)
+        self.count = total
+
+    def statistics(self, metadata: Mapping[str, Any] | None = None) -> Statistics:
+        """Mean and unbiased covariance (over n − 1, as numpy.cov). Raises InputError below two images."""
+        if self.count < 2:
+            raise InputError(f"statistics: {self.count} image(s), expected at least 2 for a covariance")
+        cov = self.scatter / (self.count - 1)
+        return Statistics(self.mean.copy(), (cov + cov.T) / 2, self.count, dict(metadata or {}))
+
+
+def save_statistics(statistics: Statistics, path: str | os.PathLike[str]) -> Path:
+    """Write `mu`, `sigma` (pytorch-fid's names) and our metadata, a JSON string, to the .npz file `path`, whole or not
+    at all. Raises InputError if it cannot be written."""
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    metadata = json.dumps({"count": statistics.count, **statistics.metadata})
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            np.savez(file, mu=statistics.mean, sigma=statistics.cov, metadata=np.array(metadata))
+        os.replace(partial, path)
+    except OSError as error:
+        with suppress(OSError):  # there may be no such folder
+            partial.unlink(missing_ok=True)
+        raise InputError(
+            f"statistics {str(path)!r} cannot be written ({error.strerror}), expected a writable place"
+        ) from None
+    return path
+
+
+def load_statistics(path: str | os.PathLike[str], *, extractor: Extractor | None = None) -> Statistics:
+    """Statistics from a file of ours, of pytorch-fid's or of ADM's (whose other arrays are left alone). Nothing in it
+    is unpickled. With `extractor`, they must be of its features.
+
+    Raises InputError: no such file, not an .npz, no `mu` or `sigma`, shapes that don't fit, NaN, other features.
+    """
+    what = f"statistics {os.fspath(path)!r}"
+    try:
+        if not zipfile.is_zipfile(path):
+            Path(path).open("rb").close()  # a missing or unreadable file says so
+            raise InputError(f"{what} is not an .npz file, expected one with mu and sigma")
+        with np.load(path, allow_pickle=False) as file:
+            missing = [key for key in ("mu", "sigma") if key not in file]
+            if missing:
+                held = ", ".join(file.files) or "nothing"
+                raise InputError(
+                    f"{what}: no {' and no '.join(missing)} in it (it holds {held}), expected mu and sigma"
+                )
+            mean, cov = (np.asarray(file[key], dtype=np.float64) for key in ("mu", "sigma"))
+            metadata = json.loads(str(file["metadata"])) if "metadata" in file else {}
+    except FileNotFoundError:
+        raise InputError(f"{what}: no such file, expected an .npz with mu and sigma") from None
+    except InputError:
+        raise
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{what} cannot be read ({reason}), expected an .npz with mu and sigma") from None
+    if mean.ndim != 1 or cov.shape != 2 * mean.shape:
+        raise InputError(f"{what}: mu is {list(mean.shape)}, sigma {list(cov.shape)}, expected [d] and [d, d]")
+    if not (np.isfinite(mean).all() and np.isfinite(cov).all()):
+        raise InputError(f"{what}: NaN or infinite values in it, expected finite ones")
+    if not np.allclose(cov, cov.T, rtol=1e-5, atol=1e-6 * np.abs(cov).max(initial=0)):
+        raise InputError(f"{what}: sigma is not symmetric, expected a covariance")
+    if not isinstance(metadata, dict):
+        raise InputError(f"{what}: metadata is a {type(metadata).__name__}, expected a JSON object")
+    statistics = Statistics(mean, (cov + cov.T) / 2, metadata.pop("count", None), metadata)
+    if extractor is not None:
+        check_same_features(extractor.record(statistics.dim), statistics.metadata.get("features"), what)
+        if extractor.dim not in (None, statistics.dim):
+            raise InputError(f"{what}: {statistics.dim} features, expected {extractor.dim} of {extractor.name!r}")
+    return statistics
+
+
+def check_same_features(ours: Mapping[str, Any] | None, theirs: Mapping[str, Any] | None, what: str) -> None:
+    """Raises InputError if both sides say what features they are of, and it is not the same: name, weights, resize."""
+    for key in ("name", "sha256", "resize"):
+        if ours and theirs and ours.get(key) != theirs.get(key):
+            raise InputError(f"{what}: made with features of {key} {theirs.get(key)!r}, expected {ours.get(key)!r}")

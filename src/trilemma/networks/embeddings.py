@@ -1,0 +1,65 @@
+"""How a time or a class becomes a vector."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+
+class Sinusoidal(nn.Module):
+    """Transformer position embedding of the time [n] -> [n, dim]: cosines, then sines, of t · 10000^(−i/half)
+    (Vaswani et al. 2017), in the order and spacing of Ho et al.'s successors (improved-diffusion)."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        half = dim // 2
+        self.dim = dim
+        self.register_buffer("frequencies", torch.exp(-math.log(10000.0) * torch.arange(half) / half), persistent=False)
+
+    def forward(self, time: Float[Tensor, "n"]) -> Float[Tensor, "n dim"]:
+        angles = time[:, None] * self.frequencies[None]
+        embedding = torch.cat([angles.cos(), angles.sin()], dim=1)
+        return nn.functional.pad(embedding, (0, self.dim - embedding.shape[1]))
+
+
+class TimeAndClass(nn.Module):
+    """Sinusoidal time embedding through two linear layers with a swish between (A 4.1); a class, where there are any,
+    is a learned vector added to it (Nichol & Dhariwal 2021, section 3.3)."""
+
+    def __init__(self, base: int, dim: int, classes: int):
+        super().__init__()
+        self.time = nn.Sequential(Sinusoidal(base), nn.Linear(base, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.label = nn.Embedding(classes, dim) if classes else None
+
+    def forward(self, time: Float[Tensor, "n"], label: Int64[Tensor, "n"] | None) -> Float[Tensor, "n dim"]:
+        embedding = self.time(time)
+        return embedding if self.label is None or label is None else embedding + self.label(label)
+
+
+class BottomMaps(nn.Module):
+    """E's embeddings (E 3.3–3.5): the time, and the one-hot class where there are classes, each pass a net of one
+    hidden layer whose long output vector is rearranged into feature maps [n, channels, h, w] for the bottom block."""
+
+    def __init__(self, channels: int, size: tuple[int, int], classes: int, time_range: float):
+        super().__init__()
+        area = size[0] * size[1]
+
+        def net(inputs: int) -> nn.Module:
+            hidden = [nn.Linear(inputs, channels), nn.ReLU(), nn.Linear(channels, channels * area)]
+            return nn.Sequential(*hidden, nn.Unflatten(1, (channels, *size)))
+
+        self.time_range = time_range
+        self.classes = classes
+        self.time = net(1)
+        self.label = net(classes) if classes else None
+        self.channels = channels * (2 if classes else 1)
+
+    def forward(self, time: Float[Tensor, "n"], label: Int64[Tensor, "n"] | None) -> Float[Tensor, "n c h w"]:
+        maps = [self.time(time[:, None] / self.time_range)]
+        if self.label is not None:
+            assert label is not None
+            maps.append(self.label(nn.functional.one_hot(label, self.classes).to(time.dtype)))
+        return torch.cat(maps, dim=1)

@@ -1,0 +1,57 @@
+"""Every random draw comes from an explicit stream with a name, so that what is drawn depends on nothing else.
+
+In sampling a stream is keyed by (image seed, role), in training by (run seed, step, global index): image i is the same
+whatever the batch size, the number of processes or the images beside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+Key = tuple[int | str, ...]
+
+
+def stream_seed(*key: int | str) -> int:
+    """A 63-bit seed that depends on every part of the key (BLAKE2b; Python's own hash differs between processes)."""
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def stream(*key: int | str) -> torch.Generator:
+    """The CPU generator of this key."""
+    return torch.Generator().manual_seed(stream_seed(*key))
+
+
+class Draw:
+    """One stream an image: `normal` and `uniform` draw for all of them, each image from its own.
+
+    The draws are made on the CPU and moved, so that a seed means the same image on every device.
+    """
+
+    def __init__(self, keys: Iterable[Key]):
+        self.generators = [stream(*key) for key in keys]
+
+    @classmethod
+    def for_seeds(cls, seeds: Sequence[int], role: str) -> Draw:
+        """The streams of a sampling run: image seeds × a role such as "start" or "step"."""
+        return cls((seed, role) for seed in seeds)
+
+    def __len__(self) -> int:
+        return len(self.generators)
+
+    def normal(self, like: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
+        """Standard normal noise, shaped and placed like `like`."""
+        noise = torch.empty(like.shape, dtype=torch.float32)
+        for row, generator in zip(noise, self.generators, strict=True):
+            torch.randn(row.shape, generator=generator, out=row)
+        return noise.to(like.device, like.dtype)
+
+    def uniform(self) -> Float64[Tensor, "n"]:
+        """One number in [0, 1) an image."""
+        draws = [torch.rand((), generator=generator, dtype=torch.float64) for generator in self.generators]
+        return torch.stack(draws)

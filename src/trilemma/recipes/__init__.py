@@ -1,0 +1,21 @@
+"""Recipes: one of each noun, the data and the training settings, as YAML: checked, completed, saved with the run."""
+
+from trilemma.recipes.components import COMPONENTS, component, construct
+from trilemma.recipes.files import dump, headline, load, packaged
+from trilemma.recipes.schema import DenoisingSettings, Images, Recipe, SamplingSettings, parse, parse_sampling
+
+__all__ = [
+    "COMPONENTS",
+    "DenoisingSettings",
+    "Images",
+    "Recipe",
+    "SamplingSettings",
+    "component",
+    "construct",
+    "dump",
+    "headline",
+    "load",
+    "packaged",
+    "parse",
+    "parse_sampling",
+]

@@ -1,0 +1,83 @@
+"""Recipes as files: the packaged ones by name, any other by path; overrides; writing one down."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from trilemma.errors import InputError, unknown
+from trilemma.recipes.schema import Recipe, parse
+
+
+def packaged() -> dict[str, str]:
+    """The packaged recipes' texts by name."""
+    folder = resources.files("trilemma.recipes")
+    files = [item for item in folder.iterdir() if item.name.endswith(".yaml")]
+    return {file.name.removesuffix(".yaml"): file.read_text() for file in sorted(files, key=lambda f: f.name)}
+
+
+def headline(text: str) -> str:
+    """The first line of a recipe's head comment: what it is."""
+    return text.splitlines()[0].lstrip("# ").strip()
+
+
+def load(recipe: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of this name or file, with `a.b=VALUE` overrides (VALUE in YAML) put over it, checked and completed.
+
+    Raises InputError for an unknown name, a file that is not YAML, an override of a key that does not exist."""
+    text = packaged().get(str(recipe))
+    if text is None:
+        path = Path(recipe)
+        if path.suffix not in (".yaml", ".yml") or not path.is_file():
+            raise unknown("recipe", recipe, packaged())
+        text = path.read_text()
+    values = _yaml(text, str(recipe))
+    if isinstance(values, dict):
+        values.setdefault("name", Path(recipe).stem)
+    for override in overrides:
+        _put(values, override)
+    return parse(values)
+
+
+def _yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
+
+
+def _put(values: dict[str, Any], override: str) -> None:
+    """Put `a.b=VALUE` into nested values. Sections written as a bare name (`schedule: cosine`) become {name: …}."""
+    key, equals, value = override.partition("=")
+    if not equals or not key.strip():
+        raise InputError(f"--set {override!r}: expected KEY=VALUE, such as training.steps=1000")
+    *path, last = key.strip().split(".")
+    place = values
+    for part in path:
+        inner = place.get(part)
+        place[part] = inner = {"name": inner} if isinstance(inner, str) else {} if inner is None else inner
+        if not isinstance(inner, dict):
+            raise InputError(f"--set {override!r}: {part!r} holds {inner!r}, which has no keys")
+        place = inner
+    place[last] = _number(_yaml(value, f"--set {override!r}"))
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads 1e-4 (no dot) as a string; people write it."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def dump(recipe: Recipe) -> str:
+    """The recipe as YAML, complete: what `load` reads back to the same recipe."""
+    values = recipe.model_dump(mode="json")
+    values["sampling"] |= values["sampling"].pop("kernel")
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)

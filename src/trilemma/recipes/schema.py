@@ -1,0 +1,140 @@
+"""The schema of a recipe: one of each noun, the data and the training settings."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from trilemma.errors import InputError, unknown
+from trilemma.process import PARAMETERIZATIONS, Variance
+from trilemma.recipes.components import checked, component
+from trilemma.samplers import SPACINGS
+from trilemma.training import TrainingSettings
+
+
+class Section(BaseModel):
+    """A part of a recipe: unknown keys are refused, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
+    if not bounds[0] < bounds[1]:
+        raise ValueError("expected two rising numbers, such as [-1, 1]")
+    return bounds
+
+
+class DataSettings(Section):
+    """`name`: a source (`trilemma list data`) or a path. `range`: the numbers that black and white become."""
+
+    name: str
+    split: str = "train"
+    validation_split: str | None = None
+    root: str | None = None
+    size: int | tuple[int, int] | None = None
+    channels: Literal[1, 3] | None = None
+    range: Annotated[tuple[float, float], AfterValidator(_ordered)] = (-1.0, 1.0)
+
+
+class Images(Section):
+    """What the images are: written into the run by `train`, so that a run needs its data no more."""
+
+    channels: int = Field(ge=1)
+    height: int = Field(ge=1)
+    width: int = Field(ge=1)
+    classes: list[str] | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.channels, self.height, self.width
+
+
+class DenoisingSettings(Section):
+    """Train a denoiser. `conditional`: on the data's classes."""
+
+    name: Literal["denoising"] = "denoising"
+    objective: dict[str, Any] = Field(default={"name": "simple"})
+    times: dict[str, Any] = Field(default={"name": "uniform"})
+    parameterization: Literal[tuple(PARAMETERIZATIONS)] = "epsilon"  # type: ignore[valid-type]
+    variance: Variance = "fixed_large"
+    conditional: bool = False
+
+
+class ClassifierSettings(Section):
+    """Train a classifier of clean images. `rotate`: degrees; `shift`, `scale`: fractions; all ± and random an image."""
+
+    name: Literal["classifier"] = "classifier"
+    rotate: float = Field(default=0.0, ge=0, le=180)
+    shift: float = Field(default=0.0, ge=0, lt=1)
+    scale: float = Field(default=0.0, ge=0, lt=1)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+
+
+LEARNERS: dict[str, type[Section]] = {"denoising": DenoisingSettings, "classifier": ClassifierSettings}
+
+
+class SamplingSettings(Section):
+    """Defaults of `sample` and `evaluate`. `name`: the kernel; `kernel`: its own arguments. `steps`: grid intervals,
+    None for every step; `grid`: their spacing, None for the kernel's own. `clip`: hold x̂_0 in the data's range."""
+
+    name: str = "ancestral"
+    steps: int | None = Field(default=None, ge=1)
+    grid: Literal[tuple(SPACINGS)] | None = None  # type: ignore[valid-type]
+    clip: bool = True
+    weights: Literal["ema", "raw"] = "ema"
+    batch: int = Field(default=64, ge=1)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    kernel: dict[str, Any] = Field(default={})
+
+
+class Recipe(Section):
+    """A whole recipe. Raises InputError (through `parse`) with the place in the recipe and the nearest valid choice."""
+
+    name: str = Field(pattern=r"^[\w.-]+$")
+    learner: DenoisingSettings | ClassifierSettings
+    schedule: dict[str, Any] | None = None
+    network: dict[str, Any]
+    data: DataSettings
+    training: TrainingSettings
+    sampling: SamplingSettings = SamplingSettings()
+    images: Images | None = None
+
+    @model_validator(mode="after")
+    def _check_schedule(self) -> Recipe:
+        if isinstance(self.learner, DenoisingSettings) and self.schedule is None:
+            raise ValueError("schedule is missing: a denoising learner needs one")
+        return self
+
+
+def parse(values: Any) -> Recipe:
+    """A recipe from what its YAML says, every part checked, every default filled in."""
+    if not isinstance(values, dict):
+        raise InputError(f"a recipe is a mapping of sections, got {type(values).__name__}")
+    values = dict(values)
+    learner = {"name": values["learner"]} if isinstance(values.get("learner"), str) else dict(values.get("learner") or {})
+    kind = learner.get("name", "denoising")
+    if kind not in LEARNERS:
+        raise unknown("learner.name", kind, LEARNERS)
+    if kind == "denoising":
+        for part in ("objective", "times"):
+            if part in learner:
+                learner[part] = component(part, learner[part], f"learner.{part}")
+    values["learner"] = checked(LEARNERS[kind], learner, "learner")
+    for part in ("schedule", "network"):
+        if values.get(part) is not None:
+            values[part] = component(part, values[part], part)
+    if values.get("sampling") is not None:
+        values["sampling"] = parse_sampling(values["sampling"])
+    return checked(Recipe, values, "")
+
+
+def parse_sampling(values: Any) -> SamplingSettings:
+    """The sampling section: the settings all kernels share, and flat beside them the named kernel's own."""
+    values = {"name": values} if isinstance(values, str) else dict(values)
+    shared = {key: values.pop(key) for key in list(values) if key in SamplingSettings.model_fields and key != "kernel"}
+    own = {**values.pop("kernel", {}), **values}
+    kernel = component("sampler", {"name": shared.get("name", "ancestral"), **own}, "sampling")
+    del kernel["name"], kernel["clip"]
+    return checked(SamplingSettings, {**shared, "kernel": kernel}, "sampling")
+

@@ -1,0 +1,28 @@
+"""Tables, figures and the HTML page made from a run's files and evaluations."""
+
+from trilemma.report.build import build_report
+from trilemma.report.chart import trilemma_chart
+from trilemma.report.figures import balance_figure, by_class, loss_figure, tile
+from trilemma.report.html import render
+from trilemma.report.sources import read_evaluation, read_run
+from trilemma.report.table_views import to_html, to_rich
+from trilemma.report.tables import Table, build_table
+from trilemma.report.verdict import axis_verdicts, verdict
+
+__all__ = [
+    "Table",
+    "axis_verdicts",
+    "balance_figure",
+    "build_report",
+    "build_table",
+    "by_class",
+    "loss_figure",
+    "read_evaluation",
+    "read_run",
+    "render",
+    "tile",
+    "to_html",
+    "to_rich",
+    "trilemma_chart",
+    "verdict",
+]

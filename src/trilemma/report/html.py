@@ -1,0 +1,258 @@
+"""The report page: one self-contained HTML file, for a screen and for paper."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+
+from trilemma.report import figures
+from trilemma.report.chart import left_out, trilemma_chart
+from trilemma.report.provenance import provenance_html, training_facts
+from trilemma.report.sources import Measured, RunFiles, Strip, same_seeds
+from trilemma.report.style import STYLE
+from trilemma.report.table_views import to_html
+from trilemma.report.tables import Row, Table, build_table, lookup
+from trilemma.report.verdict import axis_verdicts, deciding_column, verdict
+
+_PAGE = 1100
+_MOST_WAYS = 6
+
+
+@dataclass(frozen=True)
+class _Way:
+    """One row of the table beside its own samples."""
+
+    row: Row
+    measured: Measured
+
+
+def _text(text: str) -> str:
+    """Escaped text in which a name such as FD-500 is not broken at its hyphen."""
+    return re.sub(r"\b(FI?D)-(?=\d)", r"\1&#8209;", escape(text))
+
+
+def _section(title: str, body: str, *, name: str, lead: str = "") -> str:
+    """A titled section; empty where it has no body."""
+    if not body:
+        return ""
+    intro = f'<p class="lead">{lead}</p>' if lead else ""
+    return f'<section id="{name}"><h2>{escape(title)}</h2>{intro}{body}</section>'
+
+
+def _picture(image: np.ndarray, alt: str, width: int) -> str:
+    """A picture enlarged by whole pixels to at most `width` CSS pixels; the page shrinks one that is wider."""
+    scale = max(1, min(4, width // image.shape[1]))
+    return (
+        f'<img class="pixels" alt="{escape(alt)}" width="{scale * image.shape[1]}" height="{scale * image.shape[0]}" '
+        f'src="{figures.png_uri(image)}">'
+    )
+
+
+def _head(table: Table, runs: Sequence[RunFiles]) -> tuple[str, str]:
+    """Title and subtitle: what was compared, and in which circumstances."""
+    recipes = dict.fromkeys(str(lookup(row.evaluation, "subject.recipe") or "") for row in table.models)
+    names = [name for name in recipes if name] or [run.path.resolve().name for run in runs]
+    title = " and ".join(names) if 0 < len(names) < 4 else "Diffusion models compared"
+    ways = len(table.models)
+    parts = [f"{ways} way{'s' * (ways != 1)} of sampling on three axes: quality, coverage, speed"] if ways else []
+    if len(runs) == 1 and (trained := training_facts(runs[0].log).get("Training")):
+        parts.append("trained for " + ", ".join(p for p in trained.split(", ") if "steps" in p or "minutes" in p))
+    hardware = {str(lookup(row.evaluation, "environment.hardware") or "") for row in table.models} - {""}
+    if len(hardware) == 1:
+        parts.append(f"measured on {hardware.pop()}")
+    days = sorted(str(row.evaluation.get("created") or "")[:10] for row in table.rows)
+    return title, " · ".join([*parts, *[day for day in days[-1:] if day]])
+
+
+def _verdict_section(table: Table) -> str:
+    sentences = "".join(f"<p>{_text(sentence)}</p>" for sentence in verdict(table))
+    if not sentences:
+        return ""
+    cards = ""
+    if len(table.models) > 1:
+        for v in axis_verdicts(table):
+            everyone = len(v.leaders) == len(table.models)
+            who = (
+                "Level"
+                if everyone
+                else " · ".join([*v.leaders[:3], *([f"{len(v.leaders) - 3} others"] if len(v.leaders) > 3 else [])])
+            )
+            cards += (
+                f'<div class="{v.axis}"><div class="name">{v.axis}</div><div class="who">{escape(who)}</div>'
+                f'<div class="why">{_text(v.figure)}; {_text(v.detail)}</div></div>'
+            )
+    return f'<section id="verdict" class="verdict">{sentences}<div class="axes">{cards}</div></section>'
+
+
+def _table_section(table: Table) -> str:
+    if not table.columns:
+        return ""
+    key = "Bold: the best of a column among figures that can be compared. ↓ lower is better, ↑ higher is better."
+    if any(lookup(row.evaluation, "warnings") for row in table.rows):
+        key += ' Some figures come with <a href="#warnings">warnings</a>.'
+    meanings = "; ".join(f"<b>{_text(column.title)}</b> {escape(column.meaning)}" for column in table.columns)
+    body = f'{to_html(table)}<p class="key">{key}</p><p class="key">{meanings}.</p>'
+    return _section("Figures", body, name="figures")
+
+
+def _chart_section(table: Table) -> str:
+    chart, quality = trilemma_chart(table), deciding_column(table, "quality")
+    if chart is None or quality is None:
+        return ""
+    plot = chart.to_html(
+        full_html=False, include_plotlyjs=True, div_id="trilemma-chart", default_width="680px", default_height="430px",
+        config={"displayModeBar": False, "responsive": False},
+    )  # fmt: skip
+    aside = [
+        f"Up is better quality ({_text(quality.title)}), right is faster; the size and colour of a mark are its "
+        "recall. The ideal is a large, bright mark in the upper right corner."
+    ]
+    if table.yardsticks:
+        aside.append("The dashed line is what real images measure against the same reference.")
+    if missing := left_out(table):
+        aside.append(f"Not drawn, for want of comparable figures: {escape(', '.join(missing))}.")
+    text = "".join(f"<p>{sentence}</p>" for sentence in aside)
+    return _section(
+        "The trilemma",
+        '<div class="chart"><div class="plot" role="img" aria-label="Quality against speed, coverage as size and '
+        f'colour; the table above holds the same figures.">{plot}<noscript>This chart needs JavaScript; the table above holds '
+        f'the same figures.</noscript></div><div class="aside">{text}</div></div>',
+        name="trilemma",
+    )
+
+
+def _samples_section(ways: Sequence[_Way]) -> str:
+    shown: list[tuple[_Way, np.ndarray, np.ndarray | None]] = []
+    for way in ways:
+        found = way.measured.samples() if len(shown) < _MOST_WAYS else None
+        if found is not None and len(found[0]):
+            shown.append((way, found[0], found[1]))
+    if not shown:
+        return ""
+    across = min(3, len(shown))
+    blocks = "".join(_samples_block(*one, across=across) for one in shown)
+    labelled = any(labels is not None for _, _, labels in shown)
+    lead = []
+    if labelled:
+        lead.append("One row a class, with the share of its images that the classifier recognises, where measured.")
+    if same_seeds([way.row.evaluation for way, _, _ in shown]):
+        lead.append("The same place holds the same seed in each block.")
+    if len(shown) == _MOST_WAYS < len(ways):
+        lead.append(f"The first {_MOST_WAYS} ways are shown.")
+    return _section(
+        "Samples by class" if labelled else "Samples",
+        f'<div class="ways" style="--across: {across}">{blocks}</div>',
+        name="samples",
+        lead=" ".join(lead),
+    )
+
+
+def _samples_block(way: _Way, images: np.ndarray, labels: np.ndarray | None, *, across: int) -> str:
+    room = (_PAGE - 20 * (across - 1)) // across - 50
+    cell = images.shape[2] + 2
+    columns = max(3, min(12, room // (2 * cell)))
+    caption = f"<figcaption>{escape(way.row.label)}</figcaption>"
+    if labels is None:
+        rows = max(1, min(8, len(images) // columns))
+        columns = min(columns, len(images))
+        grid = images[: rows * columns].reshape(rows, columns, *images.shape[1:])
+        return f"<figure>{caption}{_picture(figures.tile(grid), f'Samples: {way.row.label}', room)}</figure>"
+    grid, classes = figures.by_class(images, labels, columns=columns)
+    picture = _picture(figures.tile(grid), f"Samples by class: {way.row.label}", room)
+    names = "".join(f"<span>{label}</span>" for label in classes)
+    known = lookup(way.row.evaluation, "metrics.recognised_by_class")
+    shares = ""
+    if isinstance(known, list) and max(classes) < len(known):
+        texts = [f"{100 * known[c]:.0f} %" if isinstance(known[c], int | float) else "" for c in classes]
+        shares = f'<div class="share">{"".join(f"<span>{text}</span>" for text in texts)}</div>'
+    return f'<figure>{caption}<div class="byclass"><div class="class">{names}</div>{picture}{shares}</div></figure>'
+
+
+def _strip(strip: Strip, caption: str, note: str) -> str:
+    cell = strip.images.shape[3] + 2
+    images, times = figures.thin_strip(strip.images, strip.times, most=max(4, min(16, _PAGE // (2 * cell))))
+    picture = figures.tile(images[:6])
+    width = picture.shape[1] * max(1, min(4, _PAGE // picture.shape[1]))
+    labels = "".join(f"<span>{'t = ' if i == 0 else ''}{t:.3g}</span>" for i, t in enumerate(times))
+    return (
+        f"<figure><figcaption>{escape(caption)} <small>{escape(note)}</small></figcaption>"
+        f'<div class="times" style="width: {width}px">{labels}</div>'
+        f"{_picture(picture, f'{caption}, {note}', _PAGE)}</figure>"
+    )
+
+
+def _of(run: RunFiles, runs: Sequence[RunFiles]) -> str:
+    return f" of {run.path.resolve().name}" if len(runs) > 1 else ""
+
+
+def _strips_section(runs: Sequence[RunFiles]) -> str:
+    body = ""
+    for run in runs:
+        if run.forward:
+            body += _strip(run.forward, f"Forward{_of(run, runs)}", "from image to noise")
+        if run.reverse:
+            body += _strip(run.reverse, f"Reverse{_of(run, runs)}", "from noise to image")
+    return _section("Forward and reverse", body, name="strips")
+
+
+def _loss_section(runs: Sequence[RunFiles]) -> str:
+    body = ""
+    for run in runs:
+        if svg := figures.loss_figure(run.log):
+            caption = f"<figcaption>{escape(run.path.resolve().name)}</figcaption>" if len(runs) > 1 else ""
+            alt = f"Loss by quarter of t against the training step{_of(run, runs)}"
+            body += f'<figure>{caption}<img alt="{escape(alt)}" src="{figures.svg_uri(svg)}"></figure>'
+    lead = "An average over all t hides where a model still learns: the quarters, from clean to noisy, show it."
+    return _section("Loss by quarter of t", body, name="loss", lead=lead)
+
+
+def _balance_section(table: Table) -> str:
+    counts = {
+        row.label: c for row in table.rows if isinstance(c := lookup(row.evaluation, "metrics.class_counts"), list)
+    }
+    asked = {lookup(row.evaluation, "samples.classes") for row in table.models if row.label in counts}
+    even = asked == {"balanced"}
+    svg = figures.balance_figure(counts, even=even, yardsticks=[row.label for row in table.yardsticks])
+    if svg is None:
+        return ""
+    lead = "The class that the classifier sees in each image." + (" The dashed line is the even share." if even else "")
+    alt = "Share of images in each class, one panel a way of sampling"
+    return _section(
+        "Class balance", f'<figure><img alt="{alt}" src="{figures.svg_uri(svg)}"></figure>', name="balance", lead=lead
+    )
+
+
+def render(runs: Sequence[RunFiles], measured: Sequence[Measured]) -> str:
+    """The whole page as text. Sections without material are left out.
+
+    Raises InputError where a samples file that an evaluation names is there but cannot be read.
+    """
+    table = build_table([m.evaluation for m in measured])
+    origin = {id(m.evaluation): m for m in measured}
+    ways = [_Way(row, origin[id(row.evaluation)]) for row in table.rows]
+    title, subtitle = _head(table, runs)
+    sections = [
+        _verdict_section(table),
+        _table_section(table),
+        _chart_section(table),
+        _samples_section(ways),
+        _strips_section(runs),
+        _loss_section(runs),
+        _balance_section(table),
+        _section("What was run, and on what", provenance_html(table, runs), name="provenance"),
+    ]
+    versions = {str(lookup(m.evaluation, "environment.trilemma") or "") for m in measured} - {""}
+    made_by = f"Made by trilemma {' and '.join(sorted(versions))}".strip()
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}: quality, coverage, speed</title><style>{STYLE}</style></head>\n<body><main>"
+        f'<header><p class="eyebrow">trilemma report</p><h1>{escape(title)}</h1>'
+        f'<p class="sub">{escape(subtitle)}</p></header>\n'
+        + "\n".join(section for section in sections if section)
+        + f"\n<footer>{escape(made_by)}. This file needs no network.</footer></main></body></html>\n"
+    )

@@ -1,0 +1,74 @@
+"""A recipe's nouns as objects."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from trilemma.data import ImageSet, open_data
+from trilemma.errors import InputError
+from trilemma.process import Denoiser
+from trilemma.recipes import DenoisingSettings, Images, Recipe, construct
+from trilemma.training import Affine, ClassifierLearner, DenoisingLearner, Learner
+
+
+def open_images(recipe: Recipe, split: str | None = None) -> ImageSet:
+    """The recipe's data: its training split, or another."""
+    data = recipe.data
+    return open_data(data.name, split=split or data.split, root=data.root, size=data.size, channels=data.channels)
+
+
+def completed(recipe: Recipe, data: ImageSet) -> Recipe:
+    """The recipe with what its images turned out to be written in. Raises InputError if it says otherwise already, or
+    asks for classes of unlabelled data."""
+    channels, height, width = data.shape
+    classes = None if data.classes is None else list(data.classes)
+    found = Images(channels=channels, height=height, width=width, classes=classes)
+    if recipe.images is not None and recipe.images != found:
+        raise InputError(
+            f"data {data.name!r} has images {found.shape} with {len(classes or [])} classes, but the recipe's images are "
+            f"{recipe.images.shape} with {len(recipe.images.classes or [])}"
+        )
+    needs_classes = not isinstance(recipe.learner, DenoisingSettings) or recipe.learner.conditional
+    if needs_classes and not classes:
+        what = "learner.conditional true" if isinstance(recipe.learner, DenoisingSettings) else "a classifier"
+        raise InputError(f"{what} needs labelled data, and {data.name!r} has no labels")
+    return recipe.model_copy(update={"images": found})
+
+
+def classes_of(recipe: Recipe) -> list[str]:
+    """The classes the recipe's model is conditioned on; none for an unconditional one."""
+    assert recipe.images is not None
+    conditional = isinstance(recipe.learner, DenoisingSettings) and recipe.learner.conditional
+    return list(recipe.images.classes or []) if conditional else []
+
+
+def build_denoiser(recipe: Recipe) -> Denoiser:
+    """The denoiser of a completed recipe, its weights as initialised. Raises InputError if the recipe trains no denoiser."""
+    learner, images = recipe.learner, recipe.images
+    if not isinstance(learner, DenoisingSettings) or images is None:
+        raise InputError(f"recipe {recipe.name!r} trains a {learner.name}, which does not generate images")
+    schedule = construct("schedule", recipe.schedule or {})
+    size = (images.height, images.width)
+    network = construct("network", recipe.network, images.channels, images.channels, size, len(classes_of(recipe)))
+    return Denoiser(network, schedule, learner.parameterization, learner.variance)
+
+
+def build_classifier(recipe: Recipe) -> nn.Module:
+    """The classifier network of a completed recipe."""
+    assert recipe.images is not None and recipe.images.classes is not None
+    return construct("network", recipe.network, recipe.images.channels, len(recipe.images.classes))
+
+
+def build_learner(recipe: Recipe) -> Learner:
+    """The learner of a completed recipe."""
+    settings = recipe.learner
+    if isinstance(settings, DenoisingSettings):
+        denoiser = build_denoiser(recipe)
+        times = construct("times", settings.times, denoiser.schedule)
+        return DenoisingLearner(denoiser, construct("objective", settings.objective), times)
+    augment = Affine(settings.rotate, settings.shift, settings.scale)
+    return ClassifierLearner(build_classifier(recipe), augment, settings.label_smoothing)
+
+
+def parameter_count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

@@ -1,0 +1,64 @@
+"""Progress of long jobs: a bar with rate and ETA on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+console = Console(highlight=False, soft_wrap=True)
+
+Advance = Callable[[int, str], None]
+"""advance(done, note): so many units are done now, and something to say beside the bar."""
+
+
+@contextmanager
+def progress(what: str, total: int, unit: str, *, start: int = 0, shown: bool = True) -> Iterator[Advance]:
+    """Show the way from `start` to `total` units; not at all if `shown` is False (all processes but the first)."""
+    if not shown or total <= start:
+        yield lambda done, note="": None
+    elif console.is_terminal:
+        with _bar() as bar:
+            task = bar.add_task(what, total=total, completed=start, rate="", note="")
+            clock = time.monotonic()
+
+            def advance(done: int, note: str = "") -> None:
+                rate = (done - start) / max(time.monotonic() - clock, 1e-9)
+                bar.update(task, completed=done, rate=f"{rate:.3g} {unit}/s", note=note)
+
+            yield advance
+    else:
+        yield _lines(what, total, unit, start)
+
+
+def _bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", style="dim"),
+        console=console,
+    )
+
+
+def _lines(what: str, total: int, unit: str, start: int, every: float = 15.0) -> Advance:
+    clock = said = time.monotonic()
+
+    def advance(done: int, note: str = "") -> None:
+        nonlocal said
+        now = time.monotonic()
+        if now - said < every and done < total:
+            return
+        said = now
+        rate = (done - start) / max(now - clock, 1e-9)
+        left = (total - done) / max(rate, 1e-9)
+        console.print(f"{what}: {done}/{total} {unit}, {rate:.3g} {unit}/s, ETA {left:.0f} s  {note}".rstrip())
+
+    return advance

@@ -1,0 +1,198 @@
+"""A run: a directory with a recipe and checkpoints. Everything after training needs only it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from jaxtyping import UInt8
+from torch import nn
+
+from trilemma.data import image_grid, to_model, to_uint8
+from trilemma.errors import InputError
+from trilemma.process import Denoiser, Draw, perturb
+from trilemma.recipes import Recipe, SamplingSettings, load
+from trilemma.runs.build import build_classifier, build_denoiser, classes_of, open_images, parameter_count
+from trilemma.runs.sampling import Sampler, Samples, labels_for, overridden, sample_set, seed_range
+from trilemma.training import checkpoint
+
+
+class Run:
+    """A trained run, opened at its newest checkpoint (or at `step`).
+
+    Raises InputError if `path` is no run directory, has no finished checkpoint, or the checkpoint is damaged."""
+
+    def __init__(self, path: str | Path, step: int | None = None):
+        self.path = Path(path)
+        if not (self.path / "recipe.yaml").is_file():
+            raise InputError(f"{self.path} is not a run directory: it has no recipe.yaml")
+        self.recipe: Recipe = load(self.path / "recipe.yaml")
+        folder = self.path / "checkpoints"
+        if step is not None and step not in checkpoint.steps(folder):
+            raise InputError(f"{self.path} has no checkpoint of step {step} (has: {checkpoint.steps(folder)})")
+        self.checkpoint = checkpoint.latest(folder) if step is None else checkpoint.path_of(folder, step)
+        self.step = int(checkpoint.read_state(self.checkpoint)["step"])
+        self._denoisers: dict[str, Denoiser] = {}
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}, recipe {self.recipe.name!r}, step {self.step})"
+
+    @property
+    def classes(self) -> list[str]:
+        """The classes the model is conditioned on; empty if it is unconditional."""
+        return classes_of(self.recipe)
+
+    def weights_file(self, weights: str) -> Path:
+        """The file of the `ema` or `raw` weights."""
+        if weights not in ("ema", "raw"):
+            raise InputError(f"weights {weights!r}: expected 'ema' or 'raw'")
+        path = self.checkpoint / {"ema": "ema.safetensors", "raw": "model.safetensors"}[weights]
+        if weights == "ema" and not path.exists() and not self.recipe.training.ema:
+            raise InputError(f"{self.path} was trained without an average of weights (training.ema 0): use weights 'raw'")
+        return path
+
+    def _loaded(self, network: nn.Module, weights: str) -> nn.Module:
+        checkpoint.load_weights(network, self.weights_file(weights))
+        return network.eval().requires_grad_(False)
+
+    def denoiser(self, weights: str = "ema") -> Denoiser:
+        """The trained denoiser with these weights, in evaluation mode, on this process's device."""
+        if weights not in self._denoisers:
+            denoiser = build_denoiser(self.recipe)
+            self._loaded(denoiser.network, weights)
+            self._denoisers[weights] = denoiser.to(PartialState().device)
+        return self._denoisers[weights]
+
+    def classifier(self, weights: str = "ema") -> nn.Module:
+        """The trained classifier, if that is what the recipe trains."""
+        if self.recipe.learner.name != "classifier":
+            raise InputError(f"{self.path} trains a {self.recipe.learner.name} model, not a classifier")
+        return self._loaded(build_classifier(self.recipe), weights).to(PartialState().device)
+
+    @cached_property
+    def parameters(self) -> int:
+        """The network's parameters."""
+        denoising = self.recipe.learner.name == "denoising"
+        return parameter_count(build_denoiser(self.recipe).network if denoising else build_classifier(self.recipe))
+
+    def sampler(self, settings: SamplingSettings | None = None) -> Sampler:
+        """A sampler of this run by these settings, the recipe's unless given."""
+        settings = settings or self.recipe.sampling
+        assert self.recipe.images is not None
+        denoiser = self.denoiser(settings.weights)
+        return Sampler.of(denoiser, settings, self.recipe.images.shape, self.recipe.data.range, PartialState().device)
+
+    def sample(
+        self,
+        n: int = 64,
+        *,
+        seeds: Sequence[int] | None = None,
+        cls: str | int | None = None,
+        out: str | Path | None = None,
+        **settings: Any,
+    ) -> Samples:
+        """Generate `n` images (seeds 0…n−1, or the `seeds` given), of class `cls` if given.
+
+        `settings` are those of the recipe's sampling section: name (the sampler), steps, eta, grid, clip, weights, batch,
+        precision. With `out` (an .npz or a folder) they are written there, and an interrupted call takes up where it
+        was. Raises InputError for what cannot be done."""
+        chosen = overridden(self.recipe.sampling, **settings)
+        numbers = check_seeds(list(range(n)) if seeds is None else list(seeds))
+        labels = labels_for(numbers, self.classes, cls)
+        sampler = self.sampler(chosen)
+        if out is not None:
+            record = self.record(sampler, chosen, numbers, cls)
+            return sample_set(sampler, numbers, labels, chosen.batch, Path(out), record, describe(chosen, sampler))
+        parts = [slice(i, i + chosen.batch) for i in range(0, len(numbers), chosen.batch)]
+        images = [sampler.generate(numbers[part], None if labels is None else labels[part]) for part in parts]
+        return Samples(np.concatenate(images), labels, numbers)
+
+    def default_out(self, settings: SamplingSettings, sampler: Sampler, seeds: Sequence[int], cls: Any) -> Path:
+        """Where a sample set goes that is given no place: a name that says how it was made."""
+        own = "".join(f"-{key}{value:g}" for key, value in settings.kernel.items() if value)
+        asked = "" if cls is None else f"-class{cls}"
+        numbers = seed_range(seeds) if len(seed_range(seeds)) < 20 else f"{len(seeds)}seeds"
+        steps = len(sampler.times) - 1
+        weights = "" if settings.weights == "ema" else f"-{settings.weights}"
+        name = f"{settings.name}-{steps}{own}{weights}{asked}-step{self.step}-seeds{numbers}.npz"
+        return self.path / "samples" / name
+
+    def record(self, sampler: Sampler, settings: SamplingSettings, seeds: Sequence[int], cls: Any) -> dict[str, Any]:
+        """How a sample set is made: everything its images depend on."""
+        return {
+            "recipe": self.recipe.name,
+            "checkpoint_step": self.step,
+            "weights": settings.weights,
+            "weights_sha256": sha256(self.weights_file(settings.weights)),
+            "seeds": seed_range(seeds),
+            "classes": None if not self.classes else "balanced" if cls is None else str(cls),
+            "sampler": {
+                "name": settings.name,
+                "steps": len(sampler.times) - 1,
+                **settings.kernel,
+                "grid": settings.grid or sampler.kernel.spacing,
+                "clip": settings.clip,
+                "network_evaluations": sampler.evaluations,
+                "precision": settings.precision,
+            },
+        }
+
+    def reverse_strip(
+        self, seeds: Sequence[int], columns: int = 9, **settings: Any
+    ) -> tuple[UInt8[np.ndarray, "r k h w c"], list[float]]:
+        """x_t along the walk from noise to image, a row a seed, at `columns` evenly chosen steps; and their times."""
+        sampler = self.sampler(overridden(self.recipe.sampling, **settings))
+        labels = labels_for(seeds, self.classes, None)
+        wanted = set(np.linspace(0, len(sampler.times) - 1, columns).round().astype(int).tolist())
+        kept = [(step.t, to_uint8(step.x, sampler.range)) for step in sampler.steps(seeds, labels) if step.index in wanted]
+        return np.stack([image for _, image in kept], axis=1), [t for t, _ in kept]
+
+    def forward_strip(self, rows: int = 3, columns: int = 9) -> tuple[UInt8[np.ndarray, "r k h w c"], list[float]]:
+        """Training images noised to `columns` times from 0 to T, a row an image; and their times."""
+        data, low_high = open_images(self.recipe), self.recipe.data.range
+        schedule = self.denoiser(self.recipe.sampling.weights).schedule
+        chosen = np.linspace(0, len(data) - 1, rows).astype(int)
+        x0 = to_model(data.batch(chosen)[0], low_high)
+        eps = Draw((int(i), "forward strip") for i in chosen).normal(x0)
+        times = torch.linspace(0, schedule.T, columns, dtype=torch.float64).round()
+        images = [to_uint8(perturb(schedule, x0, t, eps), low_high) for t in times]
+        return np.stack(images, axis=1), times.tolist()
+
+
+def describe(settings: SamplingSettings, sampler: Sampler) -> str:
+    """A way of sampling in words, as tables label it."""
+    names = {"ancestral": "Ancestral", "ddim": "DDIM"}
+    steps, every = len(sampler.times) - 1, sampler.denoiser.schedule.steps
+    own = "".join(f", {key} {value:g}" for key, value in settings.kernel.items() if value)
+    return f"{names.get(settings.name, settings.name)}, {'all ' if steps == every else ''}{steps} steps{own}"
+
+
+def check_seeds(seeds: list[int]) -> list[int]:
+    """The seeds, if there are any and no two are equal."""
+    if not seeds:
+        raise InputError("seeds: none given, expected at least one image")
+    if len(set(seeds)) < len(seeds):
+        raise InputError("seeds: some are given twice, and the same seed is the same image")
+    if min(seeds) < 0:
+        raise InputError(f"seeds: {min(seeds)} is negative, expected 0 or more")
+    return seeds
+
+
+def sha256(path: Path) -> str:
+    """The hash of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def picture(samples: Samples) -> UInt8[np.ndarray, "h w c"]:
+    """A grid of the samples; of a class-conditional model seed mod K is the class, so rows of K show a class a column."""
+    return image_grid(samples.images, 10 if len(samples) >= 10 else len(samples))

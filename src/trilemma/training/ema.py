@@ -1,0 +1,47 @@
+"""The exponential moving average of the weights, in fp32, with warm-up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+class EMA:
+    """Shadow of a module's parameters, θ̄ ← θ̄ + (1 − d)(θ − θ̄) in fp32 whatever the weights' type; buffers are copied.
+
+    The decay warms up as d = min(decay, (1 + n)/(10 + n)) over the updates n, so that the average forgets its random
+    beginning: a short run's average is not its initialisation.
+    """
+
+    def __init__(self, module: nn.Module, decay: float):
+        self.module, self.decay, self.updates = module, decay, 0
+        self.shadow: dict[str, Tensor] = {
+            name: value.detach().clone().float() if value.is_floating_point() else value.detach().clone()
+            for name, value in module.state_dict().items()
+        }
+        self._parameters = [name for name, _ in module.named_parameters()]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take the module's present weights into the average."""
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        self.updates += 1
+        present = self.module.state_dict()
+        shadows = [self.shadow[name] for name in self._parameters]
+        weights = [present[name].float() for name in self._parameters]
+        torch._foreach_lerp_(shadows, weights, 1.0 - decay)
+        for name in present.keys() - set(self._parameters):
+            self.shadow[name].copy_(present[name])
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """The module holds the averaged weights inside the `with`, its own again after it."""
+        own = {name: value.detach().clone() for name, value in self.module.state_dict().items()}
+        self.module.load_state_dict(self.shadow)
+        try:
+            yield
+        finally:
+            self.module.load_state_dict(own)

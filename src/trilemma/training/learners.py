@@ -1,0 +1,146 @@
+"""Learners: what is trained, and the losses that a batch gives. The loop drives them and knows no diffusion."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor, nn
+from torch.nn import functional
+
+from trilemma.objectives import Objective
+from trilemma.process import Condition, Denoiser, Draw, Times, TimeSampler, spread
+from trilemma.training.batches import Batch
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a batch gave: the scalar to descend on, the loss of each image [n] (detached, unweighted), the training
+    times [n] as fractions of T if there are any, and further means to log."""
+
+    loss: Float[Tensor, ""]
+    each: Float[Tensor, "n"]
+    times: Float64[Tensor, "n"] | None = None
+
+
+class Learner(ABC):
+    """One network being trained. `network` is the plain module that checkpoints hold; `prepare` may put a wrapped one
+    (data parallel, compiled) in the place where losses are computed."""
+
+    def __init__(self, network: nn.Module):
+        self.network = network
+
+    @abstractmethod
+    def prepare(self, wrap: Callable[[nn.Module], nn.Module]) -> None:
+        """Compute losses through `wrap(network)` from now on."""
+
+    @abstractmethod
+    def losses(self, batch: Batch) -> Outcome:
+        """The losses of a batch, with gradients."""
+
+    @abstractmethod
+    def validate(self, batch: Batch) -> dict[str, Float[Tensor, "n"]]:
+        """Figures of each image on held-out data, by name; the same every time for the same weights."""
+
+    def observe(self, outcome: Outcome) -> None:  # noqa: B027 — learning from losses is optional
+        """Be told the losses of the whole global batch after a step."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What has been learnt besides weights."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027
+        """Take up what `state_dict` gave."""
+
+
+class DenoisingLearner(Learner):
+    """Trains a denoiser by an objective at times drawn by a time sampler."""
+
+    def __init__(self, denoiser: Denoiser, objective: Objective, times: TimeSampler):
+        super().__init__(denoiser.network)
+        self.denoiser, self.objective, self.times = denoiser, objective, times
+
+    def prepare(self, wrap: Callable[[nn.Module], nn.Module]) -> None:
+        self.denoiser.network = wrap(self.network)
+
+    def plain(self) -> Denoiser:
+        """The denoiser over the plain network, which follows the weights but not the wrapping: for sampling."""
+        d = self.denoiser
+        return Denoiser(self.network, d.schedule, d.parameterization, d.variance_name)
+
+    def losses(self, batch: Batch) -> Outcome:
+        draw = batch.draw()
+        times = self.times.sample(draw)
+        each = self.objective(self.denoiser, batch.images, Condition(batch.labels), times, draw).total
+        loss = (each * times.weight.to(each.dtype).to(each.device)).mean()
+        return Outcome(loss, each.detach(), times.t / self.denoiser.schedule.T)
+
+    def validate(self, batch: Batch) -> dict[str, Float[Tensor, "n"]]:
+        """The objective at fixed times, spread evenly over the schedule, and fixed noise."""
+        # The position in the key, not in the batch, fixes the time: the same whatever the batch size. Multiples of the
+        # golden ratio modulo 1 are spread evenly however many there are.
+        position = torch.tensor([int(key[-1]) for key in batch.keys], dtype=torch.float64)
+        t = spread(self.denoiser.schedule, position * 0.6180339887498949 % 1.0)
+        times = Times(t, torch.ones_like(t))
+        losses = self.objective(self.denoiser, batch.images, Condition(batch.labels), times, batch.draw())
+        return {"validation_loss": losses.total}
+
+    def observe(self, outcome: Outcome) -> None:
+        assert outcome.times is not None
+        self.times.observe(outcome.times * self.denoiser.schedule.T, outcome.each)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"times": self.times.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.times.load_state_dict(state["times"])
+
+
+@dataclass(frozen=True)
+class Affine:
+    """Random affine distortion of small images: rotation in degrees, shift and scale as fractions, each uniform in
+    ± its bound and each image's own draw."""
+
+    rotate: float
+    shift: float
+    scale: float
+
+    def __call__(self, images: Float[Tensor, "n c h w"], draw: Draw) -> Float[Tensor, "n c h w"]:
+        angle, zoom, right, down = ((2 * draw.uniform() - 1).to(images.device, images.dtype) for _ in range(4))
+        angle, zoom = angle * self.rotate * torch.pi / 180, 1 + self.scale * zoom
+        cos, sin = angle.cos() * zoom, angle.sin() * zoom
+        rows = [torch.stack([cos, -sin, 2 * self.shift * right], 1), torch.stack([sin, cos, 2 * self.shift * down], 1)]
+        where = functional.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
+        return functional.grid_sample(images, where, align_corners=False, padding_mode="border")
+
+
+class ClassifierLearner(Learner):
+    """Trains a classifier of clean images by cross-entropy, on images that `augment` has distorted."""
+
+    def __init__(self, network: nn.Module, augment: Affine, label_smoothing: float = 0.0):
+        super().__init__(network)
+        self.model, self.augment, self.label_smoothing = network, augment, label_smoothing
+
+    def prepare(self, wrap: Callable[[nn.Module], nn.Module]) -> None:
+        self.model = wrap(self.network)
+
+    def losses(self, batch: Batch) -> Outcome:
+        assert batch.labels is not None
+        logits = self.model(self.augment(batch.images, batch.draw()))
+        each = functional.cross_entropy(
+            logits.float(), batch.labels, reduction="none", label_smoothing=self.label_smoothing
+        )
+        return Outcome(each.mean(), each.detach())
+
+    def validate(self, batch: Batch) -> dict[str, Float[Tensor, "n"]]:
+        assert batch.labels is not None
+        logits = self.model(batch.images).float()
+        right = (logits.argmax(1) == batch.labels).float()
+        return {
+            "validation_loss": functional.cross_entropy(logits, batch.labels, reduction="none"),
+            "validation_accuracy": right,
+        }

@@ -1,0 +1,224 @@
+"""The training loop: steps, averaged weights, checkpoints, resuming. It knows no diffusion, and it yields: logs, progress
+bars and pictures watch it from outside."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from trilemma.process.noise import stream_seed
+from trilemma.training import checkpoint
+from trilemma.training.batches import Batch, Batches
+from trilemma.training.ema import EMA
+from trilemma.training.learners import Learner, Outcome
+from trilemma.training.settings import TrainingSettings
+
+
+class DivergedError(RuntimeError):
+    """Too many non-finite steps in a row. The last good checkpoint is kept."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one step gave. `step` counts finished steps (1…); `outcome` holds the whole global batch's losses, or None
+    where the step was skipped as non-finite; `skipped` counts those so far."""
+
+    step: int
+    outcome: Outcome | None
+    grad_norm: float
+    learning_rate: float
+    skipped: int
+    saved: Path | None = None
+
+
+class Trainer:
+    """Trains a learner's network on batches, from where the run directory's newest checkpoint left off.
+
+    Every process of a distributed run builds the same Trainer; process 0 writes. On SIGTERM or SIGINT the step is
+    finished, a checkpoint written, and `stopped` says by which signal.
+    """
+
+    def __init__(
+        self, learner: Learner, settings: TrainingSettings, accelerator: Accelerator, directory: Path
+    ):
+        self.learner, self.settings, self.accelerator = learner, settings, accelerator
+        self.checkpoints = directory / "checkpoints"
+        self.step, self.skipped, self.seconds, self._bad_in_a_row = 0, 0, 0.0, 0
+        self.stopped: signal.Signals | None = None
+        network = learner.network.to(accelerator.device)
+        if settings.channels_last:
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network
+        self.ema = EMA(network, settings.ema) if settings.ema else None
+        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
+        self.optimizer = kind(network.parameters(), lr=0.0, betas=settings.betas, weight_decay=settings.weight_decay)
+        self._wrapped: nn.Module = network
+        learner.prepare(self._wrap)
+
+    def _wrap(self, network: nn.Module) -> nn.Module:
+        self._wrapped = self.accelerator.prepare_model(network)
+        return torch.compile(self._wrapped) if self.settings.compile else self._wrapped  # type: ignore[return-value]
+
+    def resume(self) -> None:
+        """Go on from the newest checkpoint of the run directory. Raises InputError if there is none, or it is damaged."""
+        path = checkpoint.latest(self.checkpoints)
+        state = checkpoint.read_state(path)
+        checkpoint.load_weights(self.network, path / "model.safetensors")
+        optimizer = checkpoint.read_tensors(path / "optimizer.safetensors")
+        checkpoint.load_optimizer(self.optimizer, self.network, optimizer)
+        if self.ema is not None:
+            shadow = checkpoint.read_tensors(path / "ema.safetensors")
+            self.ema.shadow = {name: shadow[name].to(value.device) for name, value in self.ema.shadow.items()}
+            self.ema.updates = state["ema_updates"]
+        learnt = path / "learner.safetensors"
+        tensors = checkpoint.read_tensors(learnt) if learnt.exists() else {}
+        self.learner.load_state_dict(checkpoint.join_state(tensors, state["learner"]))
+        self.step, self.skipped, self.seconds = state["step"], state["skipped"], state["seconds"]
+
+    def save(self) -> Path:
+        """Write a checkpoint of this moment (process 0; the others wait for it)."""
+        path = checkpoint.path_of(self.checkpoints, self.step)
+        if self.accelerator.is_main_process:
+            tensors, learnt = checkpoint.split_state(self.learner.state_dict())
+            groups = {
+                "model": self.network.state_dict(),
+                "optimizer": checkpoint.optimizer_tensors(self.optimizer, self.network),
+            }
+            if self.ema is not None:
+                groups["ema"] = self.ema.shadow
+            if tensors:
+                groups["learner"] = tensors
+            state = {
+                # Every stream is keyed by (seed, step, position): these two are the random state and the data's position.
+                "seed": self.settings.seed,
+                "images": self.step * self.settings.batch,
+                "skipped": self.skipped,
+                "seconds": self.seconds,
+                "ema_updates": self.ema.updates if self.ema else 0,
+                "learner": learnt,
+            }
+            checkpoint.write(self.checkpoints, self.step, groups, state, self.settings.keep)
+        self.accelerator.wait_for_everyone()
+        return path
+
+    def run(self, batches: Batches) -> Iterator[Report]:
+        """Train to the end of the settings' steps, yielding after each. The last step is always checkpointed."""
+        with self._signals():
+            for batch in batches.loader(self.step, self.settings.steps, self.settings.workers):
+                began = time.perf_counter()
+                report = self._update(batch.to(self.accelerator.device))
+                self.seconds += time.perf_counter() - began
+                finished = self.step == self.settings.steps
+                diverged = self._bad_in_a_row >= self.settings.skip_limit
+                due = self.step % self.settings.checkpoint_every == 0 and not self._bad_in_a_row
+                stop = self._agree_to_stop()
+                saved = self.save() if (due or finished or stop) and not diverged else None
+                yield replace(report, saved=saved)
+                if diverged:
+                    raise DivergedError(
+                        f"{self._bad_in_a_row} steps in a row gave non-finite losses or gradients (training.skip_limit); "
+                        f"stopped at step {self.step}. The last good checkpoint is kept in {self.checkpoints}. "
+                        "Try a lower training.learning_rate, or training.precision fp32"
+                    )
+                if stop:
+                    return
+
+    def _update(self, batch: Batch) -> Report:
+        settings, rank = self.settings, self.accelerator.process_index
+        # Dropout draws from the global generators: seeded by step, a resumed run drops what an unbroken one would.
+        torch.manual_seed(stream_seed(settings.seed, "dropout", self.step, rank))
+        self.network.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        parts = batch.split(settings.micro_batch)
+        outcomes = []
+        for i, part in enumerate(parts):
+            last = i == len(parts) - 1
+            with nullcontext() if last else self.accelerator.no_sync(self._wrapped):
+                with self.accelerator.autocast():
+                    outcome = self.learner.losses(part)
+                self.accelerator.backward(outcome.loss * (len(part) / len(batch)))
+            outcomes.append(outcome)
+        outcome = self._global(outcomes)
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), settings.clip_norm or float("inf"))
+        rate = settings.rate(self.step)
+        good = bool(torch.isfinite(norm)) and bool(torch.isfinite(outcome.loss))
+        if good:
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            self.optimizer.step()
+            if self.ema is not None:
+                self.ema.update()
+            self.learner.observe(outcome)
+        self._bad_in_a_row = 0 if good else self._bad_in_a_row + 1
+        self.skipped += not good
+        self.step += 1
+        return Report(self.step, outcome if good else None, float(norm), rate, self.skipped)
+
+    def _global(self, outcomes: list[Outcome]) -> Outcome:
+        """The losses of all parts and all processes, in the order of the global batch."""
+        each = self.accelerator.gather(torch.cat([o.each for o in outcomes]))
+        loss = self.accelerator.reduce(torch.stack([o.loss.detach() * len(o.each) for o in outcomes]).sum(), "sum")
+        if outcomes[0].times is None:
+            return Outcome(loss / len(each), each)
+        times = torch.cat([o.times for o in outcomes if o.times is not None])
+        gathered = self.accelerator.gather(times.to(self.accelerator.device)) if self._many else times
+        return Outcome(loss / len(each), each, gathered.cpu())
+
+    @property
+    def _many(self) -> bool:
+        return self.accelerator.num_processes > 1
+
+    @torch.no_grad()
+    def validate(self, batch: Batch) -> dict[str, float]:
+        """The learner's figures on held-out images, with the averaged weights if they are kept. Every process calls it
+        and gets the same figures: they are computed on each, which costs less than it would to agree."""
+        self.network.eval()
+        figures: dict[str, list[Tensor]] = {}
+        with self.averaged(), self.accelerator.autocast():
+            for part in batch.split(self.settings.micro_batch or 64):
+                for name, value in self.learner.validate(part.to(self.accelerator.device)).items():
+                    figures.setdefault(name, []).append(value)
+        return {name: float(torch.cat(values).double().mean()) for name, values in figures.items()}
+
+    @contextmanager
+    def averaged(self) -> Iterator[nn.Module]:
+        """The network with its averaged weights (its own, if no average is kept), in evaluation mode."""
+        self.network.eval()
+        with self.ema.applied() if self.ema is not None else nullcontext():
+            yield self.network
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        def note(number: int, frame: Any) -> None:
+            self.stopped = signal.Signals(number)
+
+        before: dict[int, Callable[..., Any] | int | None] = {}
+        try:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                before[number] = signal.signal(number, note)
+        except ValueError:
+            pass  # not in the main thread: signals are the caller's business
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _agree_to_stop(self) -> bool:
+        """Whether any process was told to stop: they must all stop after the same step."""
+        if not self._many:
+            return self.stopped is not None
+        told = torch.tensor(self.stopped or 0, device=self.accelerator.device)
+        worst = int(self.accelerator.gather(told.reshape(1)).max())
+        self.stopped = signal.Signals(worst) if worst else None
+        return bool(worst)
+

@@ -1,0 +1,52 @@
+"""The training settings of a recipe, whatever is trained."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class TrainingSettings(BaseModel):
+    """How long, how fast, how often. Counts named `…_every` are in steps; 0 means never."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    steps: int = Field(ge=1, description="optimiser steps in all")
+    batch: int = Field(default=64, ge=1, description="images a step, over all processes")
+    micro_batch: int | None = Field(default=None, ge=1, description="most images at once in one process; more accumulate")
+    learning_rate: float = Field(default=2e-4, gt=0)
+    optimizer: Literal["adam", "adamw"] = "adam"
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = Field(default=0.0, ge=0)
+    warmup: int = Field(default=0, ge=0, description="steps over which the learning rate rises linearly from zero")
+    decay: Literal["none", "linear", "cosine"] = "none"
+    clip_norm: float = Field(default=1.0, ge=0, description="gradient norm that larger gradients are scaled to; 0: never")
+    ema: float = Field(default=0.9999, ge=0, lt=1, description="decay of the weights' average; 0: none kept")
+    precision: Literal["fp32", "bf16"] = "fp32"
+    compile: bool = False
+    channels_last: bool = False
+    seed: int = Field(default=0, ge=0)
+    flip: bool = Field(default=False, description="flip half of the images left to right")
+    workers: int = Field(default=2, ge=0, description="loading processes, for data that is not held in memory")
+    log_every: int = Field(default=50, ge=1)
+    validate_every: int = Field(default=500, ge=0)
+    validation_images: int = Field(default=256, ge=1)
+    grid_every: int = Field(default=1000, ge=0)
+    checkpoint_every: int = Field(default=1000, ge=1)
+    keep: int = Field(default=2, ge=1, description="checkpoints kept: the latest so many")
+    skip_limit: int = Field(default=20, ge=1, description="non-finite steps in a row after which the run stops")
+
+    @model_validator(mode="after")
+    def _check_warmup(self) -> TrainingSettings:
+        if self.warmup > self.steps:
+            raise ValueError(f"warmup {self.warmup} is longer than the {self.steps} steps of the run")
+        return self
+
+    def rate(self, step: int) -> float:
+        """The learning rate of step 0, 1, …: warm-up, then decay to zero at the last step if there is one."""
+        rise = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
+        done = max(0.0, (step - self.warmup) / max(1, self.steps - self.warmup))
+        fall = {"none": 1.0, "linear": 1.0 - done, "cosine": 0.5 * (1.0 + math.cos(math.pi * done))}[self.decay]
+        return self.learning_rate * rise * fall

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from scipy.stats import chisquare, entropy
+
+from trilemma.errors import InputError
+from trilemma.metrics import MetricWarning, balance, class_counts, recognised
+
+
+def logits_of(classes, k: int = 4) -> np.ndarray:
+    """Logits whose most likely class is the one given, by a small margin."""
+    noise = np.random.default_rng(0).uniform(-1, 1, (len(classes), k)).astype(np.float32)
+    noise[np.arange(len(classes)), classes] = 1.5
+    return noise
+
+
+def test_counts_are_of_the_most_likely_class():
+    assert class_counts(logits_of([0, 3, 3, 1, 3])).tolist() == [1, 1, 0, 3]
+
+
+def test_equal_frequencies_are_in_balance():
+    found = balance(real=np.array([100, 200, 300]), fake=np.array([10, 20, 30]))
+    assert (found.kl, found.chi2, found.p) == (pytest.approx(0, abs=1e-12), pytest.approx(0, abs=1e-12), 1)
+
+
+def test_agrees_with_scipy():
+    real, fake = np.array([450, 300, 500, 250]), np.array([80, 33, 47, 40])
+    found = balance(real=real, fake=fake)
+    expected = chisquare(fake, real / real.sum() * fake.sum())
+    assert found.kl == pytest.approx(entropy(fake, real), rel=1e-12)
+    assert found.chi2 == pytest.approx(expected.statistic, rel=1e-12)
+    assert found.p == pytest.approx(expected.pvalue, rel=1e-10)
+
+
+def test_a_single_class_of_ten_costs_log_ten():
+    found = balance(real=np.full(10, 45), fake=np.array([500] + [0] * 9))
+    assert found.kl == pytest.approx(np.log(10), rel=1e-12)
+    assert found.chi2 == pytest.approx(4500, rel=1e-12)
+    assert found.p < 1e-300
+
+
+def test_p_is_uniform_when_the_frequencies_are_right():
+    rng = np.random.default_rng(1)
+    ps = [balance(real=np.array([50, 30, 20]), fake=rng.multinomial(1000, [0.5, 0.3, 0.2])).p for _ in range(400)]
+    assert np.mean(ps) == pytest.approx(0.5, abs=0.06)
+    assert np.mean(np.array(ps) < 0.1) == pytest.approx(0.1, abs=0.05)
+
+
+def test_order_of_classes_does_not_matter():
+    real, fake = np.array([450, 300, 500, 250]), np.array([80, 33, 47, 40])
+    turned, straight = balance(real=real[::-1], fake=fake[::-1]), balance(real=real, fake=fake)
+    assert (turned.kl, turned.p) == (pytest.approx(straight.kl), pytest.approx(straight.p))
+
+
+def test_a_class_on_neither_side_does_not_count():
+    found = balance(real=np.array([50, 0, 50]), fake=np.array([40, 0, 60]))
+    expected = balance(real=np.array([50, 50]), fake=np.array([40, 60]))
+    assert (found.kl, found.chi2, found.p) == (expected.kl, expected.chi2, expected.p)
+    assert balance(real=np.array([5, 0]), fake=np.array([9, 0])).p == 1
+
+
+def test_a_class_that_the_reference_lacks_is_infinitely_far():
+    with pytest.warns(MetricWarning, match=r"classes \[1\] are not in the reference"):
+        found = balance(real=np.array([50, 0, 50]), fake=np.array([40, 1, 59]))
+    assert (found.kl, found.chi2, found.p) == (np.inf, np.inf, 0)
+
+
+def test_few_images_a_class_warn():
+    with pytest.warns(MetricWarning, match="only rough"):
+        balance(real=np.full(10, 9), fake=np.full(10, 4))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        balance(real=np.full(10, 9), fake=np.full(10, 5))
+
+
+def test_recognised_in_all_and_by_class():
+    found = recognised(logits_of([0, 1, 1, 2, 0]), np.array([0, 1, 0, 2, 0]))
+    assert found.fraction == 0.8
+    np.testing.assert_array_equal(found.by_class, [2 / 3, 1, 1, np.nan])
+
+
+def test_one_image_is_recognised_or_not():
+    assert recognised(logits_of([2]), np.array([2])).fraction == 1
+    assert recognised(logits_of([2]), np.array([1])).fraction == 0
+
+
+def test_bad_input_is_refused():
+    logits = logits_of([0, 1])
+    with pytest.raises(InputError, match=r"label 7, expected 0 to 3 \(nearest: 3\)"):
+        recognised(logits, np.array([0, 7]))
+    with pytest.raises(InputError, match="label -1"):
+        recognised(logits, np.array([0, -1]))
+    with pytest.raises(InputError, match="3 labels for 2 images"):
+        recognised(logits, np.array([0, 1, 2]))
+    with pytest.raises(InputError, match="no images"):
+        class_counts(logits[:0])
+    with pytest.raises(TypeError):
+        balance(np.ones(3), np.ones(3))
+    with pytest.raises(InputError, match="classes in fake"):
+        balance(real=np.array([1, 2]), fake=np.array([1, 2, 3]))
+    with pytest.raises(InputError, match="0 generated images"):
+        balance(real=np.array([1, 2]), fake=np.array([0, 0]))
+    logits[1, 0] = np.nan
+    for measure in (class_counts, lambda x: recognised(x, np.array([0, 1]))):
+        with pytest.raises(InputError, match="1 of 2 images have NaN"):
+            measure(logits)

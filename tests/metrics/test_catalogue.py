@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+
+import trilemma.metrics as metrics
+from trilemma.errors import InputError
+from trilemma.metrics import METRICS, Features, MetricWarning, ReferenceFeatures, Speed, compute, gathered_cautions
+
+SPEED = Speed(80.0, 70.0, 90.0, batch=16, repeats=3, warmup=1, network_evaluations=10)
+
+
+def features(seed: int, n: int, logits: bool = True) -> Features:
+    rng = np.random.default_rng(seed)
+    pooled = rng.standard_normal((n, 6)).astype(np.float32)
+    return Features(pooled, rng.standard_normal((n, 3)).astype(np.float32) if logits else None)
+
+
+REAL, FAKE = ReferenceFeatures.of(features(0, 200)), features(1, 150)
+LABELS = np.arange(150) % 3
+
+
+def test_everything_at_once_gives_the_keys_of_an_evaluation():
+    values = compute(None, real=REAL, fake=FAKE, labels=LABELS, sampler=lambda: SPEED)
+    assert set(values) == {name for metric in METRICS for name in (metric, *METRICS[metric].details)}
+    assert set(values) >= {
+        "frechet_distance", "precision", "recall", "recognised", "recognised_by_class", "class_counts", "balance_kl",
+        "balance_chi2", "balance_p", "images_per_second", "seconds_per_image", "network_evaluations",
+    }  # fmt: skip
+    assert json.loads(json.dumps(values, allow_nan=False)) == values
+
+
+def test_figures_are_those_of_the_measures():
+    values = compute(None, real=REAL, fake=FAKE, labels=LABELS, sampler=lambda: SPEED, neighbours=5)
+    pair = metrics.precision_recall(real=REAL.features.pooled, fake=FAKE.pooled, k=5)
+    assert (values["precision"], values["recall"]) == (pair.precision, pair.recall)
+    fake = metrics.Statistics.of(FAKE.pooled)
+    assert values["frechet_distance"] == metrics.frechet_distance(real=REAL.statistics, fake=fake)
+    assert values["recognised"] == metrics.recognised(FAKE.logits, LABELS).fraction
+    assert values["class_counts"] == metrics.class_counts(FAKE.logits).tolist()
+    assert (values["images_per_second"], values["seconds_per_image"], values["speed_batch"]) == (80, 1 / 80, 16)
+
+
+def test_only_what_is_asked_is_computed():
+    def sampler():
+        pytest.fail("the sampler was timed")
+
+    assert set(compute(["recall"], real=REAL, fake=FAKE, sampler=sampler)) == {"recall"}
+    assert set(compute(["recognised"], real=REAL, fake=FAKE, labels=LABELS)) == {"recognised", "recognised_by_class"}
+
+
+def test_a_joint_measure_runs_once(monkeypatch):
+    calls = []
+    original = metrics.catalogue.precision_recall
+    monkeypatch.setattr(metrics.catalogue, "precision_recall", lambda **a: calls.append(1) or original(**a))
+    compute(["precision", "recall", "precision"], real=REAL, fake=FAKE)
+    assert calls == [1]
+
+
+def test_by_default_what_cannot_be_had_is_left_out():
+    plain = compute(
+        None, real=ReferenceFeatures.of(features(0, 200, logits=False)), fake=features(1, 150, logits=False)
+    )
+    assert set(plain) == {"frechet_distance", "precision", "recall"}
+
+
+def test_statistics_alone_serve_the_frechet_distance():
+    alone = ReferenceFeatures(REAL.statistics)
+    with pytest.warns(MetricWarning, match="left out: precision, recall, balance_kl; .* statistics alone"):
+        values = compute(None, real=alone, fake=FAKE)
+    assert values == compute(["frechet_distance"], real=REAL, fake=FAKE)
+    with pytest.raises(InputError, match=r"'recall' needs the reference's features.*to be had here: frechet_distance$"):
+        compute(["frechet_distance", "recall"], real=alone, fake=FAKE)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("recognised", "the classes that were asked for"), ("images_per_second", "a sampler to time")],
+)
+def test_what_is_asked_by_name_must_be_possible(name, message):
+    with pytest.raises(InputError, match=f"metric '{name}' needs {message}"):
+        compute([name], real=REAL, fake=FAKE)
+
+
+def test_an_unknown_name_is_refused():
+    with pytest.raises(InputError, match="unknown metric 'recal': did you mean 'recall'"):
+        compute(["recal"], real=REAL, fake=FAKE)
+
+
+def test_other_features_than_the_references_are_refused():
+    real = ReferenceFeatures.of(REAL.features, {"features": {"name": "digits", "sha256": "a", "resize": "none"}})
+    with pytest.raises(InputError, match="sha256 'b', expected 'a'"):
+        compute(None, real=real, fake=FAKE, features={"name": "digits", "sha256": "b", "resize": "none"})
+
+
+def test_figures_that_are_not_finite_become_none():
+    logits = np.zeros((200, 3), np.float32)
+    logits[:, 0] = 1
+    real = ReferenceFeatures.of(Features(REAL.features.pooled, logits))
+    with pytest.warns(MetricWarning, match="not in the reference"):
+        values = compute(["balance_kl", "recognised"], real=real, fake=FAKE, labels=np.zeros(150, int))
+    assert values["balance_kl"] is None
+    assert values["balance_p"] == 0
+    assert values["recognised_by_class"][1:] == [None, None]
+
+
+def test_one_image_and_nan_are_refused():
+    with pytest.raises(InputError, match="1 image"):
+        compute(["frechet_distance"], real=REAL, fake=features(2, 1))
+    broken = features(3, 50)
+    broken.pooled[7] = np.nan
+    for name in ("frechet_distance", "precision"):
+        with pytest.raises(InputError, match="1 of 50 images have NaN"):
+            compute([name], real=REAL, fake=broken)
+
+
+def test_cautions_are_gathered_once_each_and_others_pass():
+    def measured() -> list[str]:
+        with gathered_cautions() as texts:
+            for _ in range(2):
+                compute(["frechet_distance"], real=REAL, fake=features(4, 5))
+            warnings.warn("other", UserWarning, stacklevel=1)
+        return texts
+
+    with pytest.warns(UserWarning, match="other") as passed:
+        texts = measured()
+    assert texts == ["frechet_distance: 5 generated images for 6 features bias it upward, expected more than 6"]
+    assert [str(w.message) for w in passed] == ["other"]
+
+
+def test_every_metric_says_what_it_is():
+    for name, metric in METRICS.items():
+        assert metric.description, name
+        assert metric.axis in ("quality", "coverage", "speed"), name
+        assert metric.better in ("lower", "higher"), name
+    assert {metric.axis for metric in METRICS.values()} == {"quality", "coverage", "speed"}
