@@ -14,7 +14,7 @@ os.environ["NO_COLOR"] = "1"
 os.environ["COLUMNS"] = "160"
 os.environ.pop("FORCE_COLOR", None)
 
-from hypothesis import settings  # noqa: E402
+from hypothesis import settings
 
 # No deadline, since a test machine may be busy; derandomised, since a suite that fails by luck stops being believed.
 settings.register_profile("suite", deadline=None, derandomize=True, max_examples=50)

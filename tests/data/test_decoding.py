@@ -31,7 +31,7 @@ def test_transparency_is_composited_over_white():
     pixels[0, :, 3] = (0, 255, 51)  # transparent, opaque, one fifth
     out = decode(encoded(Image.fromarray(pixels)), "a")
     assert out.tolist() == [[[255, 255, 255], [200, 0, 0], [244, 204, 204]]]
-    grey = decode(encoded(Image.fromarray(pixels[:, :, [0, 3]], mode=None).convert("LA")), "a")
+    grey = decode(encoded(Image.fromarray(pixels[:, :, [0, 3]]).convert("LA")), "a")
     assert grey.tolist() == [[[255], [200], [244]]]
 
 

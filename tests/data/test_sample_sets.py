@@ -44,7 +44,7 @@ def test_an_npz_is_replaced_whole_and_a_failure_leaves_the_old_one(tmp_path, rgb
     write_samples(out, rgb[:2])
     assert len(read_samples(out)[0]) == 2
 
-    def fail(stream, **arrays):
+    def fail(stream, *arrays):
         stream.write(b"half")
         raise OSError(28, "No space left on device")
 
@@ -82,7 +82,7 @@ def test_outputs_that_cannot_be_written(tmp_path, rgb):
         for attempt in (lambda out: check_out(out), lambda out: write_samples(out, rgb)):
             with pytest.raises(InputError, match=message):
                 attempt(tmp_path / name)
-    with pytest.raises(InputError, match="out: .* cannot be written"):
+    with pytest.raises(InputError, match=r"out: .* cannot be written"):
         write_png(tmp_path / "file" / "g.png", rgb[0])
     assert check_out(tmp_path / "new" / "s.npz") == tmp_path / "new" / "s.npz"
     assert list((tmp_path / "new").iterdir()) == []

@@ -19,6 +19,7 @@ AREAS = {
     "circle": math.pi * 0.81,
     "ring": math.pi * (0.92**2 - 0.52**2),
     "square": 1.4**2,
+    "frame": 1.44**2 - (4 - math.pi) * 0.14**2 - 0.88**2,  # the outer corners are round
     "triangle": 3 * math.sqrt(3) / 4,
     "diamond": 1.2,
     "cross": 2 * 1.8 * 0.52 - 0.52**2,

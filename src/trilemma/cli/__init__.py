@@ -1,0 +1,51 @@
+"""The command line: one file a command. Commands parse, call and print; bad input ends in one line and exit code 2."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from trilemma.cli import data, demo, evaluate, list_, report, sample, stats, train
+from trilemma.errors import InputError
+
+app = typer.Typer(
+    name="trilemma",
+    help="Train, sample, measure and compare diffusion models of images: quality, coverage, speed.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("list")(list_.list_)
+app.command("train")(train.train)
+app.command("sample")(sample.sample)
+app.command("evaluate")(evaluate.evaluate)
+app.command("stats")(stats.stats)
+app.add_typer(data.app, name="data")
+app.command("report")(report.report)
+app.command("demo")(demo.demo)
+
+
+def main() -> None:
+    """The `trilemma` command."""
+    try:
+        app()
+    except InputError as error:
+        _say(f"error: {error}")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        _say("interrupted; the same command goes on with what is finished")
+        sys.exit(130)
+    except RuntimeError as error:
+        if type(error).__name__ != "DivergedError":
+            raise
+        _say(f"error: {error}")
+        sys.exit(1)
+
+
+def _say(line: str) -> None:
+    """Once, whatever the number of processes."""
+    if os.environ.get("RANK", "0") == "0":
+        print(" ".join(line.split()), file=sys.stderr)

@@ -62,9 +62,9 @@ def write_samples(
     out = check_out(path)
     with _writing(out):
         if _is_npz(out):
-            arrays = {"arr_0": images} if labels is None else {"arr_0": images, "arr_1": labels}
+            arrays = (images,) if labels is None else (images, labels)  # NumPy calls them arr_0, arr_1
             with _replacing(out) as temporary, temporary.open("wb") as stream:
-                np.savez_compressed(stream, allow_pickle=False, **arrays)
+                np.savez_compressed(stream, *arrays)
         else:
             _write_folder(out, images, labels)
     return out

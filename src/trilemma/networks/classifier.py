@@ -46,5 +46,3 @@ class ConvClassifier(nn.Module):
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
         return self.head(self.dropout(self.features(x)))
-
-

@@ -17,6 +17,7 @@ class Sinusoidal(nn.Module):
         super().__init__()
         half = dim // 2
         self.dim = dim
+        self.frequencies: Tensor
         self.register_buffer("frequencies", torch.exp(-math.log(10000.0) * torch.arange(half) / half), persistent=False)
 
     def forward(self, time: Float[Tensor, "n"]) -> Float[Tensor, "n dim"]:

@@ -7,7 +7,7 @@ DDPM's network is its defaults; E's is `block: double, entry: bottom, skips: lev
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Ge, Gt, Len, Lt
@@ -35,9 +35,9 @@ class Layer(nn.Module):
 class Level(nn.Module):
     """The layers at one resolution and the change to the next, if there is one."""
 
-    def __init__(self, layers: Sequence[nn.Module], resample: nn.Module | None):
+    def __init__(self, layers: Sequence[Layer], resample: nn.Module | None):
         super().__init__()
-        self.layers = nn.ModuleList(layers)
+        self.layers: Any = nn.ModuleList(layers)
         self.resample = resample
 
 
@@ -109,12 +109,9 @@ class UNet(nn.Module):
                 channels = width
                 kept += [width] if self.every_block else []
             last = i == len(widths) - 1
-            if not self.every_block and not last:
-                kept.append(width)
-            if self.every_block and not last:
-                kept.append(width)
+            kept += [] if last else [width]
             encoder.append(Level(layers, None if last else DOWN[down](width)))
-        self.encoder = nn.ModuleList(encoder)
+        self.encoder: Any = nn.ModuleList(encoder)
 
         bottom = channels + (self.bottom.channels if self.bottom else 0)
         self.middle = nn.ModuleList([layer(bottom, channels, middle_attention), layer(channels, channels, False)])
@@ -128,7 +125,7 @@ class UNet(nn.Module):
                 layers.append(layer(channels + skip, width, min(sizes[i]) in attention))
                 channels = width
             decoder.append(Level(layers, UP[up](channels) if i else None))
-        self.decoder = nn.ModuleList(decoder)
+        self.decoder: Any = nn.ModuleList(decoder)
 
         norm = BatchNorm2d(channels) if block == "double" else group_norm(channels)
         activation = nn.ReLU() if block == "double" else nn.SiLU()
@@ -156,8 +153,8 @@ class UNet(nn.Module):
                     skips.append(h)
         if self.bottom is not None:
             h = torch.cat([h, self.bottom(time, label).to(h.dtype)], dim=1)
-        for layer in self.middle:
-            h = layer(h, embedding)
+        for middle in self.middle:
+            h = middle(h, embedding)
         for level in self.decoder:
             for j, layer in enumerate(level.layers):
                 if self.every_block or j == 0:

@@ -25,7 +25,8 @@ from trilemma.errors import InputError
 
 
 class Schedule(ABC):
-    """α, σ and γ as functions of time. `T` is the noisiest time; `steps` the number of tabulated steps, None if continuous."""
+    """α, σ and γ as functions of time. `T` is the noisiest time; `steps` the number of tabulated steps, None if
+    continuous."""
 
     T: float
     steps: int | None
@@ -59,7 +60,8 @@ class Schedule(ABC):
 
 
 class Tabulated(Schedule):
-    """A discrete schedule given by β_1…β_T (float64): ᾱ_t = Π_{s≤t} (1 − β_s), α(t)² = ᾱ_t, σ(t)² = 1 − ᾱ_t, ᾱ_0 = 1."""
+    """A discrete schedule given by β_1…β_T (float64): ᾱ_t = Π_{s≤t} (1 − β_s), α(t)² = ᾱ_t, σ(t)² = 1 − ᾱ_t, ᾱ_0 =
+    1."""
 
     def __init__(self, betas: Float64[Tensor, "T"]):
         if betas.dim() != 1 or len(betas) == 0 or bool(((betas <= 0) | (betas >= 1)).any()):

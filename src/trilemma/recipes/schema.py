@@ -112,7 +112,9 @@ def parse(values: Any) -> Recipe:
     if not isinstance(values, dict):
         raise InputError(f"a recipe is a mapping of sections, got {type(values).__name__}")
     values = dict(values)
-    learner = {"name": values["learner"]} if isinstance(values.get("learner"), str) else dict(values.get("learner") or {})
+    learner = (
+        {"name": values["learner"]} if isinstance(values.get("learner"), str) else dict(values.get("learner") or {})
+    )
     kind = learner.get("name", "denoising")
     if kind not in LEARNERS:
         raise unknown("learner.name", kind, LEARNERS)
@@ -137,4 +139,3 @@ def parse_sampling(values: Any) -> SamplingSettings:
     kernel = component("sampler", {"name": shared.get("name", "ancestral"), **own}, "sampling")
     del kernel["name"], kernel["clip"]
     return checked(SamplingSettings, {**shared, "kernel": kernel}, "sampling")
-

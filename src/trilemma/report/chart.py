@@ -64,7 +64,8 @@ def place_labels(
     another label or a box in `taken`, leaves the frame, or is
     cut off from its point by another marker, is used only where none is free within 110 pixels.
     """
-    markers = [Box(x - r, y - r, x + r, y + r) for (x, y), r in zip(points, radii, strict=True)]
+    # Three pixels of air keep a label from seeming to belong to the next marker.
+    markers = [Box(x - r - 3, y - r - 3, x + r + 3, y + r + 3) for (x, y), r in zip(points, radii, strict=True)]
     placed: dict[int, Label] = {}
     for i in sorted(range(len(points)), key=lambda k: (points[k][1], points[k][0])):
         (x, y), width = points[i], widths[i]
@@ -154,6 +155,11 @@ def trilemma_chart(table: Table) -> go.Figure | None:
         up = 1 - share if down else share
         return inner_width * (math.log10(speed) - x_low) / (x_high - x_low), inner_height * (1 - up)
 
+    def data(x: float, y: float) -> tuple[float, float]:
+        up = 1 - y / inner_height
+        height = y_low + (1 - up if down else up) * (y_high - y_low)
+        return 10 ** (x_low + (x_high - x_low) * x / inner_width), 10**height if log_y else height
+
     radii = [6.0 if cover is None else 6 + 10 * cover for cover in covers]
     names = [row.label if len(row.label) <= _LONGEST else row.label[: _LONGEST - 1] + "…" for row in rows]
     taken, yard_notes = [], []
@@ -193,18 +199,20 @@ def trilemma_chart(table: Table) -> go.Figure | None:
             )
         )
     for name, speed, height, label, radius in zip(names, speeds, heights, labels, radii, strict=True):
-        far = math.hypot(label.dx, label.dy) > radius + 6
+        reach = math.hypot(label.dx, label.dy)
+        if reach > radius + 6:
+            # Plotly's own arrow is missing where it would meet a corner of the text.
+            x, y = pixel(speed, height)
+            ends = [data(x + share * label.dx, y + share * label.dy) for share in (radius / reach, 1.0)]
+            (x0, y0), (x1, y1) = ends
+            figure.add_shape(type="line", x0=x0, y0=y0, x1=x1, y1=y1, line={"color": _MUTED, "width": 0.8})
         figure.add_annotation(
             x=math.log10(speed),
             y=math.log10(height) if log_y else height,
             text=escape(name),
-            showarrow=True,
-            arrowhead=0,
-            arrowwidth=0.8,
-            arrowcolor=_MUTED if far else "rgba(0,0,0,0)",
-            standoff=radius + 1,
-            ax=label.dx,
-            ay=label.dy,
+            showarrow=False,
+            xshift=label.dx,
+            yshift=-label.dy,
             xanchor=label.xanchor,
             yanchor=label.yanchor,
             borderpad=0,

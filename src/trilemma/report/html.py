@@ -119,8 +119,8 @@ def _chart_section(table: Table) -> str:
     return _section(
         "The trilemma",
         '<div class="chart"><div class="plot" role="img" aria-label="Quality against speed, coverage as size and '
-        f'colour; the table above holds the same figures.">{plot}<noscript>This chart needs JavaScript; the table above holds '
-        f'the same figures.</noscript></div><div class="aside">{text}</div></div>',
+        f'colour; the table above holds the same figures.">{plot}<noscript>This chart needs JavaScript; the table '
+        f'above holds the same figures.</noscript></div><div class="aside">{text}</div></div>',
         name="trilemma",
     )
 

@@ -58,7 +58,7 @@ img.pixels { image-rendering: pixelated; }
 .byclass span { flex: 1; display: flex; align-items: center; justify-content: flex-end; font-size: 13px;
   font-variant-numeric: tabular-nums; line-height: 1; }
 .byclass .class { padding-right: 5px; font-weight: 600; min-width: 14px; }
-.byclass .share { color: var(--muted); min-width: 34px; } .byclass .share span { font-size: 11px; }
+.byclass .share { color: var(--muted); min-width: 36px; } .byclass .share span { font-size: 11px; }
 .times { display: grid; grid-auto-flow: column; grid-auto-columns: minmax(0, 1fr); text-align: center; font-size: 12px;
   color: var(--muted); font-variant-numeric: tabular-nums; max-width: 100%; }
 .facts { margin: 12px 0 0; }

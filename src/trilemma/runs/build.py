@@ -25,8 +25,8 @@ def completed(recipe: Recipe, data: ImageSet) -> Recipe:
     found = Images(channels=channels, height=height, width=width, classes=classes)
     if recipe.images is not None and recipe.images != found:
         raise InputError(
-            f"data {data.name!r} has images {found.shape} with {len(classes or [])} classes, but the recipe's images are "
-            f"{recipe.images.shape} with {len(recipe.images.classes or [])}"
+            f"data {data.name!r} has images {found.shape} with {len(classes or [])} classes, but the recipe's images "
+            f"are {recipe.images.shape} with {len(recipe.images.classes or [])}"
         )
     needs_classes = not isinstance(recipe.learner, DenoisingSettings) or recipe.learner.conditional
     if needs_classes and not classes:
@@ -43,7 +43,8 @@ def classes_of(recipe: Recipe) -> list[str]:
 
 
 def build_denoiser(recipe: Recipe) -> Denoiser:
-    """The denoiser of a completed recipe, its weights as initialised. Raises InputError if the recipe trains no denoiser."""
+    """The denoiser of a completed recipe, its weights as initialised. Raises InputError if the recipe trains no
+    denoiser."""
     learner, images = recipe.learner, recipe.images
     if not isinstance(learner, DenoisingSettings) or images is None:
         raise InputError(f"recipe {recipe.name!r} trains a {learner.name}, which does not generate images")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -19,7 +21,7 @@ Advance = Callable[[int, str], None]
 def progress(what: str, total: int, unit: str, *, start: int = 0, shown: bool = True) -> Iterator[Advance]:
     """Show the way from `start` to `total` units; not at all if `shown` is False (all processes but the first)."""
     if not shown or total <= start:
-        yield lambda done, note="": None
+        yield _unseen
     elif console.is_terminal:
         with _bar() as bar:
             task = bar.add_task(what, total=total, completed=start, rate="", note="")
@@ -32,6 +34,10 @@ def progress(what: str, total: int, unit: str, *, start: int = 0, shown: bool = 
             yield advance
     else:
         yield _lines(what, total, unit, start)
+
+
+def _unseen(done: int, note: str = "") -> None:
+    pass
 
 
 def _bar() -> Progress:
@@ -62,3 +68,24 @@ def _lines(what: str, total: int, unit: str, start: int, every: float = 15.0) ->
         console.print(f"{what}: {done}/{total} {unit}, {rate:.3g} {unit}/s, ETA {left:.0f} s  {note}".rstrip())
 
     return advance
+
+
+def say(line: str) -> None:
+    """A line to whoever started this; once, whatever the number of processes."""
+    if os.environ.get("RANK", "0") == "0":
+        console.print(line, markup=False)
+
+
+def show(table: RenderableType) -> None:
+    """A table, likewise. Where there is no terminal it gets the width it needs."""
+    if os.environ.get("RANK", "0") == "0":
+        wide = console if console.is_terminal else Console(highlight=False, width=140)
+        wide.print(table)
+
+
+def show_rows(rows: Sequence[tuple[str, str]]) -> None:
+    """Headings and texts, side by side."""
+    table = Table(show_header=False, box=None, padding=(0, 2))
+    for heading, text in rows:
+        table.add_row(heading, text)
+    show(table)

@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import PartialState
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
 from torch import nn
 
-from trilemma.data import image_grid, to_model, to_uint8
+from trilemma.data import to_model, to_uint8
 from trilemma.errors import InputError
 from trilemma.process import Denoiser, Draw, perturb
 from trilemma.recipes import Recipe, SamplingSettings, load
 from trilemma.runs.build import build_classifier, build_denoiser, classes_of, open_images, parameter_count
+from trilemma.runs.progress import say
 from trilemma.runs.sampling import Sampler, Samples, labels_for, overridden, sample_set, seed_range
 from trilemma.training import checkpoint
 
@@ -54,7 +55,9 @@ class Run:
             raise InputError(f"weights {weights!r}: expected 'ema' or 'raw'")
         path = self.checkpoint / {"ema": "ema.safetensors", "raw": "model.safetensors"}[weights]
         if weights == "ema" and not path.exists() and not self.recipe.training.ema:
-            raise InputError(f"{self.path} was trained without an average of weights (training.ema 0): use weights 'raw'")
+            raise InputError(
+                f"{self.path} was trained without an average of weights (training.ema 0): use weights 'raw'"
+            )
         return path
 
     def _loaded(self, network: nn.Module, weights: str) -> nn.Module:
@@ -99,19 +102,39 @@ class Run:
     ) -> Samples:
         """Generate `n` images (seeds 0…n−1, or the `seeds` given), of class `cls` if given.
 
-        `settings` are those of the recipe's sampling section: name (the sampler), steps, eta, grid, clip, weights, batch,
-        precision. With `out` (an .npz or a folder) they are written there, and an interrupted call takes up where it
-        was. Raises InputError for what cannot be done."""
-        chosen = overridden(self.recipe.sampling, **settings)
-        numbers = check_seeds(list(range(n)) if seeds is None else list(seeds))
-        labels = labels_for(numbers, self.classes, cls)
-        sampler = self.sampler(chosen)
+        `settings` are those of the recipe's sampling section: name (the sampler), steps, eta, grid, clip, weights,
+        batch,
+        precision. With `out` they are written there too, as by `sample_to`. Raises InputError for what cannot be
+        done."""
         if out is not None:
-            record = self.record(sampler, chosen, numbers, cls)
-            return sample_set(sampler, numbers, labels, chosen.batch, Path(out), record, describe(chosen, sampler))
+            return self.sample_to(out, n=n, seeds=seeds, cls=cls, **settings)
+        chosen = overridden(self.recipe.sampling, **settings)
+        numbers = check_seeds(n, seeds)
+        labels, sampler = labels_for(numbers, self.classes, cls), self.sampler(chosen)
         parts = [slice(i, i + chosen.batch) for i in range(0, len(numbers), chosen.batch)]
         images = [sampler.generate(numbers[part], None if labels is None else labels[part]) for part in parts]
         return Samples(np.concatenate(images), labels, numbers)
+
+    def sample_to(
+        self,
+        out: str | Path | None = None,
+        *,
+        n: int = 64,
+        seeds: Sequence[int] | None = None,
+        cls: str | int | None = None,
+        **settings: Any,
+    ) -> Samples:
+        """Generate a set of images as `sample` does, into `out`: an .npz or a folder of PNG; RUN/samples/… named by
+        how it
+        was made, unless given. An interrupted call made again goes on where it was; a finished one is read."""
+        chosen = overridden(self.recipe.sampling, **settings)
+        numbers = check_seeds(n, seeds)
+        labels, sampler = labels_for(numbers, self.classes, cls), self.sampler(chosen)
+        record = self.record(sampler, chosen, numbers, cls)
+        place = Path(out) if out is not None else self.default_out(chosen, sampler, numbers, cls)
+        what = describe(chosen, sampler)
+        say(f"{len(numbers)} images, {what}: {sampler.evaluations} network evaluations each, into {place}")
+        return sample_set(sampler, numbers, labels, chosen.batch, place, record, what)
 
     def default_out(self, settings: SamplingSettings, sampler: Sampler, seeds: Sequence[int], cls: Any) -> Path:
         """Where a sample set goes that is given no place: a name that says how it was made."""
@@ -144,13 +167,19 @@ class Run:
         }
 
     def reverse_strip(
-        self, seeds: Sequence[int], columns: int = 9, **settings: Any
+        self,
+        seeds: Sequence[int],
+        labels: Int64[np.ndarray, "n"] | None = None,
+        columns: int = 9,
+        **settings: Any,
     ) -> tuple[UInt8[np.ndarray, "r k h w c"], list[float]]:
         """x_t along the walk from noise to image, a row a seed, at `columns` evenly chosen steps; and their times."""
         sampler = self.sampler(overridden(self.recipe.sampling, **settings))
-        labels = labels_for(seeds, self.classes, None)
+        labels = labels_for(seeds, self.classes, None) if labels is None else labels[: len(seeds)]
         wanted = set(np.linspace(0, len(sampler.times) - 1, columns).round().astype(int).tolist())
-        kept = [(step.t, to_uint8(step.x, sampler.range)) for step in sampler.steps(seeds, labels) if step.index in wanted]
+        kept = [
+            (step.t, to_uint8(step.x, sampler.range)) for step in sampler.steps(seeds, labels) if step.index in wanted
+        ]
         return np.stack([image for _, image in kept], axis=1), [t for t, _ in kept]
 
     def forward_strip(self, rows: int = 3, columns: int = 9) -> tuple[UInt8[np.ndarray, "r k h w c"], list[float]]:
@@ -173,15 +202,16 @@ def describe(settings: SamplingSettings, sampler: Sampler) -> str:
     return f"{names.get(settings.name, settings.name)}, {'all ' if steps == every else ''}{steps} steps{own}"
 
 
-def check_seeds(seeds: list[int]) -> list[int]:
-    """The seeds, if there are any and no two are equal."""
-    if not seeds:
+def check_seeds(n: int, seeds: Sequence[int] | None) -> list[int]:
+    """The seeds given, or 0…n−1. Raises InputError if there are none, one is negative, or one is given twice."""
+    numbers = list(range(n)) if seeds is None else list(seeds)
+    if not numbers:
         raise InputError("seeds: none given, expected at least one image")
-    if len(set(seeds)) < len(seeds):
+    if len(set(numbers)) < len(numbers):
         raise InputError("seeds: some are given twice, and the same seed is the same image")
-    if min(seeds) < 0:
-        raise InputError(f"seeds: {min(seeds)} is negative, expected 0 or more")
-    return seeds
+    if min(numbers) < 0:
+        raise InputError(f"seeds: {min(numbers)} is negative, expected 0 or more")
+    return numbers
 
 
 def sha256(path: Path) -> str:
@@ -191,8 +221,3 @@ def sha256(path: Path) -> str:
         while block := file.read(2**20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def picture(samples: Samples) -> UInt8[np.ndarray, "h w c"]:
-    """A grid of the samples; of a class-conditional model seed mod K is the class, so rows of K show a class a column."""
-    return image_grid(samples.images, 10 if len(samples) >= 10 else len(samples))

@@ -27,7 +27,8 @@ from trilemma.samplers import Kernel, Step, grid, noise_start, walk
 
 @dataclass(frozen=True)
 class Samples:
-    """Generated images: uint8 NHWC, the class asked of each (None: unconditional), the seed of each; where they lie, and
+    """Generated images: uint8 NHWC, the class asked of each (None: unconditional), the seed of each; where they lie,
+    and
     the record of how they were made."""
 
     images: UInt8[np.ndarray, "n h w c"]
@@ -221,4 +222,3 @@ def _finished(out: Path, beside: Path, record: dict[str, Any], seeds: Sequence[i
     _same(found, record, out)
     images, labels = read_samples(out)
     return Samples(images, labels, list(seeds), out, found)
-

@@ -39,8 +39,10 @@ def train(
 ) -> Run:
     """Train a recipe (by name or file, with `a.b=VALUE` overrides) into the run directory `out` (default runs/NAME).
 
-    `resume` goes on from the newest checkpoint there, or begins if there is none. `init` begins from the averaged weights
-    of another run. Works alike in one process and under `torchrun` or `accelerate launch`. SIGTERM and Ctrl-C finish the
+    `resume` goes on from the newest checkpoint there, or begins if there is none. `init` begins from the averaged
+    weights
+    of another run. Works alike in one process and under `torchrun` or `accelerate launch`. SIGTERM and Ctrl-C finish
+    the
     step, write a checkpoint, and raise SystemExit(128 + signal). Raises InputError for bad input and DivergedError when
     steps stay non-finite."""
     asked = load(recipe, overrides)
@@ -51,7 +53,9 @@ def train(
     chosen = _resumed(path, asked, overrides) if begun else asked
     data = open_images(chosen)
     chosen = completed(chosen, data)
-    accelerator = Accelerator(mixed_precision="no" if chosen.training.precision == "fp32" else chosen.training.precision)
+    accelerator = Accelerator(
+        mixed_precision="no" if chosen.training.precision == "fp32" else chosen.training.precision
+    )
     if accelerator.is_main_process:
         _prepare(path, chosen)
         console.print(f"run directory: {path}")
@@ -77,7 +81,9 @@ def train(
     _watch(trainer, batches, chosen, _validation(chosen), path)
     if trainer.stopped is not None:
         if accelerator.is_main_process:
-            console.print(f"stopped by {trainer.stopped.name} at step {trainer.step}, checkpoint written; go on with --resume")
+            console.print(
+                f"stopped by {trainer.stopped.name} at step {trainer.step}, checkpoint written; go on with --resume"
+            )
         raise SystemExit(128 + trainer.stopped)
     return Run(path)
 
@@ -137,8 +143,9 @@ def prior_warning(schedule: Schedule, moment: float) -> str | None:
     if bits <= PRIOR_LIMIT:
         return None
     return (
-        f"the schedule ends at SNR {schedule.terminal_snr():.3g}: L_T = {bits:.3g} bits/dim (over {PRIOR_LIMIT}), so samples "
-        "that start from pure noise start off the distribution. Remedy: more schedule.steps, or a larger schedule.beta_end"
+        f"the schedule ends at SNR {schedule.terminal_snr():.3g}: L_T = {bits:.3g} bits/dim (over {PRIOR_LIMIT}), so "
+        "samples that start from pure noise start off the distribution. Remedy: more schedule.steps, or a larger "
+        "schedule.beta_end"
     )
 
 
@@ -188,4 +195,3 @@ def _grid(trainer: Trainer, recipe: Recipe, path: Path) -> None:
         sampler = Sampler.of(learner.plain(), recipe.sampling, recipe.images.shape, recipe.data.range, device)
         images = sampler.generate(seeds, labels_for(seeds, classes_of(recipe), None))
     write_png(path / "samples" / f"grid-{trainer.step:08d}.png", image_grid(images, 10))
-

@@ -57,7 +57,8 @@ class Kernel(ABC):
 @dataclass(frozen=True, kw_only=True)
 class Ancestral(Kernel):
     """DDPM's sampler (Ho et al. 2020, algorithm 2) over any pair of times: the posterior's mean, and the variance that
-    the denoiser's reverse process has. The step to clean data adds no noise, as the algorithm has it (z = 0 at t = 1)."""
+    the denoiser's reverse process has. The step to clean data adds no noise, as the algorithm has it (z = 0 at t =
+    1)."""
 
     def step(
         self,

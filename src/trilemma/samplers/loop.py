@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float, Float64
@@ -38,8 +39,6 @@ def walk(
     x, state = start, None
     count = len(grid) - 1
     yield Step(0, count, float(grid[0]), x)
-    for index, (t, s) in enumerate(zip(grid[:-1], grid[1:], strict=True), start=1):
+    for index, (t, s) in enumerate(pairwise(grid), start=1):
         x, state = kernel.step(denoiser, x, t, s, state, draw)
         yield Step(index, count, float(s), x)
-
-

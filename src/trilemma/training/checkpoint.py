@@ -69,7 +69,9 @@ def write(directory: Path, step: int, tensors: dict[str, dict[str, Tensor]], sta
     partial = directory / f".{target.name}.partial"
     partial.mkdir()
     for name, group in tensors.items():
-        save_file({key: value.detach().contiguous().cpu() for key, value in group.items()}, partial / f"{name}.safetensors")
+        save_file(
+            {key: value.detach().contiguous().cpu() for key, value in group.items()}, partial / f"{name}.safetensors"
+        )
     (partial / "state.json").write_text(json.dumps({"step": step, **state}, indent=1))
     for file in partial.iterdir():
         _sync(file)
@@ -115,7 +117,7 @@ def load_weights(module: nn.Module, path: Path) -> None:
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:
     """An optimiser's state by the names of the parameters, `weight.exp_avg` and so on."""
-    named = {parameter: name for name, parameter in module.named_parameters()}
+    named: dict[Tensor, str] = {parameter: name for name, parameter in module.named_parameters()}
     return {
         f"{named[parameter]}.{key}": torch.as_tensor(value)
         for parameter, state in optimizer.state.items()

@@ -1,4 +1,5 @@
-"""The training loop: steps, averaged weights, checkpoints, resuming. It knows no diffusion, and it yields: logs, progress
+"""The training loop: steps, averaged weights, checkpoints, resuming. It knows no diffusion, and it yields: logs,
+progress
 bars and pictures watch it from outside."""
 
 from __future__ import annotations
@@ -47,9 +48,7 @@ class Trainer:
     finished, a checkpoint written, and `stopped` says by which signal.
     """
 
-    def __init__(
-        self, learner: Learner, settings: TrainingSettings, accelerator: Accelerator, directory: Path
-    ):
+    def __init__(self, learner: Learner, settings: TrainingSettings, accelerator: Accelerator, directory: Path):
         self.learner, self.settings, self.accelerator = learner, settings, accelerator
         self.checkpoints = directory / "checkpoints"
         self.step, self.skipped, self.seconds, self._bad_in_a_row = 0, 0, 0.0, 0
@@ -69,7 +68,8 @@ class Trainer:
         return torch.compile(self._wrapped) if self.settings.compile else self._wrapped  # type: ignore[return-value]
 
     def resume(self) -> None:
-        """Go on from the newest checkpoint of the run directory. Raises InputError if there is none, or it is damaged."""
+        """Go on from the newest checkpoint of the run directory. Raises InputError if there is none or it is
+        damaged."""
         path = checkpoint.latest(self.checkpoints)
         state = checkpoint.read_state(path)
         checkpoint.load_weights(self.network, path / "model.safetensors")
@@ -98,7 +98,8 @@ class Trainer:
             if tensors:
                 groups["learner"] = tensors
             state = {
-                # Every stream is keyed by (seed, step, position): these two are the random state and the data's position.
+                # Every stream is keyed by (seed, step, position): seed and step are the random state and the data's
+                # position.
                 "seed": self.settings.seed,
                 "images": self.step * self.settings.batch,
                 "skipped": self.skipped,
@@ -125,8 +126,9 @@ class Trainer:
                 yield replace(report, saved=saved)
                 if diverged:
                     raise DivergedError(
-                        f"{self._bad_in_a_row} steps in a row gave non-finite losses or gradients (training.skip_limit); "
-                        f"stopped at step {self.step}. The last good checkpoint is kept in {self.checkpoints}. "
+                        f"{self._bad_in_a_row} steps in a row gave non-finite losses or gradients "
+                        f"(training.skip_limit); stopped at step {self.step}. The last good checkpoint is kept in "
+                        f"{self.checkpoints}. "
                         "Try a lower training.learning_rate, or training.precision fp32"
                     )
                 if stop:
@@ -210,15 +212,14 @@ class Trainer:
         try:
             yield
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            for which, handler in before.items():
+                signal.signal(which, handler)
 
     def _agree_to_stop(self) -> bool:
         """Whether any process was told to stop: they must all stop after the same step."""
         if not self._many:
             return self.stopped is not None
-        told = torch.tensor(self.stopped or 0, device=self.accelerator.device)
+        told = torch.tensor(int(self.stopped or 0), device=self.accelerator.device)
         worst = int(self.accelerator.gather(told.reshape(1)).max())
         self.stopped = signal.Signals(worst) if worst else None
         return bool(worst)
-

@@ -15,14 +15,18 @@ class TrainingSettings(BaseModel):
 
     steps: int = Field(ge=1, description="optimiser steps in all")
     batch: int = Field(default=64, ge=1, description="images a step, over all processes")
-    micro_batch: int | None = Field(default=None, ge=1, description="most images at once in one process; more accumulate")
+    micro_batch: int | None = Field(
+        default=None, ge=1, description="most images at once in one process; more accumulate"
+    )
     learning_rate: float = Field(default=2e-4, gt=0)
     optimizer: Literal["adam", "adamw"] = "adam"
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = Field(default=0.0, ge=0)
     warmup: int = Field(default=0, ge=0, description="steps over which the learning rate rises linearly from zero")
     decay: Literal["none", "linear", "cosine"] = "none"
-    clip_norm: float = Field(default=1.0, ge=0, description="gradient norm that larger gradients are scaled to; 0: never")
+    clip_norm: float = Field(
+        default=1.0, ge=0, description="gradient norm that larger gradients are scaled to; 0: never"
+    )
     ema: float = Field(default=0.9999, ge=0, lt=1, description="decay of the weights' average; 0: none kept")
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False

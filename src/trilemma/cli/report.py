@@ -1,0 +1,18 @@
+"""`trilemma report`: the HTML page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    sources: Annotated[list[Path], typer.Argument(metavar="RUN|EVALUATION.json ...", help="What to report on.")],
+    out: Annotated[Path | None, typer.Option(help="FILE.html to write; RUN/report.html unless given.")] = None,
+) -> None:
+    """Write one self-contained HTML page of runs and evaluations: table, figures, samples, what was run and on what."""
+    from trilemma.report import build_report
+
+    print(f"report: {build_report(sources, out)}")

@@ -1,0 +1,30 @@
+"""`trilemma train`: a recipe into a run directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="Name of a packaged recipe, or a YAML file.")],
+    out: Annotated[Path | None, typer.Option(help="Run directory; runs/NAME unless given.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Override, such as training.steps=1000.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint.")] = False,
+    init: Annotated[Path | None, typer.Option(help="Begin from the averaged weights of this run.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the resolved recipe, parameters, memory, steps.")
+    ] = False,
+) -> None:
+    """Train a recipe. Under `torchrun -m trilemma train …` or `accelerate launch -m trilemma train …` on several
+    devices."""
+    from trilemma import runs
+
+    overrides = list(set_ or [])
+    if dry_run:
+        print(runs.dry_run(recipe, overrides), end="")
+        return
+    run = runs.train(recipe, out=out, overrides=overrides, resume=resume, init=init)
+    runs.say(f"trained to step {run.step}: {run.path}  (next: trilemma sample {run.path})")

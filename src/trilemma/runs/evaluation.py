@@ -1,0 +1,243 @@
+"""Measuring a run or a set of images against a reference, into a file that says everything the figures depended on."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import PartialState
+from jaxtyping import Int64, UInt8
+
+from trilemma.data import open_data, parse_reference, read_samples
+from trilemma.errors import InputError
+from trilemma.metrics import Speed, compute, extract, gathered_cautions, measure
+from trilemma.runs.environment import environment
+from trilemma.runs.reference import BATCH, Reference, data_record, extractor_of, open_reference
+from trilemma.runs.run import Run, describe, sha256
+from trilemma.runs.sampling import Sampler, labels_for, overridden
+
+FORMAT = "trilemma-evaluation/1"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is measured: images, the classes asked of them, a way to time their sampler, and what the evaluation says of
+    them (label, subject, samples, sampler)."""
+
+    images: UInt8[np.ndarray, "n h w c"]
+    labels: Int64[np.ndarray, "n"] | None
+    speed: Callable[[], Speed] | None
+    described: dict[str, Any]
+
+
+def evaluate(
+    subject: Run | str | Path,
+    reference: str | None = None,
+    *,
+    metrics: Sequence[str] | None = None,
+    features: str = "digits",
+    n: int = 1000,
+    seeds: Sequence[int] | None = None,
+    cls: str | int | None = None,
+    samples_out: str | Path | None = None,
+    out: str | Path | None = None,
+    root: str | None = None,
+    label: str | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Measure a run (by `n` samples, made or taken up as `Run.sample` does) or a set of samples against a reference.
+
+    `reference`: DATA[:SPLIT] or STATS.npz; a run's own training split unless given. `metrics`: names, or all that can
+    be had. `out`: where the evaluation is written; RUN/evaluations/… unless given. Returns the evaluation. Raises
+    InputError for what cannot be done, before anything is sampled."""
+    began = time.perf_counter()
+    run = subject if isinstance(subject, Run) else _as_run(Path(subject))
+    reference, root = _reference_of(run, reference, root)
+    if out is not None:
+        _check_writable(Path(out))
+    with gathered_cautions() as warnings:
+        against = open_reference(reference, features, root)
+        if run is not None:
+            measured = _of_run(run, against, n, seeds, cls, samples_out, settings)
+        else:
+            measured = _of_samples(Path(str(subject)), settings, cls)
+        evaluation = _measured(measured, against, metrics, features)
+    evaluation |= {"warnings": warnings, "wall_time_s": round(time.perf_counter() - began, 2)}
+    if label:
+        evaluation["label"] = label
+    place = Path(out) if out is not None else _default_out(run, Path(str(subject)), measured.described)
+    if PartialState().is_main_process:
+        write_evaluation(evaluation, place)
+    return evaluation | {"path": str(place)}
+
+
+def evaluate_data(
+    spec: str, reference: str, *, features: str = "digits", root: str | None = None, out: Path | None = None
+) -> dict[str, Any]:
+    """Measure real images of DATA[:SPLIT] as if they were generated: the yardstick that no model is expected to
+    beat."""
+    began = time.perf_counter()
+    name, split = parse_reference(spec)
+    data = open_data(name, split=split, root=root)
+    images, labels = data.batch(range(len(data)))
+    record = data_record(data)
+    samples = {"count": len(data), "seeds": None, "classes": None, "file": None, "sha256": record["sha256"]}
+    subject = {"kind": "data", "path": spec, **record}
+    described = {"label": f"Real images ({split})", "subject": subject, "samples": samples, "sampler": None}
+    with gathered_cautions() as warnings:
+        against = open_reference(reference, features, root)
+        evaluation = _measured(Subject(images, labels, None, described), against, None, features)
+    evaluation |= {"warnings": warnings, "wall_time_s": round(time.perf_counter() - began, 2)}
+    if out is not None and PartialState().is_main_process:
+        write_evaluation(evaluation, out)
+    return evaluation
+
+
+def _measured(subject: Subject, against: Reference, metrics: Sequence[str] | None, features: str) -> dict[str, Any]:
+    """The evaluation of a subject, but for its warnings and wall time."""
+    images = subject.images
+    _, height, width, channels = images.shape
+    if against.size is not None and (channels, height, width) != against.size:
+        raise InputError(
+            f"reference {against.record['data']!r}: its images are {against.size}, the samples "
+            f"{(channels, height, width)} (channels, height, width)"
+        )
+    look, state = extractor_of(features), PartialState()
+    fake = extract((images[i : i + BATCH] for i in range(0, len(images), BATCH)), look)
+    record = look.record(fake.dim)
+    real, labels, speed = against.features, subject.labels, subject.speed
+    return {
+        "format": FORMAT,
+        "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        **subject.described,
+        "features": record,
+        "reference": against.record,
+        "metrics": compute(metrics, real=real, fake=fake, labels=labels, sampler=speed, features=record),
+        "environment": environment(state.device, state.num_processes),
+    }
+
+
+def _as_run(path: Path) -> Run | None:
+    if (path / "recipe.yaml").is_file() or (path / "checkpoints").is_dir():
+        return Run(path)
+    if not path.exists():
+        raise InputError(f"{path} does not exist: expected a run directory, or samples as an .npz, a folder or a zip")
+    return None
+
+
+def _reference_of(run: Run | None, reference: str | None, root: str | None) -> tuple[str, str | None]:
+    if run is None:
+        if reference is None:
+            raise InputError("reference: samples need one, DATA[:SPLIT] or STATS.npz")
+        return reference, root
+    data = run.recipe.data
+    reference = reference or f"{data.name}:{data.split}"
+    same = parse_reference(reference)[0] == data.name
+    return reference, root or (data.root if same else None)
+
+
+def _of_run(
+    run: Run, against: Reference, n: int, seeds: Sequence[int] | None, cls: Any, out: Any, settings: dict[str, Any]
+) -> Subject:
+    chosen = overridden(run.recipe.sampling, **settings)
+    assert run.recipe.images is not None
+    if against.size is not None and against.size != run.recipe.images.shape:
+        raise InputError(f"reference: its images are {against.size}, the run's {run.recipe.images.shape} (c, h, w)")
+    samples = run.sample_to(out, n=n, seeds=seeds, cls=cls, **settings)
+    assert samples.path is not None and samples.record is not None
+    sampler, record = run.sampler(chosen), samples.record
+    described = {
+        "label": describe(chosen, sampler),
+        "subject": {
+            "kind": "run",
+            "path": str(run.path),
+            "recipe": run.recipe.name,
+            "checkpoint_step": run.step,
+            "weights": chosen.weights,
+            "weights_sha256": record["weights_sha256"],
+            "parameters": run.parameters,
+        },
+        "samples": {
+            "count": len(samples),
+            "seeds": record["seeds"],
+            "classes": record["classes"],
+            "file": _inside(samples.path, run.path),
+            "sha256": sha256(samples.path) if samples.path.is_file() else None,
+        },
+        "sampler": record["sampler"],
+    }
+    timings = record["batches"]
+    return Subject(samples.images, samples.labels, lambda: _speed(timings, sampler, run, chosen.batch), described)
+
+
+def _speed(timings: list[list[float]], sampler: Sampler, run: Run, batch: int) -> Speed:
+    """The rate of the batches that were made, the first left out as a warm-up; timed anew if they are too few."""
+    full = [count / seconds for count, seconds in timings[1:] if count == batch]
+    if len(full) < 2:
+        size = min(batch, 16)
+
+        def generate(count: int) -> None:
+            seeds = range(count)
+            sampler.generate(seeds, labels_for(seeds, run.classes, None))
+
+        return measure(generate, batch=size, network_evaluations=sampler.evaluations)
+    processes = PartialState().num_processes
+    full = [rate * processes for rate in full]
+    return Speed(statistics.median(full), min(full), max(full), batch, len(full), 1, sampler.evaluations)
+
+
+def _of_samples(path: Path, settings: dict[str, Any], cls: Any) -> Subject:
+    asked = [key for key, value in {**settings, "class": cls}.items() if value is not None]
+    if asked:
+        raise InputError(f"{asked[0]}: {path} holds finished samples, nothing is sampled; give a run instead")
+    images, labels = read_samples(path)
+    file_hash = sha256(path) if path.is_file() else None
+    samples = {"count": len(images), "seeds": None, "classes": None, "file": str(path), "sha256": file_hash}
+    described = {
+        "label": path.stem,
+        "subject": {"kind": "samples", "path": str(path)},
+        "samples": samples,
+        "sampler": None,
+    }
+    return Subject(images, labels, None, described)
+
+
+def _inside(path: Path, run: Path) -> str:
+    """The path as seen from the run, where it lies in it, so that a run can be moved."""
+    with suppress(ValueError):
+        return str(path.resolve().relative_to(run.resolve()))
+    return str(path)
+
+
+def _default_out(run: Run | None, subject: Path, described: dict[str, Any]) -> Path:
+    if run is None:
+        return subject.with_name(f"{subject.stem}-evaluation.json")
+    return run.path / "evaluations" / (Path(described["samples"]["file"]).stem + ".json")
+
+
+def _check_writable(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a"):
+            pass
+        if not path.stat().st_size:
+            path.unlink()
+    except OSError as error:
+        raise InputError(f"out: cannot write {path} ({error.strerror})") from error
+
+
+def write_evaluation(evaluation: dict[str, Any], path: Path) -> Path:
+    """Write an evaluation file, whole or not at all."""
+    _check_writable(path)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(evaluation, indent=1) + "\n")
+    partial.replace(path)
+    return path

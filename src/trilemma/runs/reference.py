@@ -1,0 +1,94 @@
+"""What samples are measured against: the features and statistics of real images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from trilemma.data import ImageSet, open_data, parse_reference
+from trilemma.errors import InputError
+from trilemma.metrics import (
+    Extractor,
+    Features,
+    Moments,
+    ReferenceFeatures,
+    extract,
+    load_statistics,
+    open_extractor,
+    save_statistics,
+)
+
+BATCH = 250
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What is measured against: features and statistics, and the record of what they are of."""
+
+    features: ReferenceFeatures
+    record: dict[str, Any]
+    size: tuple[int, int, int] | None
+
+
+def image_batches(data: ImageSet) -> Iterator[UInt8[np.ndarray, "n h w c"]]:
+    for start in range(0, len(data), BATCH):
+        yield data.batch(range(start, min(start + BATCH, len(data))))[0]
+
+
+@lru_cache(maxsize=4)
+def features_of(name: str, split: str, root: str | None, extractor: str) -> tuple[Features, dict[str, Any]]:
+    data = open_data(name, split=split, root=root)
+    return extract(image_batches(data), extractor_of(extractor)), data_record(data)
+
+
+@lru_cache(maxsize=4)
+def extractor_of(name: str) -> Extractor:
+    return open_extractor(name)
+
+
+def data_record(data: ImageSet) -> dict[str, Any]:
+    size = list(data.shape)
+    return {"data": data.name, "split": data.split, "count": len(data), "sha256": data.fingerprint(), "size": size}
+
+
+def open_reference(spec: str, extractor: str, root: str | None = None) -> Reference:
+    """The reference DATA[:SPLIT] or STATS.npz, seen by the named extractor. Raises InputError for what is neither."""
+    if spec.endswith(".npz") and Path(spec).is_file() and "mu" in _keys(Path(spec)):
+        held = load_statistics(spec, extractor=extractor_of(extractor))
+        record = dict(held.metadata.get("reference", {"data": spec, "count": held.count}))
+        size = record.get("size")
+        return Reference(ReferenceFeatures(held), record | {"statistics": spec}, tuple(size) if size else None)
+    name, split = parse_reference(spec)
+    features, record = features_of(name, split, root, extractor)
+    shape = record["size"]
+    return Reference(ReferenceFeatures.of(features, {"reference": record}), record, (shape[0], shape[1], shape[2]))
+
+
+def _keys(path: Path) -> list[str]:
+    try:
+        with np.load(path, allow_pickle=False) as held:
+            return list(held.keys())
+    except Exception:  # whatever is wrong with it, the reader of images will say
+        return []
+
+
+def write_statistics(spec: str, out: str | Path, extractor: str = "digits", root: str | None = None) -> Path:
+    """Feature statistics of DATA[:SPLIT], computed in one pass, as an .npz with pytorch-fid's `mu` and `sigma`."""
+    out = Path(out)
+    if out.suffix != ".npz":
+        raise InputError(f"out: {out} should end in .npz")
+    name, split = parse_reference(spec)
+    data, look = open_data(name, split=split, root=root), extractor_of(extractor)
+    moments, dim = Moments(), 0
+    for images in image_batches(data):
+        pooled = look(images).pooled
+        moments.update(pooled)
+        dim = pooled.shape[1]
+    held = moments.statistics({"features": look.record(dim), "reference": data_record(data)})
+    return save_statistics(held, out)
