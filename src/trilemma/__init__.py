@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from trilemma.report import build_report
     from trilemma.runs import Run, demo, evaluate, train
 
+__version__ = "0.1.0"
+
 __all__ = ["InputError", "Run", "build_report", "demo", "evaluate", "open_data", "train"]
 
 _HOMES = {

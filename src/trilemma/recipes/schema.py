@@ -76,11 +76,11 @@ LEARNERS: dict[str, type[Section]] = {"denoising": DenoisingSettings, "classifie
 
 class SamplingSettings(Section):
     """Defaults of `sample` and `evaluate`. `name`: the kernel; `kernel`: its own arguments. `steps`: grid intervals,
-    None for every step; `grid`: their spacing, None for the kernel's own. `clip`: hold x̂_0 in the data's range."""
+    None for every step; `grid`: their spacing. `clip`: hold x̂_0 in the data's range."""
 
     name: str = "ancestral"
     steps: int | None = Field(default=None, ge=1)
-    grid: Literal[tuple(SPACINGS)] | None = None  # type: ignore[valid-type]
+    grid: Literal[tuple(SPACINGS)] = "even"  # type: ignore[valid-type]
     clip: bool = True
     weights: Literal["ema", "raw"] = "ema"
     batch: int = Field(default=64, ge=1)

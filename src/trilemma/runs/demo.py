@@ -24,9 +24,8 @@ SAMPLES = 500
 
 def demo(out: str | Path = "runs/demo", n: int = SAMPLES) -> tuple[Run, list[dict[str, Any]]]:
     """Train the demo recipe into `out` (or go on with it where it was interrupted), generate `n` digits in each of
-    three
-    ways from the same seeds, measure them and the held-out digits against the training set. Returns the run and the
-    evaluations; what is there already is not made again."""
+    three ways from the same seeds, measure them and the held-out digits against the training set. Returns the run and
+    the evaluations; what is there already is not made again."""
     run = train("demo", out=out, resume=True)
     reference = f"{run.recipe.data.name}:{run.recipe.data.split}"
     evaluations = [evaluate(run, reference, n=n, **way) for way in WAYS]

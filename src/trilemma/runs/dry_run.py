@@ -15,8 +15,7 @@ from trilemma.training import Batch
 
 def dry_run(recipe: str | Path, overrides: Sequence[str] = ()) -> str:
     """The resolved recipe, the parameters, and the memory and steps it implies, as text. Memory is measured on one
-    image
-    and multiplied: the tensors that one forward pass keeps for the backward one."""
+    image and multiplied: the tensors that one forward pass keeps for the backward one."""
     chosen = load(recipe, overrides)
     data = open_images(chosen)
     chosen = completed(chosen, data)

@@ -21,6 +21,7 @@ from trilemma.recipes import Recipe, SamplingSettings, load
 from trilemma.runs.build import build_classifier, build_denoiser, classes_of, open_images, parameter_count
 from trilemma.runs.progress import say
 from trilemma.runs.sampling import Sampler, Samples, labels_for, overridden, sample_set, seed_range
+from trilemma.samplers import Kernel
 from trilemma.training import checkpoint
 
 
@@ -103,9 +104,8 @@ class Run:
         """Generate `n` images (seeds 0…n−1, or the `seeds` given), of class `cls` if given.
 
         `settings` are those of the recipe's sampling section: name (the sampler), steps, eta, grid, clip, weights,
-        batch,
-        precision. With `out` they are written there too, as by `sample_to`. Raises InputError for what cannot be
-        done."""
+        batch, precision. With `out` they are written there too, as by `sample_to`. Raises InputError for what cannot
+        be done."""
         if out is not None:
             return self.sample_to(out, n=n, seeds=seeds, cls=cls, **settings)
         chosen = overridden(self.recipe.sampling, **settings)
@@ -125,8 +125,7 @@ class Run:
         **settings: Any,
     ) -> Samples:
         """Generate a set of images as `sample` does, into `out`: an .npz or a folder of PNG; RUN/samples/… named by
-        how it
-        was made, unless given. An interrupted call made again goes on where it was; a finished one is read."""
+        how it was made, unless given. An interrupted call made again goes on where it was; a finished one is read."""
         chosen = overridden(self.recipe.sampling, **settings)
         numbers = check_seeds(n, seeds)
         labels, sampler = labels_for(numbers, self.classes, cls), self.sampler(chosen)
@@ -138,13 +137,13 @@ class Run:
 
     def default_out(self, settings: SamplingSettings, sampler: Sampler, seeds: Sequence[int], cls: Any) -> Path:
         """Where a sample set goes that is given no place: a name that says how it was made."""
-        own = "".join(f"-{key}{value:g}" for key, value in settings.kernel.items() if value)
-        asked = "" if cls is None else f"-class{cls}"
         numbers = seed_range(seeds) if len(seed_range(seeds)) < 20 else f"{len(seeds)}seeds"
-        steps = len(sampler.times) - 1
-        weights = "" if settings.weights == "ema" else f"-{settings.weights}"
-        name = f"{settings.name}-{steps}{own}{weights}{asked}-step{self.step}-seeds{numbers}.npz"
-        return self.path / "samples" / name
+        parts = [settings.name, str(len(sampler.times) - 1), *particulars(settings, sampler.kernel)]
+        parts += [] if settings.precision == "fp32" else [settings.precision]
+        parts += [] if settings.weights == "ema" else [settings.weights]
+        parts += [] if cls is None else [f"class{cls}"]
+        name = "-".join([*parts, f"step{self.step}", f"seeds{numbers}"]).replace(" ", "")
+        return self.path / "samples" / f"{name}.npz"
 
     def record(self, sampler: Sampler, settings: SamplingSettings, seeds: Sequence[int], cls: Any) -> dict[str, Any]:
         """How a sample set is made: everything its images depend on."""
@@ -159,7 +158,7 @@ class Run:
                 "name": settings.name,
                 "steps": len(sampler.times) - 1,
                 **settings.kernel,
-                "grid": settings.grid or sampler.kernel.spacing,
+                "grid": settings.grid,
                 "clip": settings.clip,
                 "network_evaluations": sampler.evaluations,
                 "precision": settings.precision,
@@ -194,12 +193,19 @@ class Run:
         return np.stack(images, axis=1), times.tolist()
 
 
+def particulars(settings: SamplingSettings, kernel: Kernel) -> list[str]:
+    """What sets a way of sampling apart from its sampler's defaults, in words."""
+    own = [f"{key} {value:g}" for key, value in settings.kernel.items() if value != getattr(type(kernel)(), key)]
+    spacing = [settings.grid] if settings.grid != "even" else []
+    return [*own, *spacing, *([] if settings.clip else ["no clip"])]
+
+
 def describe(settings: SamplingSettings, sampler: Sampler) -> str:
     """A way of sampling in words, as tables label it."""
     names = {"ancestral": "Ancestral", "ddim": "DDIM"}
     steps, every = len(sampler.times) - 1, sampler.denoiser.schedule.steps
-    own = "".join(f", {key} {value:g}" for key, value in settings.kernel.items() if value)
-    return f"{names.get(settings.name, settings.name)}, {'all ' if steps == every else ''}{steps} steps{own}"
+    count = f"{'all ' if steps == every else ''}{steps} step{'s' if steps > 1 else ''}"
+    return ", ".join([names.get(settings.name, settings.name), count, *particulars(settings, sampler.kernel)])
 
 
 def check_seeds(n: int, seeds: Sequence[int] | None) -> list[int]:

@@ -28,8 +28,7 @@ from trilemma.samplers import Kernel, Step, grid, noise_start, walk
 @dataclass(frozen=True)
 class Samples:
     """Generated images: uint8 NHWC, the class asked of each (None: unconditional), the seed of each; where they lie,
-    and
-    the record of how they were made."""
+    and the record of how they were made."""
 
     images: UInt8[np.ndarray, "n h w c"]
     labels: Int64[np.ndarray, "n"] | None
@@ -42,12 +41,12 @@ class Samples:
 
 
 def overridden(settings: SamplingSettings, **changes: Any) -> SamplingSettings:
-    """The settings with those changes that are not None. Another sampler begins from its own defaults: every step, its
-    own grid; the recipe's steps and kernel arguments belong to the recipe's sampler."""
+    """The settings with those changes that are not None. Another sampler begins from its own defaults: every step, an
+    even grid; the recipe's steps and kernel arguments belong to the recipe's sampler."""
     given = {key: value for key, value in changes.items() if value is not None}
     base = settings.model_dump()
     if given.get("name", settings.name) != settings.name:
-        base |= {"steps": None, "grid": None, "kernel": {}}
+        base |= {"steps": None, "grid": "even", "kernel": {}}
     return parse_sampling({**base, **given})
 
 
@@ -74,7 +73,7 @@ class Sampler:
     ) -> Sampler:
         kernel = construct("sampler", {"name": settings.name, **settings.kernel})
         kernel = replace(kernel, clip=range if settings.clip else None)
-        times = grid(denoiser.schedule, settings.steps, settings.grid or kernel.spacing)
+        times = grid(denoiser.schedule, settings.steps, settings.grid)
         return cls(denoiser, kernel, times, shape, range, settings.precision, device)
 
     @property

@@ -40,11 +40,9 @@ def train(
     """Train a recipe (by name or file, with `a.b=VALUE` overrides) into the run directory `out` (default runs/NAME).
 
     `resume` goes on from the newest checkpoint there, or begins if there is none. `init` begins from the averaged
-    weights
-    of another run. Works alike in one process and under `torchrun` or `accelerate launch`. SIGTERM and Ctrl-C finish
-    the
-    step, write a checkpoint, and raise SystemExit(128 + signal). Raises InputError for bad input and DivergedError when
-    steps stay non-finite."""
+    weights of another run. Works alike in one process and under `torchrun` or `accelerate launch`. SIGTERM and Ctrl-C
+    finish the step, write a checkpoint, and raise SystemExit(128 + signal). Raises InputError for bad input and
+    DivergedError when steps stay non-finite."""
     asked = load(recipe, overrides)
     path = Path(out) if out is not None else Path("runs") / asked.name
     begun = (path / "recipe.yaml").exists()

@@ -26,7 +26,6 @@ class Kernel(ABC):
     """What all kernels share: `clip`, the range that x̂_0 is held in (None: not held)."""
 
     evaluations: ClassVar[int] = 1
-    spacing: ClassVar[str] = "even"
     clip: Range | None = (-1.0, 1.0)
 
     @abstractmethod
@@ -82,7 +81,6 @@ class Ancestral(Kernel):
 class DDIM(Kernel):
     """DDIM (Song et al. 2021, eq. 12 and 16): η = 0 is deterministic, η = 1 has the posterior's variance β̃."""
 
-    spacing: ClassVar[str] = "uniform"
     eta: Annotated[float, Ge(0)] = 0.0
 
     def step(

@@ -1,6 +1,5 @@
 """The training loop: steps, averaged weights, checkpoints, resuming. It knows no diffusion, and it yields: logs,
-progress
-bars and pictures watch it from outside."""
+progress bars and pictures watch it from outside."""
 
 from __future__ import annotations
 
