@@ -1,7 +1,7 @@
 """Package a trained classifier as a feature extractor: its averaged weights and a card that says what it is.
 
-    trilemma train mnist-classifier
-    python tools/package_classifier.py runs/mnist-classifier --name digits
+trilemma train mnist-classifier
+python tools/package_classifier.py runs/mnist-classifier --name digits
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from trilemma.data import to_model
 from trilemma.runs import Run
 from trilemma.runs.build import open_images
 from trilemma.runs.environment import environment
-from trilemma.runs.run import sha256
+from trilemma.runs.sampling import sha256
 
 WEIGHTS = Path(__file__).parents[1] / "src" / "trilemma" / "metrics" / "weights"
 

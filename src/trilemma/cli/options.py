@@ -13,7 +13,20 @@ Sampler = Annotated[str | None, typer.Option(help="Sampler (see `trilemma list s
 Steps = Annotated[
     int | None, typer.Option(help="Grid intervals, 1 to T; every step unless given here or in the recipe.")
 ]
-Grid = Annotated[str | None, typer.Option(help="Spacing of the grid: even, uniform or quadratic.")]
+Spacing = Annotated[
+    str | None,
+    typer.Option(help="Grid: even, uniform, quadratic, log_snr, karras, or counts by section such as 10,10,15."),
+]
+Times = Annotated[
+    str | None, typer.Option(help="A grid written out, noisiest first: 1000,600,200. Instead of --steps.")
+]
+Skip = Annotated[int | None, typer.Option(help="Leave so many of the grid's noisiest times out.")]
+Order = Annotated[int | None, typer.Option(help="Order of dpmpp (1, 2) or unipc (1 to 3).")]
+Stochastic = Annotated[bool | None, typer.Option("--stochastic", help="dpmpp's SDE form.")]
+Surrogate = Annotated[
+    str | None, typer.Option(help="Begin from these images: module:function, or samples (.npz, folder, zip).")
+]
+TMid = Annotated[float | None, typer.Option(help="The time that the surrogate's images are noised to.")]
 Eta = Annotated[float | None, typer.Option(help="DDIM's η: 0 deterministic, 1 the posterior's variance.")]
 Class = Annotated[
     str | None, typer.Option("--class", help="Class of every image, by number or name; balanced unless given.")
@@ -21,7 +34,7 @@ Class = Annotated[
 Weights = Annotated[str | None, typer.Option(help="ema (averaged) or raw.")]
 Batch = Annotated[int | None, typer.Option(help="Images at once in one process. Changes speed, not the images.")]
 Precision = Annotated[str | None, typer.Option(help="fp32 or bf16.")]
-Clip = Annotated[bool | None, typer.Option(help="Hold x̂_0 in the data's range at every step.")]
+Clip = Annotated[str | None, typer.Option(help="Hold x̂_0 in the data's range: static, dynamic or none.")]
 Root = Annotated[str | None, typer.Option(help="Where the data's files lie, for data that would be downloaded.")]
 
 
@@ -38,6 +51,12 @@ def parse_seeds(text: str | None) -> list[int] | None:
     return seeds
 
 
-def settings(**given: Any) -> dict[str, Any]:
-    """The sampling settings that were given."""
-    return {key: value for key, value in given.items() if value is not None}
+def settings(times: str | None = None, **given: Any) -> dict[str, Any]:
+    """The sampling settings that were given. Raises InputError for times that are not numbers."""
+    chosen = {key: value for key, value in given.items() if value is not None}
+    if times is not None:
+        try:
+            chosen["times"] = [float(t) for t in times.split(",")]
+        except ValueError as error:
+            raise InputError(f"--times {times!r}: expected numbers with commas between") from error
+    return chosen

@@ -13,6 +13,11 @@ def report(
     out: Annotated[Path | None, typer.Option(help="FILE.html to write; RUN/report.html unless given.")] = None,
 ) -> None:
     """Write one self-contained HTML page of runs and evaluations: table, figures, samples, what was run and on what."""
-    from trilemma.report import build_report
+    from trilemma.report import build_report, build_table, read_sources, to_rich
+    from trilemma.runs import say, show
 
-    print(f"report: {build_report(sources, out)}")
+    page = build_report(sources, out)
+    _, measured = read_sources(sources)
+    if measured:
+        show(to_rich(build_table([one.evaluation for one in measured])))
+    say(f"report: {page}")

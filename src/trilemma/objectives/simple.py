@@ -1,14 +1,18 @@
-"""L_simple: the mean squared error of the network's output."""
+"""L_simple: the mean squared error of the network's output, and the weightings of it."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Literal, Protocol
 
-from jaxtyping import Float
+import torch
+from annotated_types import Gt
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from trilemma.objectives.losses import Losses
-from trilemma.process import Condition, Denoiser, Draw, Times, perturb
+from trilemma.process import Condition, Denoiser, Draw, Prediction, Times, over_image, perturb
 
 
 class Objective(Protocol):
@@ -19,18 +23,52 @@ class Objective(Protocol):
     ) -> Losses: ...
 
 
+def output_error(
+    denoiser: Denoiser, x0: Float[Tensor, "n c h w"], condition: Condition, t: Tensor, eps: Float[Tensor, "n c h w"]
+) -> tuple[Float[Tensor, "n c h w"], Prediction]:
+    """(F* − F(x_t))², pixel by pixel, F* being the output that would be right; and the prediction it is of."""
+    prediction = denoiser(perturb(denoiser.schedule, x0, t, eps), t, condition)
+    assert prediction.output is not None
+    return (denoiser.target(x0, eps, t) - prediction.output).square(), prediction
+
+
+Weighting = Literal["none", "min_snr", "edm"]
+
+
+def _min_snr(denoiser: Denoiser, t: Float64[Tensor, "n"], limit: float) -> Float64[Tensor, "n"]:
+    """min(SNR, limit) on ‖x_0 − x̂_0‖² (Hang et al. 2023), carried over to the output: times c_out²."""
+    return torch.exp(-denoiser.schedule.gamma(t)).clamp(max=limit) * denoiser.coefficients(t).c_out ** 2
+
+
+def _edm(denoiser: Denoiser, t: Float64[Tensor, "n"], data: float) -> Float64[Tensor, "n"]:
+    """(σ² + σ_data²)/(σ σ_data)² on ‖x_0 − x̂_0‖², σ being the noise over the signal (Karras et al. 2022, table 1)."""
+    noise = torch.exp(denoiser.schedule.gamma(t) / 2)
+    return (noise**2 + data**2) / (noise * data) ** 2 * denoiser.coefficients(t).c_out ** 2
+
+
+@dataclass(frozen=True, kw_only=True)
 class Simple:
     """‖F* − F(x_t)‖², the mean over pixels, F* being the output that would be right: for ε-prediction Ho et al.'s
-    L_simple (eq. 14; A eq. 6), for x0- and v-prediction the same with their targets."""
+    L_simple (eq. 14; A eq. 6), for other parameterisations the same with their targets.
+
+    `weighting` of the times: none, min_snr (up to `snr_limit`), edm (for data of spread `sigma_data`)."""
+
+    weighting: Weighting = "none"
+    snr_limit: Annotated[float, Gt(0)] = 5.0
+    sigma_data: Annotated[float, Gt(0)] = 0.5
 
     def __call__(
         self, denoiser: Denoiser, x0: Float[Tensor, "n c h w"], condition: Condition, times: Times, draw: Draw
     ) -> Losses:
-        eps = draw.normal(x0)
-        prediction = denoiser(perturb(denoiser.schedule, x0, times.t, eps), times.t, condition)
-        assert prediction.output is not None
-        loss = (denoiser.target(x0, eps, times.t) - prediction.output).square().flatten(1).mean(1)
+        error, _ = output_error(denoiser, x0, condition, times.t, draw.normal(x0))
+        loss = error.flatten(1).mean(1)
+        if self.weighting != "none":
+            loss = loss * over_image(self._weight(denoiser, times.t), loss)
         return Losses(loss, {"simple": loss})
 
-
-OBJECTIVES: dict[str, type[Objective]] = {"simple": Simple}
+    def _weight(self, denoiser: Denoiser, t: Float64[Tensor, "n"]) -> Float64[Tensor, "n"]:
+        weights: dict[str, Callable[[], Tensor]] = {
+            "min_snr": lambda: _min_snr(denoiser, t, self.snr_limit),
+            "edm": lambda: _edm(denoiser, t, self.sigma_data),
+        }
+        return weights[self.weighting]()

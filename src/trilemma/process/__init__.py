@@ -1,25 +1,39 @@
 """The process: schedules, the pair kernel, parameterisations, denoisers, times and the streams of noise."""
 
 from trilemma.process.denoiser import UNCONDITIONAL, VARIANCES, BoundDenoiser, Condition, Denoiser, Prediction, Variance
-from trilemma.process.gaussian import Pair, over_image, pair, perturb, posterior_mean
+from trilemma.process.gaussian import (
+    Pair,
+    discretized_nll,
+    gaussian_kl,
+    over_image,
+    pair,
+    perturb,
+    posterior_mean,
+)
 from trilemma.process.noise import Draw, stream, stream_seed
-from trilemma.process.parameterization import PARAMETERIZATIONS
-from trilemma.process.schedules import SCHEDULES, Cosine, Linear, Schedule, Tabulated
-from trilemma.process.times import TIME_SAMPLERS, Times, TimeSampler, Uniform, spread
+from trilemma.process.parameterization import PARAMETERIZATIONS, Parameterization
+from trilemma.process.schedules import EDM, PRESETS, SCHEDULES, ContinuousVP, Cosine, Linear, Schedule, Tabulated
+from trilemma.process.times import GOLDEN, TIME_SAMPLERS, Importance, Times, TimeSampler, Uniform, spread
 
 __all__ = [
+    "EDM",
+    "GOLDEN",
     "PARAMETERIZATIONS",
+    "PRESETS",
     "SCHEDULES",
     "TIME_SAMPLERS",
     "UNCONDITIONAL",
     "VARIANCES",
     "BoundDenoiser",
     "Condition",
+    "ContinuousVP",
     "Cosine",
     "Denoiser",
     "Draw",
+    "Importance",
     "Linear",
     "Pair",
+    "Parameterization",
     "Prediction",
     "Schedule",
     "Tabulated",
@@ -27,6 +41,8 @@ __all__ = [
     "Times",
     "Uniform",
     "Variance",
+    "discretized_nll",
+    "gaussian_kl",
     "over_image",
     "pair",
     "perturb",

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float, Float64, Int64
@@ -12,14 +11,11 @@ from torch import Tensor, nn
 
 from trilemma.errors import InputError, unknown
 from trilemma.process.gaussian import Pair, over_image
-from trilemma.process.parameterization import PARAMETERIZATIONS, Coefficients
+from trilemma.process.parameterization import PARAMETERIZATIONS, Coefficients, Parameterization
 from trilemma.process.schedules import Schedule
 
-Variance = Literal["fixed_small", "fixed_large"]
-VARIANCES: dict[str, Callable[[Pair], Float64[Tensor, "*n"]]] = {
-    "fixed_small": lambda pair: pair.beta_tilde,
-    "fixed_large": lambda pair: pair.beta,
-}
+Variance = Literal["fixed_small", "fixed_large", "learned_range"]
+VARIANCES = get_args(Variance)
 
 
 @dataclass(frozen=True)
@@ -45,37 +41,55 @@ UNCONDITIONAL = Condition()
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the denoiser says of x_t: x̂_0 and ε̂, tied by x_t = α x̂_0 + σ ε̂, and the raw output F they come from."""
+    """What the denoiser says of x_t: x̂_0 and ε̂, tied by x_t = α x̂_0 + σ ε̂, and the raw output F they come from.
+
+    `variance`: where the reverse variance is learned, the network's v of every pixel, in [0, 1] if it keeps to its
+    range: 0 means β̃, 1 means β."""
 
     x0: Float[Tensor, "n c h w"]
     eps: Float[Tensor, "n c h w"]
     output: Float[Tensor, "n c h w"] | None = None
+    variance: Float[Tensor, "n c h w"] | None = None
 
 
 class Denoiser(nn.Module):
     """A network seen through a parameterisation, with the variance its reverse process has.
 
     The network is called as `network(c_in · x_t, network_time [n], **condition)` and returns F, shaped like x_t.
-    `variance` names Σ of p(x_s | x_t): fixed_small is β̃, fixed_large β (Ho et al. 2020, section 3.2), of any pair.
-    Raises InputError for unknown names and for ε-prediction under a schedule whose terminal SNR is zero, where x_T says
-    nothing of x_0 and dividing by α(T) = 0 would.
+    `variance` names Σ of p(x_s | x_t), for any pair of times: fixed_small is β̃, fixed_large β (Ho et al. 2020, section
+    3.2), learned_range Σ = exp(v log β + (1 − v) log β̃) with v = (out + 1)/2 from as many channels again (Nichol &
+    Dhariwal 2021, eq. 15). `data_range`: the numbers that black and white are.
+    Raises InputError for unknown names and for a parameterisation that is undefined under the schedule, as ε-prediction
+    at zero terminal SNR, where x_T says nothing of x_0 and dividing by α(T) = 0 would.
     """
 
     def __init__(
-        self, network: nn.Module, schedule: Schedule, parameterization: str = "epsilon", variance: str = "fixed_large"
+        self,
+        network: nn.Module,
+        schedule: Schedule,
+        parameterization: str | Parameterization = "epsilon",
+        variance: str = "fixed_large",
+        data_range: tuple[float, float] = (-1.0, 1.0),
     ):
         super().__init__()
-        if parameterization not in PARAMETERIZATIONS:
-            raise unknown("parameterization", parameterization, PARAMETERIZATIONS)
+        if isinstance(parameterization, str):
+            if parameterization not in PARAMETERIZATIONS:
+                raise unknown("parameterization", parameterization, PARAMETERIZATIONS)
+            parameterization = PARAMETERIZATIONS[parameterization]()
         if variance not in VARIANCES:
             raise unknown("variance", variance, VARIANCES)
-        if parameterization == "epsilon" and schedule.terminal_snr() == 0.0:
-            raise InputError("parameterization 'epsilon' is undefined at zero terminal SNR: use 'v' or 'x0'")
         self.network, self.schedule = network, schedule
-        self.parameterization, self.variance_name = parameterization, variance
+        self.parameterization, self.variance_name, self.data_range = parameterization, variance, data_range
+        noisiest = self.coefficients(torch.tensor(schedule.T, dtype=torch.float64))
+        if not all(torch.isfinite(getattr(noisiest, field.name)) for field in fields(noisiest)):
+            name = type(parameterization).__name__
+            raise InputError(
+                f"parameterization {name!r} is undefined at zero terminal SNR, where the schedule ends: use 'v' or 'x0'"
+            )
 
     def coefficients(self, t: Float64[Tensor, "*n"]) -> Coefficients:
-        return PARAMETERIZATIONS[self.parameterization](self.schedule.alpha(t), self.schedule.sigma(t))
+        """The parameterisation's coefficients at these times."""
+        return self.parameterization(self.schedule.alpha(t), self.schedule.sigma(t))
 
     def forward(
         self, x_t: Float[Tensor, "n c h w"], t: Float64[Tensor, "*n"], condition: Condition = UNCONDITIONAL
@@ -84,10 +98,15 @@ class Denoiser(nn.Module):
         c = self.coefficients(t)
         time = self.schedule.network_time(t).to(torch.float32).to(x_t.device).expand(len(x_t))
         output = self.network(over_image(c.c_in, x_t) * x_t, time, **condition.given()).to(x_t.dtype)
+        variance = None
+        if self.variance_name == "learned_range":
+            output, variance = output.chunk(2, dim=1)
+            variance = (variance + 1) / 2
         return Prediction(
             x0=over_image(c.c_skip, x_t) * x_t + over_image(c.c_out, x_t) * output,
             eps=over_image(c.e_skip, x_t) * x_t + over_image(c.e_out, x_t) * output,
             output=output,
+            variance=variance,
         )
 
     def target(
@@ -97,9 +116,17 @@ class Denoiser(nn.Module):
         c = self.coefficients(t)
         return over_image(c.target_x0, x0) * x0 + over_image(c.target_eps, x0) * eps
 
-    def variance(self, prediction: Prediction, pair: Pair) -> Float64[Tensor, "..."]:
-        """Σ of p(x_s | x_t) for this pair of times, a number (or one an image) for fixed variances."""
-        return VARIANCES[self.variance_name](pair)
+    def log_variance(self, prediction: Prediction, pair: Pair) -> Float[Tensor, "..."]:
+        """log Σ of p(x_s | x_t) for this pair of times, in the type and rank of the images: a number, one an image, or
+        one a pixel where it is learned."""
+        x = prediction.x0
+        if self.variance_name == "fixed_small":
+            return over_image(pair.log_beta_tilde, x)
+        if self.variance_name == "fixed_large":
+            return over_image(pair.beta.log(), x)
+        assert prediction.variance is not None
+        low, high = over_image(pair.log_beta_tilde, x), over_image(pair.beta.log(), x)
+        return prediction.variance * high + (1 - prediction.variance) * low
 
     def bind(self, condition: Condition) -> BoundDenoiser:
         """This denoiser with its condition given, as samplers take it."""
@@ -120,5 +147,5 @@ class BoundDenoiser:
     def __call__(self, x_t: Float[Tensor, "n c h w"], t: Float64[Tensor, "*n"]) -> Prediction:
         return self.denoiser(x_t, t, self.condition)
 
-    def variance(self, prediction: Prediction, pair: Pair) -> Any:
-        return self.denoiser.variance(prediction, pair)
+    def log_variance(self, prediction: Prediction, pair: Pair) -> Float[Tensor, "..."]:
+        return self.denoiser.log_variance(prediction, pair)

@@ -36,7 +36,9 @@ def perturb(
 
 @dataclass(frozen=True)
 class Pair:
-    """The pair kernel's coefficients for times t > s, float64, each one number or one an image."""
+    """The pair kernel's coefficients for times t > s, float64, each one number or one an image.
+
+    `log_beta_tilde` is log β̃; at s = 0, where β̃ = 0, the floor the grid supplies (−∞ if it supplied none)."""
 
     alpha_t: Float64[Tensor, "*n"]
     sigma_t: Float64[Tensor, "*n"]
@@ -44,15 +46,28 @@ class Pair:
     sigma_s: Float64[Tensor, "*n"]
     beta: Float64[Tensor, "*n"]
     beta_tilde: Float64[Tensor, "*n"]
+    log_beta_tilde: Float64[Tensor, "*n"]
 
 
-def pair(schedule: Schedule, t: Float64[Tensor, "*n"], s: Float64[Tensor, "*n"]) -> Pair:
-    """The pair kernel of times t > s (any two, neighbours or not)."""
+def pair(
+    schedule: Schedule,
+    t: Float64[Tensor, "*n"],
+    s: Float64[Tensor, "*n"],
+    noisier: Float64[Tensor, "*n"] | None = None,
+) -> Pair:
+    """The pair kernel of times t > s (any two, neighbours or not).
+
+    `noisier`: the grid's time before t. At s = 0 the variance floor is the β̃ of the pair (noisier, t), as
+    improved-diffusion clips it (P4)."""
     sigma_t, sigma_s = schedule.sigma(t), schedule.sigma(s)
     # β = σ_t² (1 − e^{γ_s − γ_t}): no difference of nearly equal numbers (Kingma et al. 2021, eq. 33).
     forgotten = -torch.expm1(schedule.gamma(s) - schedule.gamma(t))
-    beta = sigma_t**2 * forgotten
-    return Pair(schedule.alpha(t), sigma_t, schedule.alpha(s), sigma_s, beta, sigma_s**2 * forgotten)
+    beta, beta_tilde = sigma_t**2 * forgotten, sigma_s**2 * forgotten
+    log_floor = beta_tilde.log()
+    if noisier is not None:
+        floor = -(sigma_t**2) * torch.expm1(schedule.gamma(t) - schedule.gamma(noisier))
+        log_floor = torch.where(s == 0, floor.log(), log_floor)
+    return Pair(schedule.alpha(t), sigma_t, schedule.alpha(s), sigma_s, beta, beta_tilde, log_floor)
 
 
 def posterior_mean(
@@ -61,3 +76,38 @@ def posterior_mean(
     """The mean of q_η(x_s | x_t, x_0), x_t being given by (x_0, ε). η = 1 is the posterior's μ̃, η = 0 DDIM's step."""
     toward_eps = (pair.sigma_s**2 - eta**2 * pair.beta_tilde).clamp(min=0).sqrt()
     return over_image(pair.alpha_s, x0) * x0 + over_image(toward_eps, x0) * eps
+
+
+def gaussian_kl(
+    mean_difference: Float[Tensor, "n ..."], log_p: Float[Tensor, "..."], log_q: Float[Tensor, "..."]
+) -> Float[Tensor, "n ..."]:
+    """KL(N(m, p) ‖ N(m + d, q)) in nats, element by element, from d and the logarithms of the variances p and q."""
+    ratio = log_p - log_q
+    return 0.5 * (torch.expm1(ratio) - ratio + mean_difference**2 * torch.exp(-log_q))
+
+
+def discretized_nll(
+    x0: Float[Tensor, "n ..."],
+    mean: Float[Tensor, "n ..."],
+    log_variance: Float[Tensor, "..."],
+    data_range: tuple[float, float] = (-1.0, 1.0),
+    levels: int = 256,
+) -> Float[Tensor, "n ..."]:
+    """−log of the probability, in nats, that a Gaussian rounded to the `levels` evenly spaced values of `data_range` is
+    x_0: the mass of x_0's bin, the outermost bins reaching to infinity (Ho et al. 2020, eq. 13). Element by element."""
+    low, high = data_range
+    half = (high - low) / (levels - 1) / 2
+    scale = torch.exp(-0.5 * log_variance)
+    upper, lower = (x0 - mean + half) * scale, (x0 - mean - half) * scale
+    # Mirrored so that both ends lie in the lower tail, where differences of log Φ keep their digits.
+    mirrored = upper + lower > 0
+    upper, lower = torch.where(mirrored, -lower, upper), torch.where(mirrored, -upper, lower)
+    at_low, at_high = x0 < low + half, x0 > high - half
+    upper = torch.where((at_high & ~mirrored) | (at_low & mirrored), torch.inf, upper)
+    lower = torch.where((at_low & ~mirrored) | (at_high & mirrored), -torch.inf, lower)
+    log_upper = torch.special.log_ndtr(upper)
+    log_lower = torch.special.log_ndtr(torch.where(lower == -torch.inf, upper - 1.0, lower))
+    # log(Φ(u) − Φ(l)) = log Φ(u) + log(1 − e^{log Φ(l) − log Φ(u)}); below the type's resolution, density × width.
+    gap = (log_lower - log_upper).clamp(max=-torch.finfo(x0.dtype).tiny)
+    inside = log_upper + torch.log(-torch.expm1(gap))
+    return -torch.where(lower == -torch.inf, log_upper, inside)

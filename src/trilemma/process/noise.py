@@ -34,7 +34,8 @@ class Draw:
     """
 
     def __init__(self, keys: Iterable[Key]):
-        self.generators = [stream(*key) for key in keys]
+        self.keys = list(keys)
+        self.generators = [stream(*key) for key in self.keys]
 
     @classmethod
     def for_seeds(cls, seeds: Sequence[int], role: str) -> Draw:

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from annotated_types import Gt
 from jaxtyping import Float64
 from torch import Tensor
 
@@ -30,24 +32,51 @@ class Coefficients:
 
 
 Parameterization = Callable[[Float64[Tensor, "*n"], Float64[Tensor, "*n"]], Coefficients]
+"""(α, σ) -> the coefficients."""
 
 
-def epsilon(alpha: Float64[Tensor, "*n"], sigma: Float64[Tensor, "*n"]) -> Coefficients:
+@dataclass(frozen=True, kw_only=True)
+class Epsilon:
     """F is the noise ε (Ho et al. 2020)."""
-    one, zero = torch.ones_like(alpha), torch.zeros_like(alpha)
-    return Coefficients(one, 1 / alpha, -sigma / alpha, zero, one, zero, one)
+
+    def __call__(self, alpha: Float64[Tensor, "*n"], sigma: Float64[Tensor, "*n"]) -> Coefficients:
+        one, zero = torch.ones_like(alpha), torch.zeros_like(alpha)
+        return Coefficients(one, 1 / alpha, -sigma / alpha, zero, one, zero, one)
 
 
-def x0(alpha: Float64[Tensor, "*n"], sigma: Float64[Tensor, "*n"]) -> Coefficients:
+@dataclass(frozen=True, kw_only=True)
+class X0:
     """F is the clean image x_0."""
-    one, zero = torch.ones_like(alpha), torch.zeros_like(alpha)
-    return Coefficients(one, zero, one, 1 / sigma, -alpha / sigma, one, zero)
+
+    def __call__(self, alpha: Float64[Tensor, "*n"], sigma: Float64[Tensor, "*n"]) -> Coefficients:
+        one, zero = torch.ones_like(alpha), torch.zeros_like(alpha)
+        return Coefficients(one, zero, one, 1 / sigma, -alpha / sigma, one, zero)
 
 
-def v(alpha: Float64[Tensor, "*n"], sigma: Float64[Tensor, "*n"]) -> Coefficients:
+@dataclass(frozen=True, kw_only=True)
+class V:
     """F is v = α ε − σ x_0 (Salimans & Ho 2022, appendix D), written for any α² + σ²."""
-    norm, one = alpha**2 + sigma**2, torch.ones_like(alpha)
-    return Coefficients(one, alpha / norm, -sigma / norm, sigma / norm, alpha / norm, -sigma, alpha)
+
+    def __call__(self, alpha: Float64[Tensor, "*n"], sigma: Float64[Tensor, "*n"]) -> Coefficients:
+        norm, one = alpha**2 + sigma**2, torch.ones_like(alpha)
+        return Coefficients(one, alpha / norm, -sigma / norm, sigma / norm, alpha / norm, -sigma, alpha)
 
 
-PARAMETERIZATIONS: dict[str, Parameterization] = {"epsilon": epsilon, "x0": x0, "v": v}
+@dataclass(frozen=True, kw_only=True)
+class EDM:
+    """F has unit variance in and out for data of standard deviation `sigma_data` (Karras et al. 2022, table 1), written
+    for any α: their x is x_t/α, their σ is σ/α."""
+
+    sigma_data: Annotated[float, Gt(0)] = 0.5
+
+    def __call__(self, alpha: Float64[Tensor, "*n"], sigma: Float64[Tensor, "*n"]) -> Coefficients:
+        data, noise = torch.full_like(alpha, self.sigma_data), sigma / alpha
+        norm = data**2 + noise**2
+        root = norm.sqrt()
+        c_in, c_skip, c_out = 1 / (alpha * root), data**2 / (norm * alpha), noise * data / root
+        return Coefficients(
+            c_in, c_skip, c_out, noise / (norm * alpha), -data / root, noise / (data * root), -data / root
+        )
+
+
+PARAMETERIZATIONS: dict[str, Callable[..., Parameterization]] = {"epsilon": Epsilon, "x0": X0, "v": V, "edm": EDM}

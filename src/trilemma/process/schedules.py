@@ -25,15 +25,22 @@ from trilemma.errors import InputError
 
 
 class Schedule(ABC):
-    """α, σ and γ as functions of time. `T` is the noisiest time; `steps` the number of tabulated steps, None if
-    continuous."""
+    """α, σ and γ as functions of time. `T`: the noisiest time; `steps`: the tabulated steps, None if continuous;
+    `t_min`: the cleanest time a solver should visit before clean data; `prior_std`: the spread of the noise that
+    sampling starts from."""
 
     T: float
     steps: int | None
+    t_min: float
+    prior_std: float = 1.0
 
     @abstractmethod
     def gamma(self, t: Float64[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
         """γ(t) = −log SNR(t), from −∞ (clean) upwards, strictly increasing in t."""
+
+    @abstractmethod
+    def time_of(self, gamma: Float64[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
+        """The time at which γ has this value: the inverse of `gamma` between t_min and T."""
 
     def alpha(self, t: Float64[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
         """Signal level α(t) in [0, 1]; variance preserving: α² = sigmoid(−γ)."""
@@ -52,29 +59,42 @@ class Schedule(ABC):
         return math.exp(-self.gamma(torch.tensor(self.T, dtype=torch.float64)).item())
 
     def prior_bits_per_dim(self, second_moment: float = 1.0) -> float:
-        """L_T = KL(q(x_T | x_0) ‖ N(0, I)) in bits per dimension, for data whose pixels have E[x²] = `second_moment`:
-        ½ (α² E[x²] + σ² − 1 − log σ²) / log 2. What a start from pure noise pretends away (Ho et al. 2020, eq. 5)."""
+        """L_T = KL(q(x_T | x_0) ‖ N(0, p² I)) in bits per dimension, p = `prior_std`, for data whose pixels have
+        E[x²] = `second_moment`: ½ ((α² E[x²] + σ²)/p² − 1 − log σ²/p²) / log 2. What a start from pure noise pretends
+        away (Ho et al. 2020, eq. 5)."""
         T = torch.tensor(self.T, dtype=torch.float64)
         alpha2, sigma2 = self.alpha(T).item() ** 2, self.sigma(T).item() ** 2
-        return 0.5 * (alpha2 * second_moment + sigma2 - 1.0 - math.log(sigma2)) / math.log(2.0)
+        p2 = self.prior_std**2
+        return 0.5 * ((alpha2 * second_moment + sigma2) / p2 - 1.0 - math.log(sigma2 / p2)) / math.log(2.0)
+
+    def check(self, t: Float64[Tensor, "*n"]) -> None:
+        """Raise InputError for a time outside [0, T]."""
+        if bool(((t < 0) | (t > self.T)).any()):
+            raise InputError(f"time {t.flatten().tolist()[:4]} lies outside [0, {self.T:g}]")
 
 
 class Tabulated(Schedule):
-    """A discrete schedule given by β_1…β_T (float64): ᾱ_t = Π_{s≤t} (1 − β_s), α(t)² = ᾱ_t, σ(t)² = 1 − ᾱ_t, ᾱ_0 =
-    1."""
+    """A discrete schedule given by β_1…β_T (float64): ᾱ_t = Π_{s≤t} (1 − β_s), α(t)² = ᾱ_t, σ(t)² = 1 − ᾱ_t, ᾱ_0 = 1.
 
-    def __init__(self, betas: Float64[Tensor, "T"]):
+    `terminal_snr` rescales it to end at that SNR, 0 allowed: √ᾱ is shifted and stretched so that √ᾱ_1 stays and √ᾱ_T is
+    what was asked for (Lin et al. 2024, algorithm 1, which asks for 0)."""
+
+    t_min = 1.0
+
+    def __init__(self, betas: Float64[Tensor, "T"], terminal_snr: float | None = None):
         if betas.dim() != 1 or len(betas) == 0 or bool(((betas <= 0) | (betas >= 1)).any()):
             raise InputError(f"schedule: every β must lie in (0, 1), got {betas.min():.3g} to {betas.max():.3g}")
         self.steps = len(betas)
         self.T = float(self.steps)
-        log_alpha_bar = torch.cat([betas.new_zeros(1), torch.log1p(-betas).cumsum(0)])
+        log_alpha_bar = torch.log1p(-betas).cumsum(0)
+        if terminal_snr is not None:
+            log_alpha_bar = _rescaled(log_alpha_bar, terminal_snr)
+        log_alpha_bar = torch.cat([betas.new_zeros(1), log_alpha_bar])
         self.alpha_bar = log_alpha_bar.exp()
         self._gamma = torch.log(-torch.expm1(log_alpha_bar)) - log_alpha_bar
 
     def gamma(self, t: Float64[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
-        if bool(((t < 0) | (t > self.T)).any()):
-            raise InputError(f"time {t.flatten().tolist()[:4]} lies outside [0, {self.T:g}]")
+        self.check(t)
         lower = t.floor().clamp(max=self.T - 1).long()
         fraction = t - lower
         left, right = self._gamma[lower], self._gamma[lower + 1]
@@ -82,8 +102,29 @@ class Tabulated(Schedule):
         inside = torch.where(lower == 0, right + torch.log(fraction), torch.lerp(left, right, fraction))
         return torch.where(fraction == 0, left, torch.where(fraction == 1, right, inside))
 
+    def time_of(self, gamma: Float64[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
+        table = self._gamma[1:]
+        upper = torch.searchsorted(table, gamma.contiguous()).clamp(1, max(len(table) - 1, 1))
+        if len(table) == 1:
+            return torch.ones_like(gamma)
+        left, right = table[upper - 1], table[upper]
+        return (upper + (gamma - left) / (right - left)).clamp(1.0, self.T)
+
     def network_time(self, t: Float64[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
         return t - 1.0
+
+
+def _rescaled(log_alpha_bar: Float64[Tensor, "T"], terminal_snr: float) -> Float64[Tensor, "T"]:
+    if len(log_alpha_bar) < 2:
+        raise InputError("schedule.terminal_snr: a schedule of one step has nothing to rescale")
+    root, wanted = (log_alpha_bar / 2).exp(), math.sqrt(terminal_snr / (1 + terminal_snr))
+    if wanted >= root[0]:
+        raise InputError(f"schedule.terminal_snr {terminal_snr:g} is more than the SNR after the first step")
+    scaled = wanted + (root - root[-1]) * (root[0] - wanted) / (root[0] - root[-1])
+    return 2 * scaled.log()
+
+
+TerminalSNR = Annotated[float, Ge(0)] | None
 
 
 class Linear(Tabulated):
@@ -95,8 +136,9 @@ class Linear(Tabulated):
         steps: Annotated[int, Ge(1)] = 1000,
         beta_start: Annotated[float, Gt(0), Lt(1)] = 1e-4,
         beta_end: Annotated[float, Gt(0), Lt(1)] = 0.02,
+        terminal_snr: TerminalSNR = None,
     ):
-        super().__init__(torch.linspace(beta_start, beta_end, steps, dtype=torch.float64))
+        super().__init__(torch.linspace(beta_start, beta_end, steps, dtype=torch.float64), terminal_snr)
 
 
 class Cosine(Tabulated):
@@ -108,10 +150,75 @@ class Cosine(Tabulated):
         steps: Annotated[int, Ge(1)] = 1000,
         s: Annotated[float, Ge(0), Lt(1)] = 0.008,
         max_beta: Annotated[float, Gt(0), Le(0.9999)] = 0.999,
+        terminal_snr: TerminalSNR = None,
     ):
         t = torch.arange(steps + 1, dtype=torch.float64) / steps
         f = torch.cos((t + s) / (1 + s) * math.pi / 2) ** 2
-        super().__init__((1 - f[1:] / f[:-1]).clamp(max=max_beta))
+        super().__init__((1 - f[1:] / f[:-1]).clamp(max=max_beta), terminal_snr)
 
 
-SCHEDULES: dict[str, type[Schedule]] = {"linear": Linear, "cosine": Cosine}
+class ContinuousVP(Schedule):
+    """The variance-preserving SDE's schedule on t in [0, 1]: log α² = −½ t² (β_max − β_min) − t β_min (Song et al.
+    2021, eq. 33). The network is told 999 t, as their continuous models are."""
+
+    T, steps, t_min = 1.0, None, 1e-3
+
+    def __init__(self, *, beta_min: Annotated[float, Gt(0)] = 0.1, beta_max: Annotated[float, Gt(0)] = 20.0):
+        self.beta_min, self.slope = beta_min, beta_max - beta_min
+        if self.slope <= 0:
+            raise InputError(f"schedule.beta_max {beta_max:g} should be more than beta_min {beta_min:g}")
+
+    def gamma(self, t: Float64[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
+        self.check(t)
+        # −log SNR = log((1 − α²)/α²) = log(e^h − 1), h = −log α²
+        return torch.log(torch.expm1(0.5 * t**2 * self.slope + t * self.beta_min))
+
+    def time_of(self, gamma: Float64[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
+        h = torch.nn.functional.softplus(gamma)
+        t = 2 * h / (self.beta_min + (self.beta_min**2 + 2 * self.slope * h).sqrt())
+        return t.clamp(0.0, 1.0)
+
+    def network_time(self, t: Float64[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
+        return 999.0 * t
+
+
+class EDM(Schedule):
+    """Karras et al. 2022: nothing is scaled, α = 1, and time is the noise level, σ(t) = t, up to `sigma_max`; sampling
+    starts from noise of that spread. The network is told ¼ log σ (their table 1)."""
+
+    steps = None
+
+    def __init__(self, *, sigma_min: Annotated[float, Gt(0)] = 0.002, sigma_max: Annotated[float, Gt(0)] = 80.0):
+        if sigma_max <= sigma_min:
+            raise InputError(f"schedule.sigma_max {sigma_max:g} should be more than sigma_min {sigma_min:g}")
+        self.T = self.prior_std = sigma_max
+        self.t_min = sigma_min
+
+    def gamma(self, t: Float64[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
+        self.check(t)
+        return 2 * torch.log(t)
+
+    def time_of(self, gamma: Float64[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
+        return torch.exp(gamma / 2).clamp(self.t_min, self.T)
+
+    def alpha(self, t: Float64[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
+        self.check(t)
+        return torch.ones_like(t)
+
+    def sigma(self, t: Float64[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
+        self.check(t)
+        return t
+
+    def network_time(self, t: Float64[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
+        return torch.log(t) / 4
+
+
+SCHEDULES: dict[str, type[Schedule]] = {"linear": Linear, "cosine": Cosine, "vp": ContinuousVP, "edm": EDM}
+
+PRESETS: dict[str, dict[str, float]] = {
+    "linear-100": {"steps": 100, "beta_start": 4e-4, "beta_end": 0.18},  # A 4.3
+    "linear-200": {"steps": 200, "beta_start": 1e-4, "beta_end": 0.02},  # E 3.1
+    "linear-4000": {"steps": 4000, "beta_start": 2.5e-5, "beta_end": 0.005},  # B: β scaled by 1000/T
+    "cosine-4000": {"steps": 4000},  # B
+}
+"""Schedules of the sources by name: `linear` or `cosine` (before the dash) with these arguments."""

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from trilemma.errors import InputError, unknown
 from trilemma.networks import ConvClassifier, UNet
 from trilemma.objectives import OBJECTIVES
-from trilemma.process import SCHEDULES, TIME_SAMPLERS
+from trilemma.process import PARAMETERIZATIONS, PRESETS, SCHEDULES, TIME_SAMPLERS
 from trilemma.samplers import SAMPLERS
 
 M = TypeVar("M", bound=BaseModel)
@@ -23,6 +23,7 @@ NETWORKS: dict[str, Callable[..., Any]] = {"unet": UNet, "classifier": ConvClass
 COMPONENTS: dict[str, Mapping[str, Callable[..., Any]]] = {
     "schedule": SCHEDULES,
     "network": NETWORKS,
+    "parameterization": PARAMETERIZATIONS,
     "objective": OBJECTIVES,
     "times": TIME_SAMPLERS,
     "sampler": SAMPLERS,
@@ -51,8 +52,11 @@ def component(kind: str, value: Any, path: str) -> dict[str, Any]:
     if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
         raise InputError(f"{path}: {value!r} names no {kind}: expected a name or a mapping with `name:`")
     name = value["name"]
+    if kind == "schedule" and name in PRESETS:
+        value = {**PRESETS[name], **value, "name": name.partition("-")[0]}
+        name = value["name"]
     if name not in known:
-        raise unknown(f"{path}.name", name, known)
+        raise unknown(f"{path}.name", name, [*known, *(PRESETS if kind == "schedule" else ())])
     model = arguments_model(known[name])
     given = {key: item for key, item in value.items() if key != "name"}
     return {"name": name, **checked(model, given, path).model_dump()}

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from trilemma.errors import InputError, unknown
-from trilemma.process import PARAMETERIZATIONS, Variance
+from trilemma.process import Variance
 from trilemma.recipes.components import checked, component
-from trilemma.samplers import SPACINGS
+from trilemma.samplers import check_spacing
 from trilemma.training import TrainingSettings
 
 
@@ -56,7 +56,7 @@ class DenoisingSettings(Section):
     name: Literal["denoising"] = "denoising"
     objective: dict[str, Any] = Field(default={"name": "simple"})
     times: dict[str, Any] = Field(default={"name": "uniform"})
-    parameterization: Literal[tuple(PARAMETERIZATIONS)] = "epsilon"  # type: ignore[valid-type]
+    parameterization: dict[str, Any] = Field(default={"name": "epsilon"})
     variance: Variance = "fixed_large"
     conditional: bool = False
 
@@ -75,13 +75,16 @@ LEARNERS: dict[str, type[Section]] = {"denoising": DenoisingSettings, "classifie
 
 
 class SamplingSettings(Section):
-    """Defaults of `sample` and `evaluate`. `name`: the kernel; `kernel`: its own arguments. `steps`: grid intervals,
-    None for every step; `grid`: their spacing. `clip`: hold x̂_0 in the data's range."""
+    """Defaults of `sample` and `evaluate`. `name`: the sampler; `kernel`: its own arguments. `steps`: grid intervals,
+    None for every step; `grid`: their spacing; `skip`: how many of the noisiest to leave out; `times`: a grid written
+    out, instead of these. `clip`: hold x̂_0 in the data's range (static), in each image's own (dynamic), or not."""
 
     name: str = "ancestral"
     steps: int | None = Field(default=None, ge=1)
-    grid: Literal[tuple(SPACINGS)] = "even"  # type: ignore[valid-type]
-    clip: bool = True
+    grid: Annotated[str, AfterValidator(check_spacing)] = "even"
+    skip: int = Field(default=0, ge=0)
+    times: list[float] | None = None
+    clip: Literal["static", "dynamic", "none"] = "static"
     weights: Literal["ema", "raw"] = "ema"
     batch: int = Field(default=64, ge=1)
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -119,7 +122,7 @@ def parse(values: Any) -> Recipe:
     if kind not in LEARNERS:
         raise unknown("learner.name", kind, LEARNERS)
     if kind == "denoising":
-        for part in ("objective", "times"):
+        for part in ("objective", "times", "parameterization"):
             if part in learner:
                 learner[part] = component(part, learner[part], f"learner.{part}")
     values["learner"] = checked(LEARNERS[kind], learner, "learner")

@@ -4,8 +4,8 @@ from trilemma.report.build import build_report
 from trilemma.report.chart import trilemma_chart
 from trilemma.report.figures import balance_figure, by_class, loss_figure, tile
 from trilemma.report.html import render
-from trilemma.report.sources import read_evaluation, read_run
-from trilemma.report.table_views import to_html, to_rich
+from trilemma.report.sources import read_evaluation, read_run, read_sources
+from trilemma.report.table_views import to_html, to_markdown, to_rich
 from trilemma.report.tables import Table, build_table
 from trilemma.report.verdict import axis_verdicts, verdict
 
@@ -19,9 +19,11 @@ __all__ = [
     "loss_figure",
     "read_evaluation",
     "read_run",
+    "read_sources",
     "render",
     "tile",
     "to_html",
+    "to_markdown",
     "to_rich",
     "trilemma_chart",
     "verdict",

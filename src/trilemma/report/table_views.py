@@ -74,6 +74,19 @@ def to_html(table: Table) -> str:
     )
 
 
+def to_markdown(table: Table) -> str:
+    """The table in Markdown, best figures bold, yardsticks in italics, footnotes as lines below it."""
+    heads = [f"{column.title} {column.arrow}" for column in table.columns]
+    lines = ["| | " + " | ".join(heads) + " |", "| --- |" + " ---: |" * len(heads)]
+    for row in table.rows:
+        cells = [row.cells[column.key] for column in table.columns]
+        shown = [f"**{cell.text}**" if cell.best else cell.text for cell in cells]
+        notes = [f"<sup>{cell.note}</sup>" if cell.note else "" for cell in cells]
+        label = f"*{row.label}*" if row.yardstick else row.label
+        lines.append("| " + " | ".join([label, *(a + b for a, b in zip(shown, notes, strict=True))]) + " |")
+    return "\n".join([*lines, *(f"\n<sup>{i}</sup> {note}" for i, note in enumerate(table.notes, 1))]) + "\n"
+
+
 def _unbroken(title: str) -> str:
     """A title whose words stay whole: FD-500 is one."""
     return " ".join(f"<span>{escape(word)}</span>" for word in title.split())

@@ -50,8 +50,10 @@ def build_denoiser(recipe: Recipe) -> Denoiser:
         raise InputError(f"recipe {recipe.name!r} trains a {learner.name}, which does not generate images")
     schedule = construct("schedule", recipe.schedule or {})
     size = (images.height, images.width)
-    network = construct("network", recipe.network, images.channels, images.channels, size, len(classes_of(recipe)))
-    return Denoiser(network, schedule, learner.parameterization, learner.variance)
+    outputs = images.channels * (2 if learner.variance == "learned_range" else 1)
+    network = construct("network", recipe.network, images.channels, outputs, size, len(classes_of(recipe)))
+    parameterization = construct("parameterization", learner.parameterization)
+    return Denoiser(network, schedule, parameterization, learner.variance, recipe.data.range)
 
 
 def build_classifier(recipe: Recipe) -> nn.Module:

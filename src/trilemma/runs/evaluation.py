@@ -21,8 +21,8 @@ from trilemma.errors import InputError
 from trilemma.metrics import Speed, compute, extract, gathered_cautions, measure
 from trilemma.runs.environment import environment
 from trilemma.runs.reference import BATCH, Reference, data_record, extractor_of, open_reference
-from trilemma.runs.run import Run, describe, sha256
-from trilemma.runs.sampling import Sampler, labels_for, overridden
+from trilemma.runs.run import Run, describe
+from trilemma.runs.sampling import Sampler, labels_for, overridden, sha256
 
 FORMAT = "trilemma-evaluation/1"
 
@@ -147,13 +147,14 @@ def _reference_of(run: Run | None, reference: str | None, root: str | None) -> t
 def _of_run(
     run: Run, against: Reference, n: int, seeds: Sequence[int] | None, cls: Any, out: Any, settings: dict[str, Any]
 ) -> Subject:
+    begin = {key: settings.pop(key) for key in ("surrogate", "t_mid") if key in settings}
     chosen = overridden(run.recipe.sampling, **settings)
     assert run.recipe.images is not None
     if against.size is not None and against.size != run.recipe.images.shape:
         raise InputError(f"reference: its images are {against.size}, the run's {run.recipe.images.shape} (c, h, w)")
-    samples = run.sample_to(out, n=n, seeds=seeds, cls=cls, **settings)
+    samples = run.sample_to(out, n=n, seeds=seeds, cls=cls, **begin, **settings)
     assert samples.path is not None and samples.record is not None
-    sampler, record = run.sampler(chosen), samples.record
+    sampler, record = run.sampler(chosen, **begin), samples.record
     described = {
         "label": describe(chosen, sampler),
         "subject": {
@@ -172,7 +173,7 @@ def _of_run(
             "file": _inside(samples.path, run.path),
             "sha256": sha256(samples.path) if samples.path.is_file() else None,
         },
-        "sampler": record["sampler"],
+        "sampler": record["sampler"] | ({"surrogate": record["surrogate"]} if record["surrogate"] else {}),
     }
     timings = record["batches"]
     return Subject(samples.images, samples.labels, lambda: _speed(timings, sampler, run, chosen.batch), described)

@@ -45,7 +45,7 @@ class Pictures:
         if self.grid is not None:
             written.append(write_png(self.grid, grid_of(samples)))
         if self.strip is not None:
-            images, _ = run.reverse_strip(samples.seeds[:10], labels=samples.labels, **settings)
+            images, _ = run.reverse_strip(samples.seeds[:10], samples.labels, **settings)
             rows, columns = images.shape[:2]
             written.append(
                 write_png(self.strip, image_grid(images.reshape(rows * columns, *images.shape[2:]), columns))

@@ -20,8 +20,8 @@ from trilemma.process import Denoiser, Draw, perturb
 from trilemma.recipes import Recipe, SamplingSettings, load
 from trilemma.runs.build import build_classifier, build_denoiser, classes_of, open_images, parameter_count
 from trilemma.runs.progress import say
-from trilemma.runs.sampling import Sampler, Samples, labels_for, overridden, sample_set, seed_range
-from trilemma.samplers import Kernel
+from trilemma.runs.sampling import Sampler, Samples, labels_for, overridden, sample_set, seed_range, sha256
+from trilemma.runs.surrogates import open_surrogate
 from trilemma.training import checkpoint
 
 
@@ -85,12 +85,20 @@ class Run:
         denoising = self.recipe.learner.name == "denoising"
         return parameter_count(build_denoiser(self.recipe).network if denoising else build_classifier(self.recipe))
 
-    def sampler(self, settings: SamplingSettings | None = None) -> Sampler:
-        """A sampler of this run by these settings, the recipe's unless given."""
+    def sampler(
+        self, settings: SamplingSettings | None = None, surrogate: str | None = None, t_mid: float | None = None
+    ) -> Sampler:
+        """A sampler of this run by these settings, the recipe's unless given; begun at `t_mid` from a surrogate's
+        images if one is named."""
         settings = settings or self.recipe.sampling
         assert self.recipe.images is not None
-        denoiser = self.denoiser(settings.weights)
-        return Sampler.of(denoiser, settings, self.recipe.images.shape, self.recipe.data.range, PartialState().device)
+        shape, device = self.recipe.images.shape, PartialState().device
+        sampler = Sampler.of(self.denoiser(settings.weights), settings, shape, self.recipe.data.range, device)
+        if surrogate is None:
+            if t_mid is not None:
+                raise InputError("t_mid: where a surrogate's images are taken up, and no surrogate is named")
+            return sampler
+        return sampler.after(open_surrogate(surrogate, t_mid))
 
     def sample(
         self,
@@ -98,19 +106,21 @@ class Run:
         *,
         seeds: Sequence[int] | None = None,
         cls: str | int | None = None,
+        surrogate: str | None = None,
+        t_mid: float | None = None,
         out: str | Path | None = None,
         **settings: Any,
     ) -> Samples:
         """Generate `n` images (seeds 0…n−1, or the `seeds` given), of class `cls` if given.
 
         `settings` are those of the recipe's sampling section: name (the sampler), steps, eta, grid, clip, weights,
-        batch, precision. With `out` they are written there too, as by `sample_to`. Raises InputError for what cannot
-        be done."""
+        batch, precision, and so on. `surrogate` and `t_mid`: begin from a surrogate's images, see `open_surrogate`.
+        With `out` they are written there too, as by `sample_to`. Raises InputError for what cannot be done."""
         if out is not None:
-            return self.sample_to(out, n=n, seeds=seeds, cls=cls, **settings)
+            return self.sample_to(out, n=n, seeds=seeds, cls=cls, surrogate=surrogate, t_mid=t_mid, **settings)
         chosen = overridden(self.recipe.sampling, **settings)
         numbers = check_seeds(n, seeds)
-        labels, sampler = labels_for(numbers, self.classes, cls), self.sampler(chosen)
+        labels, sampler = labels_for(numbers, self.classes, cls), self.sampler(chosen, surrogate, t_mid)
         parts = [slice(i, i + chosen.batch) for i in range(0, len(numbers), chosen.batch)]
         images = [sampler.generate(numbers[part], None if labels is None else labels[part]) for part in parts]
         return Samples(np.concatenate(images), labels, numbers)
@@ -122,13 +132,15 @@ class Run:
         n: int = 64,
         seeds: Sequence[int] | None = None,
         cls: str | int | None = None,
+        surrogate: str | None = None,
+        t_mid: float | None = None,
         **settings: Any,
     ) -> Samples:
         """Generate a set of images as `sample` does, into `out`: an .npz or a folder of PNG; RUN/samples/… named by
         how it was made, unless given. An interrupted call made again goes on where it was; a finished one is read."""
         chosen = overridden(self.recipe.sampling, **settings)
         numbers = check_seeds(n, seeds)
-        labels, sampler = labels_for(numbers, self.classes, cls), self.sampler(chosen)
+        labels, sampler = labels_for(numbers, self.classes, cls), self.sampler(chosen, surrogate, t_mid)
         record = self.record(sampler, chosen, numbers, cls)
         place = Path(out) if out is not None else self.default_out(chosen, sampler, numbers, cls)
         what = describe(chosen, sampler)
@@ -138,7 +150,7 @@ class Run:
     def default_out(self, settings: SamplingSettings, sampler: Sampler, seeds: Sequence[int], cls: Any) -> Path:
         """Where a sample set goes that is given no place: a name that says how it was made."""
         numbers = seed_range(seeds) if len(seed_range(seeds)) < 20 else f"{len(seeds)}seeds"
-        parts = [settings.name, str(len(sampler.times) - 1), *particulars(settings, sampler.kernel)]
+        parts = [settings.name, str(len(sampler.times) - 1), *particulars(settings, sampler)]
         parts += [] if settings.precision == "fp32" else [settings.precision]
         parts += [] if settings.weights == "ema" else [settings.weights]
         parts += [] if cls is None else [f"class{cls}"]
@@ -159,10 +171,12 @@ class Run:
                 "steps": len(sampler.times) - 1,
                 **settings.kernel,
                 "grid": settings.grid,
+                "times_sha256": hashlib.sha256(sampler.times.numpy().tobytes()).hexdigest(),
                 "clip": settings.clip,
                 "network_evaluations": sampler.evaluations,
                 "precision": settings.precision,
             },
+            "surrogate": sampler.surrogate.record if sampler.surrogate else None,
         }
 
     def reverse_strip(
@@ -170,10 +184,12 @@ class Run:
         seeds: Sequence[int],
         labels: Int64[np.ndarray, "n"] | None = None,
         columns: int = 9,
+        surrogate: str | None = None,
+        t_mid: float | None = None,
         **settings: Any,
     ) -> tuple[UInt8[np.ndarray, "r k h w c"], list[float]]:
         """x_t along the walk from noise to image, a row a seed, at `columns` evenly chosen steps; and their times."""
-        sampler = self.sampler(overridden(self.recipe.sampling, **settings))
+        sampler = self.sampler(overridden(self.recipe.sampling, **settings), surrogate, t_mid)
         labels = labels_for(seeds, self.classes, None) if labels is None else labels[: len(seeds)]
         wanted = set(np.linspace(0, len(sampler.times) - 1, columns).round().astype(int).tolist())
         kept = [
@@ -193,19 +209,37 @@ class Run:
         return np.stack(images, axis=1), times.tolist()
 
 
-def particulars(settings: SamplingSettings, kernel: Kernel) -> list[str]:
+NAMES = {
+    "ancestral": "Ancestral",
+    "ddim": "DDIM",
+    "probability_flow": "Probability flow",
+    "heun": "Heun",
+    "dpmpp": "DPM-Solver++",
+    "unipc": "UniPC",
+}
+
+
+def particulars(settings: SamplingSettings, sampler: Sampler) -> list[str]:
     """What sets a way of sampling apart from its sampler's defaults, in words."""
-    own = [f"{key} {value:g}" for key, value in settings.kernel.items() if value != getattr(type(kernel)(), key)]
-    spacing = [settings.grid] if settings.grid != "even" else []
-    return [*own, *spacing, *([] if settings.clip else ["no clip"])]
+    default = type(sampler.kernel)()
+    own = [
+        key if value is True else f"{key} {value:g}"
+        for key, value in settings.kernel.items()
+        if value != getattr(default, key)
+    ]
+    spacing = ["own times"] if settings.times else [] if settings.grid == "even" else [settings.grid.replace(",", "+")]
+    skip = [f"skip {settings.skip}"] if settings.skip else []
+    begun = sampler.surrogate
+    start = [f"surrogate {Path(begun.record['name']).stem} at {begun.t_mid:g}"] if begun else []
+    clip = {"static": [], "dynamic": ["dynamic clip"], "none": ["no clip"]}[settings.clip]
+    return [*own, *spacing, *skip, *start, *clip]
 
 
 def describe(settings: SamplingSettings, sampler: Sampler) -> str:
     """A way of sampling in words, as tables label it."""
-    names = {"ancestral": "Ancestral", "ddim": "DDIM"}
     steps, every = len(sampler.times) - 1, sampler.denoiser.schedule.steps
     count = f"{'all ' if steps == every else ''}{steps} step{'s' if steps > 1 else ''}"
-    return ", ".join([names.get(settings.name, settings.name), count, *particulars(settings, sampler.kernel)])
+    return ", ".join([NAMES.get(settings.name, settings.name), count, *particulars(settings, sampler)])
 
 
 def check_seeds(n: int, seeds: Sequence[int] | None) -> list[int]:
@@ -218,12 +252,3 @@ def check_seeds(n: int, seeds: Sequence[int] | None) -> list[int]:
     if min(numbers) < 0:
         raise InputError(f"seeds: {min(numbers)} is negative, expected 0 or more")
     return numbers
-
-
-def sha256(path: Path) -> str:
-    """The hash of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()

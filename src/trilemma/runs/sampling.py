@@ -3,10 +3,11 @@ takes up again."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,12 @@ from accelerate import PartialState
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from trilemma.data import check_out, read_samples, to_uint8, write_samples
+from trilemma.data import check_out, read_samples, to_model, to_uint8, write_samples
 from trilemma.errors import InputError
 from trilemma.process import Condition, Denoiser, Draw
 from trilemma.recipes import SamplingSettings, construct, parse_sampling
 from trilemma.runs.progress import progress
-from trilemma.samplers import Kernel, Step, grid, noise_start, walk
+from trilemma.samplers import Clip, Kernel, Step, cut, explicit, grid, noise_start, surrogate_start, walk
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,25 @@ def overridden(settings: SamplingSettings, **changes: Any) -> SamplingSettings:
     given = {key: value for key, value in changes.items() if value is not None}
     base = settings.model_dump()
     if given.get("name", settings.name) != settings.name:
-        base |= {"steps": None, "grid": "even", "kernel": {}}
+        base |= {"steps": None, "grid": "even", "skip": 0, "times": None, "kernel": {}}
     return parse_sampling({**base, **given})
+
+
+Surrogate = Callable[[Sequence[int], Int64[np.ndarray, "n"] | None], UInt8[np.ndarray, "n h w c"]]
+"""(seeds, labels) -> images: whatever makes the images that a surrogate start noises."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """A surrogate, the time that its images are noised to, and what records say of it."""
+
+    images: Surrogate
+    t_mid: float
+    record: dict[str, Any]
+
+
+DYNAMIC_QUANTILE = 0.995
+"""The quantile of |x̂_0| of dynamic thresholding (Saharia et al. 2022)."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +79,7 @@ class Sampler:
     range: tuple[float, float]
     precision: str
     device: torch.device
+    surrogate: Start | None = None
 
     @classmethod
     def of(
@@ -72,19 +91,28 @@ class Sampler:
         device: torch.device,
     ) -> Sampler:
         kernel = construct("sampler", {"name": settings.name, **settings.kernel})
-        kernel = replace(kernel, clip=range if settings.clip else None)
-        times = grid(denoiser.schedule, settings.steps, settings.grid)
+        quantile = DYNAMIC_QUANTILE if settings.clip == "dynamic" else 1.0
+        kernel = replace(kernel, clip=None if settings.clip == "none" else Clip(*range, quantile))
+        if settings.times is not None:
+            times = explicit(denoiser.schedule, settings.times)
+        else:
+            times = grid(denoiser.schedule, settings.steps, settings.grid, settings.skip)
         return cls(denoiser, kernel, times, shape, range, settings.precision, device)
+
+    def after(self, surrogate: Start) -> Sampler:
+        """This sampler begun at the surrogate's t_mid from its images, instead of at noise."""
+        return replace(self, times=cut(self.times, surrogate.t_mid), surrogate=surrogate)
 
     @property
     def evaluations(self) -> int:
         """Network evaluations an image takes."""
-        return (len(self.times) - 1) * self.kernel.evaluations
+        intervals = len(self.times) - 1
+        return self.kernel.evaluations(intervals) if intervals else 0
 
     def steps(self, seeds: Sequence[int], labels: Int64[np.ndarray, "n"] | None) -> Iterator[Step]:
         """Every step of the walk for these seeds."""
         condition = Condition(None if labels is None else torch.from_numpy(labels).to(self.device))
-        start = noise_start(seeds, self.shape, self.device)
+        start = self._start(seeds, labels)
         steps = walk(self.kernel, self.denoiser.bind(condition), self.times, start, Draw.for_seeds(seeds, "step"))
         mixed = self.precision == "bf16"
         while True:
@@ -94,6 +122,15 @@ class Sampler:
             if step is None:
                 return
             yield step
+
+    def _start(self, seeds: Sequence[int], labels: Int64[np.ndarray, "n"] | None) -> Tensor:
+        schedule = self.denoiser.schedule
+        if self.surrogate is None:
+            return noise_start(schedule, seeds, self.shape, self.device)
+        images = to_model(self.surrogate.images(seeds, labels), self.range)
+        if tuple(images.shape) != (len(seeds), *self.shape):
+            raise InputError(f"surrogate: its images are {tuple(images.shape[1:])}, the run's {self.shape} (c, h, w)")
+        return surrogate_start(schedule, images.to(self.device), float(self.times[0]), seeds)
 
     def generate(self, seeds: Sequence[int], labels: Int64[np.ndarray, "n"] | None) -> UInt8[np.ndarray, "n h w c"]:
         """The finished images."""
@@ -120,6 +157,15 @@ def labels_for(seeds: Sequence[int], classes: Sequence[str], asked: str | int | 
         known = ", ".join(classes[:12]) + (", …" if len(classes) > 12 else "")
         raise InputError(f"class {name!r}: expected 0 to {len(classes) - 1} or a name (known: {known})")
     return np.full(len(seeds), index, dtype=np.int64)
+
+
+def sha256(path: Path) -> str:
+    """The hash of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def seed_range(seeds: Sequence[int]) -> str:

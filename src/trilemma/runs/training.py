@@ -73,6 +73,7 @@ def train(
         batch=chosen.training.batch,
         seed=chosen.training.seed,
         flip=chosen.training.flip,
+        extra=learner.extra,
         rank=accelerator.process_index,
         processes=accelerator.num_processes,
     )

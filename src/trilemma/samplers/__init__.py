@@ -1,7 +1,40 @@
-"""Samplers: grids of times, kernels that step over a pair of them, and the loop that walks."""
+"""Samplers: grids of times, starts, kernels that step over a pair of times, and the loop that walks."""
 
-from trilemma.samplers.grids import SPACINGS, grid
-from trilemma.samplers.kernels import DDIM, SAMPLERS, Ancestral, Kernel
-from trilemma.samplers.loop import Step, noise_start, walk
+from trilemma.samplers.grids import SPACINGS, check_spacing, cut, explicit, grid
+from trilemma.samplers.inversion import encode, slerp
+from trilemma.samplers.kernels import DDIM, Ancestral, Clip, Kernel
+from trilemma.samplers.loop import Step, walk
+from trilemma.samplers.solvers import DPMSolver, Heun, ProbabilityFlow, UniPC
+from trilemma.samplers.starts import noise_start, surrogate_start
 
-__all__ = ["DDIM", "SAMPLERS", "SPACINGS", "Ancestral", "Kernel", "Step", "grid", "noise_start", "walk"]
+SAMPLERS: dict[str, type[Kernel]] = {
+    "ancestral": Ancestral,
+    "ddim": DDIM,
+    "probability_flow": ProbabilityFlow,
+    "heun": Heun,
+    "dpmpp": DPMSolver,
+    "unipc": UniPC,
+}
+
+__all__ = [
+    "DDIM",
+    "SAMPLERS",
+    "SPACINGS",
+    "Ancestral",
+    "Clip",
+    "DPMSolver",
+    "Heun",
+    "Kernel",
+    "ProbabilityFlow",
+    "Step",
+    "UniPC",
+    "check_spacing",
+    "cut",
+    "encode",
+    "explicit",
+    "grid",
+    "noise_start",
+    "slerp",
+    "surrogate_start",
+    "walk",
+]

@@ -3,30 +3,48 @@
     step(denoiser, x_t, t, s, state, draw) -> (x_s, state)
 
 `denoiser(x_t, t)` gives the `Prediction`, `draw` is the only source of noise, `state` the history of a multistep solver
-(None at the start and for kernels that need none).
+(None at the start and for kernels that need none). The kernels here are DDPM's and DDIM's; `solvers` has the others.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
 
-from annotated_types import Ge
+import torch
+from annotated_types import Ge, Gt, Le
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from trilemma.process import BoundDenoiser, Draw, Pair, Prediction, over_image, pair, posterior_mean
+from trilemma.process import BoundDenoiser, Draw, Prediction, over_image, pair, posterior_mean
 
-Range = tuple[float, float]
+
+@dataclass(frozen=True)
+class Clip:
+    """Holds x̂_0 in the range `low` to `high`. With `quantile` < 1 the range is each image's own: where that quantile
+    of |x̂_0|, from the range's middle, lies outside, x̂_0 is cut there and scaled back into the range, so that bright
+    pixels do not saturate (dynamic thresholding, Saharia et al. 2022, section 2.3)."""
+
+    low: float = -1.0
+    high: float = 1.0
+    quantile: Annotated[float, Gt(0), Le(1)] = 1.0
+
+    def __call__(self, x0: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        if self.quantile == 1.0:
+            return x0.clamp(self.low, self.high)
+        middle, half = (self.low + self.high) / 2, (self.high - self.low) / 2
+        scaled = (x0 - middle) / half
+        limit = torch.quantile(scaled.abs().flatten(1).float(), self.quantile, dim=1).clamp(min=1.0)
+        limit = limit.to(x0.dtype)[:, None, None, None]
+        return middle + half * scaled.clamp(-limit, limit) / limit
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kernel(ABC):
-    """What all kernels share: `clip`, the range that x̂_0 is held in (None: not held)."""
+    """What all kernels share: `clip`, what x̂_0 is held in (None: it is not held)."""
 
-    evaluations: ClassVar[int] = 1
-    clip: Range | None = (-1.0, 1.0)
+    clip: Clip | None = Clip()
 
     @abstractmethod
     def step(
@@ -40,24 +58,25 @@ class Kernel(ABC):
     ) -> tuple[Float[Tensor, "n c h w"], Any]:
         """x_s from x_t."""
 
-    def predict(
-        self, denoiser: BoundDenoiser, x_t: Float[Tensor, "n c h w"], t: Float64[Tensor, ""], kernel: Pair
-    ) -> Prediction:
+    def evaluations(self, intervals: int) -> int:
+        """Network evaluations that a walk over so many intervals to clean data takes."""
+        return intervals
+
+    def predict(self, denoiser: BoundDenoiser, x_t: Float[Tensor, "n c h w"], t: Float64[Tensor, ""]) -> Prediction:
         """The denoiser's prediction; with clipping, x̂_0 is held in range and ε̂ derived from it again, so that both
         still belong to the same x_t (improved-diffusion does so; clipping x̂_0 alone would leave them at odds)."""
         prediction = denoiser(x_t, t)
         if self.clip is None:
             return prediction
-        x0 = prediction.x0.clamp(*self.clip)
-        eps = (x_t - over_image(kernel.alpha_t, x_t) * x0) / over_image(kernel.sigma_t, x_t)
-        return Prediction(x0, eps)
+        x0, schedule = self.clip(prediction.x0), denoiser.schedule
+        eps = (x_t - over_image(schedule.alpha(t), x_t) * x0) / over_image(schedule.sigma(t), x_t)
+        return replace(prediction, x0=x0, eps=eps)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ancestral(Kernel):
-    """DDPM's sampler (Ho et al. 2020, algorithm 2) over any pair of times: the posterior's mean, and the variance that
-    the denoiser's reverse process has. The step to clean data adds no noise, as the algorithm has it (z = 0 at t =
-    1)."""
+    """DDPM's sampler over any pair of times: the posterior's mean, and the variance that the denoiser's reverse process
+    has (Ho et al. 2020, algorithm 2). The step to clean data adds no noise, as the algorithm has it."""
 
     def step(
         self,
@@ -68,18 +87,18 @@ class Ancestral(Kernel):
         state: Any,
         draw: Draw,
     ) -> tuple[Float[Tensor, "n c h w"], Any]:
-        kernel = pair(denoiser.schedule, t, s)
-        prediction = self.predict(denoiser, x_t, t, kernel)
+        kernel, prediction = pair(denoiser.schedule, t, s), self.predict(denoiser, x_t, t)
         mean = posterior_mean(kernel, prediction.x0, prediction.eps)
         if s == 0:
             return mean, state
-        deviation = over_image(denoiser.variance(prediction, kernel).sqrt(), x_t)
+        deviation = torch.exp(0.5 * denoiser.log_variance(prediction, kernel))
         return mean + deviation * draw.normal(x_t), state
 
 
 @dataclass(frozen=True, kw_only=True)
 class DDIM(Kernel):
-    """DDIM (Song et al. 2021, eq. 12 and 16): η = 0 is deterministic, η = 1 has the posterior's variance β̃."""
+    """DDIM (Song et al. 2021, eq. 12 and 16): η = 0 is deterministic, an Euler step of the probability-flow ODE in
+    σ/α; η = 1 has the posterior's variance β̃."""
 
     eta: Annotated[float, Ge(0)] = 0.0
 
@@ -92,12 +111,8 @@ class DDIM(Kernel):
         state: Any,
         draw: Draw,
     ) -> tuple[Float[Tensor, "n c h w"], Any]:
-        kernel = pair(denoiser.schedule, t, s)
-        prediction = self.predict(denoiser, x_t, t, kernel)
+        kernel, prediction = pair(denoiser.schedule, t, s), self.predict(denoiser, x_t, t)
         mean = posterior_mean(kernel, prediction.x0, prediction.eps, self.eta)
         if self.eta == 0 or s == 0:
             return mean, state
         return mean + over_image(self.eta * kernel.beta_tilde.sqrt(), x_t) * draw.normal(x_t), state
-
-
-SAMPLERS: dict[str, type[Kernel]] = {"ancestral": Ancestral, "ddim": DDIM}

@@ -3,7 +3,7 @@ bars, strips and figures only watch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -23,12 +23,6 @@ class Step:
     count: int
     t: float
     x: Float[Tensor, "n c h w"]
-
-
-def noise_start(seeds: Sequence[int], shape: tuple[int, int, int], device: torch.device | str = "cpu") -> Tensor:
-    """x_T ~ N(0, I): images [len(seeds), *shape] of pure noise, each from its own seed."""
-    like = torch.empty(len(seeds), *shape, device=device)
-    return Draw.for_seeds(seeds, "start").normal(like)
 
 
 @torch.inference_mode()

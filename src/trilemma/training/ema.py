@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 
 class EMA:
-    """Shadow of a module's parameters, θ̄ ← θ̄ + (1 − d)(θ − θ̄) in fp32 whatever the weights' type; buffers are copied.
+    """Shadow of a module's parameters, θ̄ ← θ̄ + (1 − d)(θ − θ̄) in fp32 whatever the weights' type; buffers are
+    copied.
 
     The decay warms up as d = min(decay, (1 + n)/(10 + n)) over the updates n, so that the average forgets its random
     beginning: a short run's average is not its initialisation.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trilemma.objectives import Objective
-from trilemma.process import Condition, Denoiser, Draw, Times, TimeSampler, spread
+from trilemma.process import GOLDEN, Condition, Denoiser, Draw, Times, TimeSampler, spread
 from trilemma.training.batches import Batch
 
 
@@ -30,6 +30,9 @@ class Outcome:
 class Learner(ABC):
     """One network being trained. `network` is the plain module that checkpoints hold; `prepare` may put a wrapped one
     (data parallel, compiled) in the place where losses are computed."""
+
+    extra: int = 0
+    """Batches a step it wants to `observe` besides the one it is trained on."""
 
     def __init__(self, network: nn.Module):
         self.network = network
@@ -63,6 +66,7 @@ class DenoisingLearner(Learner):
     def __init__(self, denoiser: Denoiser, objective: Objective, times: TimeSampler):
         super().__init__(denoiser.network)
         self.denoiser, self.objective, self.times = denoiser, objective, times
+        self.extra = times.extra
 
     def prepare(self, wrap: Callable[[nn.Module], nn.Module]) -> None:
         self.denoiser.network = wrap(self.network)
@@ -70,7 +74,7 @@ class DenoisingLearner(Learner):
     def plain(self) -> Denoiser:
         """The denoiser over the plain network, which follows the weights but not the wrapping: for sampling."""
         d = self.denoiser
-        return Denoiser(self.network, d.schedule, d.parameterization, d.variance_name)
+        return Denoiser(self.network, d.schedule, d.parameterization, d.variance_name, d.data_range)
 
     def losses(self, batch: Batch) -> Outcome:
         draw = batch.draw()
@@ -81,10 +85,9 @@ class DenoisingLearner(Learner):
 
     def validate(self, batch: Batch) -> dict[str, Float[Tensor, "n"]]:
         """The objective at fixed times, spread evenly over the schedule, and fixed noise."""
-        # The position in the key, not in the batch, fixes the time: the same whatever the batch size. Multiples of the
-        # golden ratio modulo 1 are spread evenly however many there are.
+        # The position in the key, not in the batch, fixes the time: the same whatever the batch size.
         position = torch.tensor([int(key[-1]) for key in batch.keys], dtype=torch.float64)
-        t = spread(self.denoiser.schedule, position * 0.6180339887498949 % 1.0)
+        t = spread(self.denoiser.schedule, position * GOLDEN % 1.0)
         times = Times(t, torch.ones_like(t))
         losses = self.objective(self.denoiser, batch.images, Condition(batch.labels), times, batch.draw())
         return {"validation_loss": losses.total}

@@ -113,9 +113,11 @@ class Trainer:
     def run(self, batches: Batches) -> Iterator[Report]:
         """Train to the end of the settings' steps, yielding after each. The last step is always checkpointed."""
         with self._signals():
-            for batch in batches.loader(self.step, self.settings.steps, self.settings.workers):
+            for batch, *extra in batches.loader(self.step, self.settings.steps, self.settings.workers):
                 began = time.perf_counter()
                 report = self._update(batch.to(self.accelerator.device))
+                for other in extra:
+                    self._observe(other.to(self.accelerator.device))
                 self.seconds += time.perf_counter() - began
                 finished = self.step == self.settings.steps
                 diverged = self._bad_in_a_row >= self.settings.skip_limit
@@ -163,6 +165,15 @@ class Trainer:
         self.skipped += not good
         self.step += 1
         return Report(self.step, outcome if good else None, float(norm), rate, self.skipped)
+
+    @torch.no_grad()
+    def _observe(self, batch: Batch) -> None:
+        """Tell the learner the losses of a batch it is not trained on."""
+        with self.accelerator.autocast():
+            outcomes = [self.learner.losses(part) for part in batch.split(self.settings.micro_batch)]
+        outcome = self._global(outcomes)
+        if bool(torch.isfinite(outcome.loss)):
+            self.learner.observe(outcome)
 
     def _global(self, outcomes: list[Outcome]) -> Outcome:
         """The losses of all parts and all processes, in the order of the global batch."""

@@ -1,0 +1,94 @@
+"""The variational bound, L_vlb, and L_hybrid = L_simple + λ L_vlb."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+import torch
+from annotated_types import Ge
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from trilemma.errors import InputError
+from trilemma.objectives.losses import Losses
+from trilemma.objectives.simple import output_error
+from trilemma.process import (
+    Condition,
+    Denoiser,
+    Draw,
+    Prediction,
+    Schedule,
+    Times,
+    discretized_nll,
+    gaussian_kl,
+    over_image,
+    pair,
+    posterior_mean,
+)
+
+
+def bound_term(
+    denoiser: Denoiser,
+    x0: Float[Tensor, "n c h w"],
+    eps: Float[Tensor, "n c h w"],
+    prediction: Prediction,
+    t: Float64[Tensor, "*n"],
+    s: Float64[Tensor, "*n"],
+    noisier: Float64[Tensor, "*n"],
+) -> Float[Tensor, "n"]:
+    """The bound's term of the pair t > s in bits/dim, one an image: KL(q(x_s | x_t, x_0) ‖ p(x_s | x_t)), and for s = 0
+    −log p(x_0 | x_t) of the discretised Gaussian decoder (A eq. 3–5). x_t is given by (x_0, ε); `noisier` is the grid's
+    time before t, whose β̃ is the variance floor at s = 0."""
+    kernel = pair(denoiser.schedule, t, s, noisier)
+    log_variance = denoiser.log_variance(prediction, kernel)
+    mean = posterior_mean(kernel, prediction.x0, prediction.eps)
+    to_data = over_image((s == 0).to(torch.float64), x0) > 0
+    # Where s = 0 the posterior is a point: its log-variance, −∞, is kept out of the KL that `where` drops there.
+    log_posterior = torch.where(to_data, log_variance.detach(), over_image(kernel.beta_tilde.log(), x0))
+    kl = gaussian_kl(mean - posterior_mean(kernel, x0, eps), log_posterior, log_variance)
+    nats = torch.where(to_data, discretized_nll(x0, mean, log_variance, denoiser.data_range), kl)
+    return nats.flatten(1).mean(1) / math.log(2.0)
+
+
+def _steps(schedule: Schedule) -> int:
+    if schedule.steps is None:
+        raise InputError(
+            "objective: the variational bound of T steps needs a tabulated schedule, such as linear or cosine"
+        )
+    return schedule.steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variational:
+    """L_vlb as an estimate from one time an image: T times the term of t, in bits/dim; its mean over uniform t is
+    Σ_t L_t, the bound but for the constant L_T (A eq. 3 and 8; Nichol & Dhariwal 2021, section 3.1)."""
+
+    def __call__(
+        self, denoiser: Denoiser, x0: Float[Tensor, "n c h w"], condition: Condition, times: Times, draw: Draw
+    ) -> Losses:
+        steps, eps = _steps(denoiser.schedule), draw.normal(x0)
+        _, prediction = output_error(denoiser, x0, condition, times.t, eps)
+        noisier = (times.t + 1).clamp(max=denoiser.schedule.T)
+        loss = steps * bound_term(denoiser, x0, eps, prediction, times.t, times.t - 1, noisier)
+        return Losses(loss, {"vlb": loss})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hybrid:
+    """L_simple + λ L_vlb (A eq. 7), where L_vlb sees the mean as a constant: it trains the variance, L_simple the mean
+    (Nichol & Dhariwal 2021, section 3.1)."""
+
+    weight: Annotated[float, Ge(0)] = 0.001
+
+    def __call__(
+        self, denoiser: Denoiser, x0: Float[Tensor, "n c h w"], condition: Condition, times: Times, draw: Draw
+    ) -> Losses:
+        steps, eps = _steps(denoiser.schedule), draw.normal(x0)
+        error, prediction = output_error(denoiser, x0, condition, times.t, eps)
+        simple = error.flatten(1).mean(1)
+        still = replace(prediction, x0=prediction.x0.detach(), eps=prediction.eps.detach())
+        noisier = (times.t + 1).clamp(max=denoiser.schedule.T)
+        vlb = self.weight * steps * bound_term(denoiser, x0, eps, still, times.t, times.t - 1, noisier)
+        return Losses(simple + vlb, {"simple": simple, "vlb": vlb})

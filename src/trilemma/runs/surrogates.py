@@ -1,0 +1,60 @@
+"""Surrogates: whatever makes the images that a walk begins from at t_mid (A 3.2)."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int64, UInt8
+
+from trilemma.data import read_samples
+from trilemma.errors import InputError
+from trilemma.runs.sampling import Start, Surrogate, sha256
+
+
+def open_surrogate(spec: str, t_mid: float | None) -> Start:
+    """The surrogate `spec`: `module:function`, called as function(seeds, labels) -> uint8 images [n, h, w, c]; or a set
+    of samples (.npz, folder, zip), of which seed i takes image i. A module is looked for in the working directory as
+    well; it is named on the command line or in a call, never read from a saved recipe.
+
+    Raises InputError where it cannot be opened, gives no images, or t_mid is missing."""
+    if t_mid is None:
+        raise InputError("surrogate: needs --t-mid, the time its images are noised to")
+    module, colon, name = spec.partition(":")
+    if colon and not Path(spec).exists():
+        return Start(_function(spec, module, name), t_mid, {"name": spec, "t_mid": t_mid})
+    path = Path(spec)
+    images, _ = read_samples(path)
+    digest = sha256(path) if path.is_file() else None
+    return Start(_of_samples(images, path), t_mid, {"name": path.name, "sha256": digest, "t_mid": t_mid})
+
+
+def _function(spec: str, module: str, name: str) -> Surrogate:
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"surrogate {spec!r} cannot be imported: {error}") from error
+
+    def images(seeds: Sequence[int], labels: Int64[np.ndarray, "n"] | None) -> UInt8[np.ndarray, "n h w c"]:
+        made = np.asarray(function(seeds, labels))
+        if made.dtype != np.uint8 or made.ndim != 4 or len(made) != len(seeds):
+            raise InputError(
+                f"surrogate {spec!r} gave {made.dtype} {made.shape}, expected uint8 ({len(seeds)}, h, w, c)"
+            )
+        return made
+
+    return images
+
+
+def _of_samples(held: UInt8[np.ndarray, "n h w c"], path: Path) -> Surrogate:
+    def images(seeds: Sequence[int], labels: Int64[np.ndarray, "n"] | None) -> UInt8[np.ndarray, "n h w c"]:
+        if max(seeds) >= len(held):
+            raise InputError(f"surrogate {path}: it has {len(held)} images, none for seed {max(seeds)}")
+        return held[list(seeds)]
+
+    return images

@@ -1,0 +1,29 @@
+"""Starts: what a walk begins from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from trilemma.process import Draw, Schedule, perturb
+
+
+def noise_start(
+    schedule: Schedule, seeds: Sequence[int], shape: tuple[int, int, int], device: torch.device | str = "cpu"
+) -> Float[Tensor, "n c h w"]:
+    """x_T ~ N(0, p² I), p the schedule's prior_std: images [len(seeds), *shape] of pure noise, each from its own
+    seed."""
+    like = torch.empty(len(seeds), *shape, device=device)
+    return schedule.prior_std * Draw.for_seeds(seeds, "start").normal(like)
+
+
+def surrogate_start(
+    schedule: Schedule, images: Float[Tensor, "n c h w"], t_mid: float, seeds: Sequence[int]
+) -> Float[Tensor, "n c h w"]:
+    """x_{t_mid} ~ q(· | x̃_0) for a surrogate's images x̃_0 (A algorithm 4), with each seed's own noise: t_mid = 0
+    gives the images themselves."""
+    t = torch.tensor(t_mid, dtype=torch.float64)
+    return perturb(schedule, images, t, Draw.for_seeds(seeds, "start").normal(images))

@@ -1,0 +1,277 @@
+"""Sampling a run: an image depends on its seed alone; sets survive interruptions; what cannot be done is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from trilemma.data import read_samples
+from trilemma.errors import InputError
+from trilemma.runs import Pictures, Run, train
+from trilemma.runs import sampling as room
+from trilemma.runs.sampling import Sampler
+
+
+def close(left: np.ndarray, right: np.ndarray) -> None:
+    """Equal but for a grey value here and there, where float tolerance decides the rounding."""
+    difference = np.abs(left.astype(int) - right.astype(int))
+    assert difference.max() <= 1 and (difference > 0).mean() < 0.01
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.fixture
+def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Sampling breaks off at its k-th batch; `interrupt(0)` ends that."""
+    generate = Sampler.generate
+
+    def at(k: int) -> None:
+        count = 0
+
+        def broken(self: Sampler, seeds: Sequence[int], labels: Any) -> np.ndarray:
+            nonlocal count
+            count += 1
+            if count == k:
+                raise Interrupted
+            return generate(self, seeds, labels)
+
+        monkeypatch.setattr(Sampler, "generate", broken if k else generate)
+
+    return at
+
+
+class TestImage:
+    @pytest.mark.parametrize("settings", [{}, {"name": "ddim", "steps": 3}, {"name": "ddim", "eta": 1.0}])
+    def test_of_seed_7_is_the_same_at_batch_1_and_4(self, run: Run, settings: dict[str, Any]) -> None:
+        alone = run.sample(seeds=[7], batch=1, **settings)
+        among = run.sample(seeds=[2, 5, 7, 11, 12], batch=4, **settings)
+        close(among.images[2:3], alone.images)
+        assert among.labels[2] == alone.labels[0] == 7 % 4
+        assert not np.array_equal(among.images[0], among.images[1])
+
+    def test_classes_are_balanced_unless_asked_for(self, run: Run) -> None:
+        assert run.sample(6).labels.tolist() == [0, 1, 2, 3, 0, 1]
+        assert run.sample(3, cls="2").labels.tolist() == [2, 2, 2]
+        assert run.sample(3, cls=1).labels.tolist() == [1, 1, 1]
+
+    def test_of_raw_and_averaged_weights_differs(self, run: Run) -> None:
+        assert not np.array_equal(run.sample(4, weights="raw").images, run.sample(4, weights="ema").images)
+
+    def test_another_sampler_begins_from_its_own_defaults(self, run: Run, tmp_path: Path) -> None:
+        recipe = run.recipe.model_copy(
+            update={"sampling": run.recipe.sampling.model_copy(update={"steps": 3, "grid": "quadratic"})}
+        )
+        run.recipe = recipe
+        own, other = (run.sample_to(tmp_path / f"{name}.npz", n=2, name=name) for name in ("ancestral", "ddim"))
+        assert (own.record["sampler"]["steps"], own.record["sampler"]["grid"]) == (3, "quadratic")
+        assert (other.record["sampler"]["steps"], other.record["sampler"]["grid"]) == (8, "uniform")
+
+
+class TestRecord:
+    def test_says_how_the_images_were_made(self, run: Run, tmp_path: Path) -> None:
+        samples = run.sample_to(tmp_path / "set.npz", seeds=[3, 4, 5], name="ddim", steps=4, eta=0.5)
+        record = json.loads((tmp_path / "set.json").read_text())
+        assert record["sampler"] == {
+            **{"name": "ddim", "steps": 4, "eta": 0.5, "grid": "uniform", "clip": True},
+            **{"network_evaluations": 4, "precision": "fp32"},
+        }
+        assert (record["recipe"], record["checkpoint_step"], record["weights"]) == ("tiny", 6, "ema")
+        assert (record["seeds"], record["classes"], len(record["weights_sha256"])) == ("3-5", "balanced", 64)
+        assert sum(count for count, _ in record["batches"]) == 3
+        images, labels = read_samples(tmp_path / "set.npz")
+        assert np.array_equal(images, samples.images) and np.array_equal(labels, samples.labels)
+
+    def test_default_place_tells_sets_apart(self, run: Run) -> None:
+        ways = [{}, {"steps": 3}, {"name": "ddim"}, {"name": "ddim", "eta": 1.0}, {"cls": 1}, {"weights": "raw"}, {"n": 5}]
+        paths = {run.sample_to(**{"n": 4, **way}).path for way in ways}
+        assert len(paths) == len(ways)
+        assert all(path.parent == run.path / "samples" for path in paths)
+
+    def test_a_folder_holds_png_and_labels(self, run: Run, tmp_path: Path) -> None:
+        made = run.sample_to(tmp_path / "folder", n=5)
+        assert len(list((tmp_path / "folder").glob("*.png"))) == 5
+        again = run.sample_to(tmp_path / "folder", n=5)
+        assert np.array_equal(again.images, made.images) and np.array_equal(again.labels, made.labels)
+
+
+class TestInterruption:
+    @pytest.mark.parametrize("name", ["set.npz", "folder"])
+    def test_is_taken_up_in_another_batch_size(
+        self, run: Run, tmp_path: Path, interrupt: Callable[[int], None], name: str
+    ) -> None:
+        expected = run.sample(10)
+        interrupt(3)
+        with pytest.raises(Interrupted):
+            run.sample_to(tmp_path / name, n=10, batch=2)
+        parts = tmp_path / f"{name}.parts"
+        assert len(list(parts.glob("part-*.npz"))) == 2 and not (tmp_path / name).exists()
+        (parts / ".0000000004.tmp").write_bytes(b"half a part")
+        interrupt(3)  # six are missing: two batches of 3, so it is never reached
+        samples = run.sample_to(tmp_path / name, n=10, batch=3)
+        close(samples.images, expected.images)
+        assert samples.labels.tolist() == expected.labels.tolist()
+        assert sum(count for count, _ in samples.record["batches"]) == 10
+        assert not parts.exists()
+
+    @pytest.mark.parametrize("name", ["set.npz", "folder"])
+    @pytest.mark.parametrize("moment", ["write_samples", "rmtree", "record"])
+    def test_while_the_set_is_put_together_loses_nothing(
+        self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, moment: str
+    ) -> None:
+        def broken(*_: object, **__: object) -> None:
+            raise Interrupted
+
+        with monkeypatch.context() as patch, pytest.raises(Interrupted):
+            if moment == "record":  # after the images, before the record beside them
+                write = Path.write_text
+                patch.setattr(
+                    Path,
+                    "write_text",
+                    lambda path, *a, **k: broken() if path.parent == tmp_path else write(path, *a, **k),
+                )
+            else:
+                patch.setattr(room if moment == "write_samples" else shutil, moment, broken)
+            run.sample_to(tmp_path / name, n=6)
+        close(run.sample_to(tmp_path / name, n=6).images, run.sample(6).images)
+        assert not (tmp_path / f"{name}.parts").exists()
+
+    def test_is_not_taken_up_by_another_way_of_sampling(
+        self, run: Run, tmp_path: Path, interrupt: Callable[[int], None]
+    ) -> None:
+        interrupt(2)
+        with pytest.raises(Interrupted):
+            run.sample_to(tmp_path / "set.npz", n=6, batch=2)
+        interrupt(0)
+        for changes in ({"steps": 3}, {"name": "ddim"}, {"weights": "raw"}, {"cls": 1}, {"n": 7}):
+            with pytest.raises(InputError, match="holds samples made otherwise"):
+                run.sample_to(tmp_path / "set.npz", **{"n": 6, **changes})
+        assert len(list((tmp_path / "set.npz.parts").glob("part-*.npz"))) == 1
+        close(run.sample_to(tmp_path / "set.npz", n=6).images, run.sample(6).images)
+
+
+class TestFinishedSet:
+    def test_is_read_not_made_again(self, run: Run, tmp_path: Path, interrupt: Callable[[int], None]) -> None:
+        made = run.sample_to(tmp_path / "set.npz", n=4)
+        interrupt(1)
+        again = run.sample_to(tmp_path / "set.npz", n=4)
+        assert np.array_equal(made.images, again.images) and again.record == made.record
+
+    def test_of_another_way_is_left_alone(self, run: Run, tmp_path: Path) -> None:
+        run.sample_to(tmp_path / "set.npz", n=4)
+        before = (tmp_path / "set.npz").read_bytes()
+        with pytest.raises(InputError, match=r"made otherwise \(sampler"):
+            run.sample_to(tmp_path / "set.npz", n=4, steps=3)
+        assert (tmp_path / "set.npz").read_bytes() == before
+
+    def test_of_somebody_else_is_left_alone(self, run: Run, tmp_path: Path) -> None:
+        (tmp_path / "theirs.npz").write_bytes(b"precious")
+        with pytest.raises(InputError, match="was not made by this command"):
+            run.sample_to(tmp_path / "theirs.npz", n=4)
+        assert (tmp_path / "theirs.npz").read_bytes() == b"precious"
+
+
+class TestRefusal:
+    @pytest.mark.parametrize(
+        ("arguments", "says"),
+        [
+            ({"steps": 0}, r"steps.*0"),
+            ({"steps": 9}, r"steps 9: .* T = 8, so expected 1 to 8 \(nearest: 8\)"),
+            ({"cls": 4}, r"class '4': expected 0 to 3"),
+            ({"cls": -1}, r"class '-1': expected 0 to 3"),
+            ({"cls": "four"}, r"class 'four'"),
+            ({"name": "dimm"}, r"'dimm': did you mean 'ddim'"),
+            ({"eta": 0.5}, r"'eta'"),  # the ancestral sampler has none
+            ({"name": "ddim", "eta": -0.5}, r"sampling\.eta"),
+            ({"grid": "evn"}, r"sampling\.grid"),
+            ({"weights": "avg"}, r"weights"),
+            ({"batch": 0}, r"batch"),
+            ({"seeds": [1, 2, 1]}, r"twice"),
+            ({"seeds": [-1]}, r"-1 is negative"),
+            ({"seeds": []}, r"none given"),
+        ],
+    )
+    def test_names_what_cannot_be_done(self, run: Run, tmp_path: Path, arguments: dict[str, Any], says: str) -> None:
+        with pytest.raises(InputError, match=says) as caught:
+            run.sample_to(tmp_path / "set.npz", **arguments)
+        assert "\n" not in str(caught.value)
+        assert not list(tmp_path.glob("set*"))
+
+    def test_of_a_class_asked_of_an_unconditional_model(self, write_recipe: Callable[..., Path], tmp_path: Path) -> None:
+        recipe = write_recipe(learner={"conditional": False}, training={"steps": 2})
+        run = train(recipe, out=tmp_path / "run")
+        with pytest.raises(InputError, match="class '1': this model is unconditional"):
+            run.sample(2, cls="1")
+        assert run.sample(2).labels is None
+
+    def test_of_the_average_where_none_was_kept(self, write_recipe: Callable[..., Path], tmp_path: Path) -> None:
+        run = train(write_recipe(training={"steps": 2, "ema": 0}), out=tmp_path / "run")
+        with pytest.raises(InputError, match="use weights 'raw'"):
+            run.sample(2)
+        assert len(run.sample(2, weights="raw")) == 2
+
+    @pytest.mark.parametrize("name", ["file/set.npz", "file/folder", "picture.png"])
+    def test_of_an_unwritable_out_comes_before_any_sampling(
+        self, run: Run, tmp_path: Path, name: str, interrupt: Callable[[int], None]
+    ) -> None:
+        (tmp_path / "file").write_text("x")
+        interrupt(1)
+        with pytest.raises(InputError, match="out:"):
+            run.sample_to(tmp_path / name, n=2)
+
+
+class TestOpening:
+    def test_no_run_directory(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match=r"is not a run directory: it has no recipe\.yaml"):
+            Run(tmp_path)
+
+    def test_no_finished_checkpoint(self, run: Run) -> None:
+        for entry in (run.path / "checkpoints").iterdir():
+            entry.unlink() if entry.is_symlink() else shutil.rmtree(entry)
+        (run.path / "checkpoints" / ".step-00000002.partial").mkdir()
+        with pytest.raises(InputError, match="no finished checkpoint"):
+            Run(run.path)
+
+    def test_an_older_checkpoint(self, run: Run) -> None:
+        older = Run(run.path, step=4)
+        assert older.step == 4
+        assert not np.array_equal(older.sample(2).images, run.sample(2).images)
+        with pytest.raises(InputError, match=r"no checkpoint of step 5 \(has: \[4, 6\]\)"):
+            Run(run.path, step=5)
+
+    def test_a_truncated_file(self, run: Run) -> None:
+        path = run.checkpoint / "ema.safetensors"
+        path.write_bytes(path.read_bytes()[:-5])
+        with pytest.raises(InputError, match=r"ema\.safetensors is not a whole safetensors file"):
+            Run(run.path).sample(1)
+
+
+class TestStrips:
+    def test_forward_goes_from_an_image_to_noise(self, run: Run) -> None:
+        images, times = run.forward_strip(rows=2, columns=5)
+        assert images.shape == (2, 5, 8, 8, 1) and images.dtype == np.uint8
+        assert times == [0, 2, 4, 6, 8]
+        real = np.load(run.recipe.data.name)["arr_0"]
+        assert any(np.array_equal(images[0, 0], image) for image in real)
+        roughness = np.abs(np.diff(images.astype(int), axis=3)).mean(axis=(0, 2, 3, 4))
+        assert roughness[-1] > 3 * roughness[0]
+
+    def test_reverse_ends_in_the_sample(self, run: Run) -> None:
+        images, times = run.reverse_strip([3, 5], columns=4)
+        assert images.shape == (2, 4, 8, 8, 1)
+        assert times[0] == 8 and times[-1] == 0 and sorted(times, reverse=True) == times
+        close(images[:, -1], run.sample(seeds=[3, 5]).images)
+
+    def test_pictures_are_refused_before_any_work(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("x")
+        with pytest.raises(InputError, match=r"grid: .* should end in \.png"):
+            Pictures(grid=tmp_path / "grid.jpg")
+        with pytest.raises(InputError, match="strip: cannot write"):
+            Pictures(strip=tmp_path / "file" / "strip.png")

@@ -1,0 +1,99 @@
+"""What learners say of a batch: times, validation figures, distortion, classification."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from trilemma.process import Draw
+from trilemma.training import Affine, Batch, Batches, ClassifierLearner, DenoisingLearner
+
+MakeLearner = Callable[..., DenoisingLearner]
+MakeBatches = Callable[..., Batches]
+
+
+class TestDenoising:
+    def test_loss_is_the_mean_over_images(self, make_learner: MakeLearner, make_batches: MakeBatches) -> None:
+        outcome = make_learner(dropout=0.0).losses(make_batches()[0])
+        assert outcome.loss.requires_grad and not outcome.each.requires_grad
+        assert outcome.loss.item() == pytest.approx(outcome.each.mean().item(), rel=1e-6)
+
+    def test_times_are_fractions_of_the_schedule(self, make_learner: MakeLearner, make_batches: MakeBatches) -> None:
+        learner = make_learner()
+        seen = torch.cat([learner.losses(make_batches()[step]).times for step in range(30)])  # 180 of 20 times
+        assert set((seen * 20).round().int().tolist()) == set(range(1, 21))
+
+    def test_an_image_s_loss_is_its_own(self, make_learner: MakeLearner, make_batches: MakeBatches) -> None:
+        learner, batch = make_learner(dropout=0.0), make_batches()[0]
+        whole = learner.losses(batch)
+        alone = [learner.losses(part) for part in batch.split(1)]
+        torch.testing.assert_close(torch.cat([o.each for o in alone]), whole.each)
+        assert torch.equal(torch.cat([o.times for o in alone]), whole.times)
+
+    def test_validation_times_cover_the_schedule(self, make_learner: MakeLearner) -> None:
+        learner, asked = make_learner(), []
+        learner.objective = lambda denoiser, x0, condition, times, draw: (
+            asked.append(times.t) or type("L", (), {"total": times.t})
+        )
+        batch = Batch(torch.zeros(200, 1, 8, 8), torch.zeros(200, dtype=torch.long), [(0, "v", i) for i in range(200)])
+        learner.validate(batch)
+        counts = torch.bincount(asked[0].long(), minlength=21)[1:]
+        assert counts.min() >= 8 and counts.max() <= 12  # ten each, evenly
+
+
+class TestAffine:
+    def draw(self, n: int = 4) -> Draw:
+        return Draw.for_seeds(range(n), "affine")
+
+    def test_of_nothing_changes_nothing(self) -> None:
+        images = torch.rand(4, 1, 9, 9)
+        torch.testing.assert_close(Affine(0, 0, 0)(images, self.draw()), images)
+
+    def test_stays_within_its_bounds(self) -> None:
+        ramp = torch.linspace(-1, 1, 41)[None, None, None].expand(4, 1, 41, 41).contiguous()
+        moved = Affine(0, 0.1, 0)(ramp, self.draw())[:, 0, 20, 20]  # the ramp's value is the shift, twice as a fraction
+        assert moved.abs().max() <= 0.2 * 41 / 40 and moved.abs().max() > 0.02
+        zoomed = Affine(0, 0, 0.2)(ramp, self.draw())[:, 0, 20]
+        slopes = (zoomed[:, 25] - zoomed[:, 15]) / (ramp[0, 0, 0, 25] - ramp[0, 0, 0, 15])
+        assert (slopes - 1).abs().max() <= 0.2 and slopes.std() > 0.02
+
+    def test_turns_without_distorting(self) -> None:
+        y, x = torch.meshgrid(torch.linspace(-1, 1, 41), torch.linspace(-1, 1, 41), indexing="ij")
+        disc = ((x**2 + y**2) < 0.5).float()[None, None].expand(4, 1, 41, 41).contiguous()
+        turned = Affine(90, 0, 0)(disc, self.draw())
+        assert (turned - disc).abs().mean() < 0.03
+        bar = (x.abs() < 0.1).float()[None, None].expand(4, 1, 41, 41).contiguous()
+        assert (Affine(90, 0, 0)(bar, self.draw()) - bar).abs().mean() > 0.05
+
+    def test_is_each_image_s_own(self) -> None:
+        images = torch.rand(1, 1, 9, 9).expand(3, 1, 9, 9).contiguous()
+        affine = Affine(20, 0.1, 0.1)
+        together = affine(images, self.draw(3))
+        assert not torch.allclose(together[0], together[1])
+        alone = affine(images[:1], Draw.for_seeds([1], "affine"))
+        torch.testing.assert_close(alone[0], together[1])
+
+
+class TestClassifier:
+    def learner(self, smoothing: float = 0.0) -> ClassifierLearner:
+        torch.manual_seed(0)
+        return ClassifierLearner(nn.Sequential(nn.Flatten(), nn.Linear(64, 4)), Affine(0, 0, 0), smoothing)
+
+    def test_loss_is_cross_entropy(self, make_batches: MakeBatches) -> None:
+        batch = make_batches()[0]
+        learner = self.learner(0.1)
+        expected = functional.cross_entropy(learner.network(batch.images), batch.labels, label_smoothing=0.1)
+        torch.testing.assert_close(learner.losses(batch).loss, expected, rtol=1e-4, atol=1e-5)
+        assert learner.losses(batch).times is None
+
+    def test_validation_counts_what_is_right(self, make_batches: MakeBatches) -> None:
+        batch = make_batches()[0]
+        learner = self.learner()
+        nn.init.zeros_(learner.network[1].weight)
+        with torch.no_grad():
+            learner.network[1].bias.copy_(torch.tensor([0.0, 0.0, 5.0, 0.0]))  # always class 2
+        assert torch.equal(learner.validate(batch)["validation_accuracy"], (batch.labels == 2).float())
