@@ -27,7 +27,7 @@ def test_everything_at_once_gives_the_keys_of_an_evaluation():
     values = compute(None, real=REAL, fake=FAKE, labels=LABELS, sampler=lambda: SPEED)
     assert set(values) == {name for metric in METRICS for name in (metric, *METRICS[metric].details)}
     assert set(values) >= {
-        "frechet_distance", "precision", "recall", "recognised", "recognised_by_class", "class_counts", "balance_kl",
+        "frechet_distance", "frechet_distance_se", "precision", "recall", "recognised", "recognised_by_class", "class_counts", "balance_kl",
         "balance_chi2", "balance_p", "images_per_second", "seconds_per_image", "network_evaluations",
     }  # fmt: skip
     assert json.loads(json.dumps(values, allow_nan=False)) == values
@@ -64,7 +64,7 @@ def test_by_default_what_cannot_be_had_is_left_out():
     plain = compute(
         None, real=ReferenceFeatures.of(features(0, 200, logits=False)), fake=features(1, 150, logits=False)
     )
-    assert set(plain) == {"frechet_distance", "precision", "recall"}
+    assert set(plain) == {"frechet_distance", "frechet_distance_se", "precision", "recall"}
 
 
 def test_statistics_alone_serve_the_frechet_distance():

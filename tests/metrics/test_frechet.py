@@ -9,7 +9,7 @@ from scipy.stats import ortho_group
 
 from trilemma.errors import InputError
 from trilemma.metrics import MetricWarning, Statistics, frechet_distance
-from trilemma.metrics.frechet import trace_sqrt_product
+from trilemma.metrics.frechet import frechet_standard_error, trace_sqrt_product
 
 
 def covariance(rng: np.random.Generator, dim: int, rank: int | None = None) -> np.ndarray:
@@ -142,3 +142,11 @@ def test_bad_statistics_are_refused():
     named = [Statistics(a.mean, a.cov, metadata={"features": {"name": n, "sha256": n}}) for n in ("digits", "pixels")]
     with pytest.raises(InputError, match="'pixels', expected 'digits'"):
         frechet_distance(real=named[0], fake=named[1])
+
+
+def test_standard_error_is_the_spread_over_fresh_samples():
+    draw = np.random.default_rng(3)
+    real = Statistics.of(draw.normal(size=(4000, 3)))
+    fresh = [frechet_distance(real=real, fake=Statistics.of(draw.normal(0.3, 1, (400, 3)))) for _ in range(200)]
+    errors = [frechet_standard_error(real=real, fake=draw.normal(0.3, 1, (400, 3)), resamples=100) for _ in range(5)]
+    assert np.mean(errors) == pytest.approx(np.std(fresh), rel=0.25)

@@ -12,7 +12,6 @@ from scipy.stats import kstest
 from torch import Tensor
 
 from trilemma.process import Draw, stream, stream_seed
-from trilemma.samplers import noise_start
 
 
 def like(count: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -60,12 +59,13 @@ def test_image_seeds_do_not_share_noise() -> None:
     one, other = stream_seed(14748, "start"), stream_seed(50814, "start")
     assert one != other
     assert one % 2**32 == other % 2**32
-    noise = noise_start([14748, 50814], (1, 4, 4))
+    noise = Draw.for_seeds([14748, 50814], "start").normal(like(2))
     assert not torch.equal(noise[0], noise[1])
 
 
 def test_start_and_step_are_different_streams() -> None:
-    assert not torch.equal(noise_start([5], (1, 5, 5)), Draw.for_seeds([5], "step").normal(like(1)))
+    start, step = (Draw.for_seeds([5], role).normal(like(1)) for role in ("start", "step"))
+    assert not torch.equal(start, step)
 
 
 def test_seeds_are_the_same_in_every_process() -> None:

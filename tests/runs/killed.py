@@ -16,6 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch._dynamo  # what an optimiser's first step would import, a second's work, in every fork
+import torch.onnx
+
 from trilemma.runs import train
 
 CHANGES = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.symlink", "open", "shutil.rmtree"}

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from trilemma.runs import train
 from trilemma.training import checkpoint
@@ -20,24 +21,58 @@ Write = Callable[..., Path]
 Outcome = Callable[[Path], dict[str, Any]]
 
 
-def test_killed_before_any_change_of_the_file_system_it_resumes_to_the_same_end(
-    write_recipe: Write, outcome: Outcome, tmp_path: Path
-) -> None:
-    recipe = write_recipe(training={"steps": 4, "checkpoint_every": 2, "keep": 1, "validate_every": 0})
+@pytest.fixture(scope="module")
+def killed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A folder with the unbroken run in `whole` and one in `1`, `2`, … for each change of the file system, killed
+    before it and resumed; and what those changes were."""
+    folder = tmp_path_factory.mktemp("killed")
+    training = {"steps": 4, "batch": 6, "checkpoint_every": 2, "keep": 1, "log_every": 1, "grid_every": 0, "flip": True}
+    network = {"name": "unet", "base_channels": 8, "multipliers": [1, 2], "blocks": 1, "attention": [], "dropout": 0.1}
+    recipe = {
+        **{"learner": "denoising", "schedule": {"name": "cosine", "steps": 8}, "data": {"name": str(data)}},
+        **{"network": {**network, "middle_attention": False}, "training": training},
+    }
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(recipe))
     script = Path(__file__).with_name("killed.py")
-    result = subprocess.run(
-        [sys.executable, str(script), str(recipe), str(tmp_path)], capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, str(script), str(folder / "tiny.yaml"), str(folder)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr[-2000:]
-    moments = result.stdout.splitlines()
-    assert len(moments) > 12
-    for sign in ("recipe.yaml", ".partial", "step-00000002", ".latest", "log.jsonl", "rmtree"):
-        assert any(sign in moment for moment in moments), f"never killed at {sign}"
-    expected = outcome(tmp_path / "whole")
-    for k, moment in enumerate(moments, start=1):
-        assert outcome(tmp_path / str(k)) == expected, f"killed before {moment}"
-        left = {entry.name for entry in (tmp_path / str(k) / "checkpoints").iterdir()}
-        assert left == {"step-00000004", "latest"}, f"killed before {moment}"
+    return folder, result.stdout.splitlines()
+
+
+class TestKilledBeforeAnyChangeOfTheFileSystem:
+    """Each of these looks at all the runs that were killed: before their recipe was there, between a checkpoint's
+    files, before it got its name, before `latest` pointed at it, while the one before it was removed, and so on."""
+
+    def test_covers_the_moments_that_matter(self, killed: tuple[Path, list[str]]) -> None:
+        _, moments = killed
+        assert len(moments) > 12
+        for sign in ("recipe.yaml", ".partial", "step-00000002", ".latest", "log.jsonl", "rmtree"):
+            assert any(sign in moment for moment in moments), f"never killed at {sign}"
+
+    def test_a_run_resumes_to_the_same_weights_and_state(
+        self, killed: tuple[Path, list[str]], outcome: Outcome
+    ) -> None:
+        folder, moments = killed
+        expected = outcome(folder / "whole")
+        for k, moment in enumerate(moments, start=1):
+            assert {**outcome(folder / str(k)), "log": expected["log"]} == expected, f"killed before {moment}"
+
+    def test_a_run_resumes_to_the_same_log(self, killed: tuple[Path, list[str]], outcome: Outcome) -> None:
+        folder, moments = killed
+        expected = outcome(folder / "whole")["log"]
+        astray = [moment for k, moment in enumerate(moments, start=1) if outcome(folder / str(k))["log"] != expected]
+        assert not astray, "lines were lost of runs killed before these"
+
+    def test_nothing_is_left_over(self, killed: tuple[Path, list[str]]) -> None:
+        folder, moments = killed
+        astray = {}
+        for k, moment in enumerate(moments, start=1):
+            checkpoints = folder / str(k) / "checkpoints"
+            left = {entry.name for entry in checkpoints.iterdir()}
+            if left != {"step-00000004", "latest"} or (checkpoints / "latest").readlink() != Path("step-00000004"):
+                astray[moment] = left
+        assert not astray
 
 
 def started(recipe: Path, out: Path) -> subprocess.Popen[str]:

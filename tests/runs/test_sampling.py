@@ -72,7 +72,7 @@ class TestImage:
         run.recipe = recipe
         own, other = (run.sample_to(tmp_path / f"{name}.npz", n=2, name=name) for name in ("ancestral", "ddim"))
         assert (own.record["sampler"]["steps"], own.record["sampler"]["grid"]) == (3, "quadratic")
-        assert (other.record["sampler"]["steps"], other.record["sampler"]["grid"]) == (8, "uniform")
+        assert (other.record["sampler"]["steps"], other.record["sampler"]["grid"]) == (8, "even")
 
 
 class TestRecord:
@@ -80,7 +80,7 @@ class TestRecord:
         samples = run.sample_to(tmp_path / "set.npz", seeds=[3, 4, 5], name="ddim", steps=4, eta=0.5)
         record = json.loads((tmp_path / "set.json").read_text())
         assert record["sampler"] == {
-            **{"name": "ddim", "steps": 4, "eta": 0.5, "grid": "uniform", "clip": True},
+            **{"name": "ddim", "steps": 4, "eta": 0.5, "grid": "even", "clip": True},
             **{"network_evaluations": 4, "precision": "fp32"},
         }
         assert (record["recipe"], record["checkpoint_step"], record["weights"]) == ("tiny", 6, "ema")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -22,8 +23,8 @@ from trilemma.samplers import DDIM, SAMPLERS, Ancestral, grid, walk
 
 TABLE = linear_alpha_bar(1000)
 SCHEDULE = Linear(steps=1000)
-MEAN = torch.tensor([0.5, -0.3, 0.0, 0.2]).reshape(1, 2, 2)
-VARIANCE = torch.tensor([0.25, 1.0, 0.04, 0.5]).reshape(1, 2, 2)
+MEAN = torch.tensor([0.5, -0.3, 0.0, 0.2]).reshape(1, 2, 2).double()
+VARIANCE = torch.tensor([0.25, 1.0, 0.04, 0.5]).reshape(1, 2, 2).double()
 GAUSSIAN = Mixture.gaussian(MEAN, VARIANCE)
 
 
@@ -50,7 +51,7 @@ def sample(kernel: Any, denoiser: Any, steps: int, start: Tensor, draw: Any = No
 def test_deterministic_ddim_follows_the_ode() -> None:
     """As steps double the distance to the ODE's own solution halves (a first-order method); no noise is drawn."""
     errors = [
-        (sample(DDIM(clip=None), bound(GAUSSIAN), steps, noise(0)) - flow(noise(0).float())).abs().max().item()
+        (sample(DDIM(clip=None), bound(GAUSSIAN), steps, noise(0)) - flow(noise(0))).abs().max().item()
         for steps in (25, 50, 100, 200, 400, 1000)
     ]
     assert errors == sorted(errors, reverse=True)
@@ -59,13 +60,13 @@ def test_deterministic_ddim_follows_the_ode() -> None:
 
 
 def test_finer_and_finer_steps_reach_the_ode() -> None:
-    """Between the table's times too: 3 200 intervals spread evenly in log-SNR, errors in ratio two."""
+    """Between the table's times too: 800 intervals spread evenly in log-SNR, errors in ratio two."""
     errors = []
-    for intervals in (400, 800, 1600, 3200):
+    for intervals in (100, 200, 400, 800):
         # Even in γ from T down to t = 1: γ between the table's times is linear, so it is inverted by interpolation.
         table = SCHEDULE.gamma(torch.arange(1, 1001, dtype=torch.float64)).numpy()
         even = torch.linspace(float(table[-1]), float(table[0]), intervals + 1, dtype=torch.float64).numpy()
-        times = torch.from_numpy(_interpolated(even, table))
+        times = torch.from_numpy(np.interp(even, table, np.arange(1.0, 1001.0)))
         x = noise(0)
         for t, s in zip(times[:-1], times[1:], strict=True):
             alpha = SCHEDULE.alpha(t)
@@ -80,13 +81,7 @@ def test_finer_and_finer_steps_reach_the_ode() -> None:
         errors.append((x - last).abs().max().item())
     ratios = [a / b for a, b in zip(errors, errors[1:], strict=False)]
     assert ratios == pytest.approx([2.0] * 3, rel=0.05)
-    assert errors[-1] < 2e-3
-
-
-def _interpolated(values: Any, table: Any) -> Any:
-    import numpy as np
-
-    return np.interp(values, table, np.arange(1.0, len(table) + 1))
+    assert errors[-1] < 0.01
 
 
 @pytest.mark.parametrize("steps", [1, 2, 17, 1000])
@@ -116,14 +111,14 @@ def test_a_step_by_hand() -> None:
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("clip", [None, (-1.0, 1.0), (-0.1, 0.1)])
+@pytest.mark.parametrize("kept", [{}, {"clip": None}], ids=["clipped", "unclipped"])
 @pytest.mark.parametrize("steps", [1000, 20])
-def test_eta_one_is_ancestral_sampling_draw_for_draw(steps: int, clip: Any) -> None:
+def test_eta_one_is_ancestral_sampling_draw_for_draw(steps: int, kept: dict[str, Any]) -> None:
     """The same seeds, the same images: η = 1 has the posterior's mean and the variance β̃."""
     seeds = [3, 1, 4, 1, 5, 9]
     ends = [
         sample(kernel, bound(GAUSSIAN, "fixed_small"), steps, noise(5), Draw.for_seeds(seeds, "step"))
-        for kernel in (DDIM(eta=1.0, clip=clip), Ancestral(clip=clip))
+        for kernel in (DDIM(eta=1.0, **kept), Ancestral(**kept))
     ]
     torch.testing.assert_close(*ends, rtol=1e-8, atol=1e-8)
 

@@ -7,7 +7,20 @@ import sys
 
 import typer
 
-from trilemma.cli import data, demo, evaluate, list_, report, sample, stats, train
+from trilemma.cli import (
+    data,
+    demo,
+    evaluate,
+    gradient_noise,
+    invert,
+    list_,
+    nll,
+    report,
+    sample,
+    schedule,
+    stats,
+    train,
+)
 from trilemma.errors import InputError
 
 app = typer.Typer(
@@ -24,6 +37,11 @@ app.command("sample")(sample.sample)
 app.command("evaluate")(evaluate.evaluate)
 app.command("stats")(stats.stats)
 app.add_typer(data.app, name="data")
+app.command("schedule")(schedule.schedule)
+app.command("nll")(nll.nll)
+app.command("gradient-noise")(gradient_noise.gradient_noise)
+app.command("invert")(invert.invert)
+app.command("interpolate")(invert.interpolate)
 app.command("report")(report.report)
 app.command("demo")(demo.demo)
 

@@ -13,7 +13,7 @@ from trilemma.metrics.features import (
     load_classifier,
     open_extractor,
 )
-from trilemma.metrics.frechet import frechet_distance
+from trilemma.metrics.frechet import frechet_distance, frechet_standard_error
 from trilemma.metrics.precision_recall import PrecisionRecall, precision_recall
 from trilemma.metrics.speed import Speed, measure
 from trilemma.metrics.statistics import Moments, Statistics, load_statistics, save_statistics
@@ -39,6 +39,7 @@ __all__ = [
     "compute",
     "extract",
     "frechet_distance",
+    "frechet_standard_error",
     "gathered_cautions",
     "load_classifier",
     "load_statistics",

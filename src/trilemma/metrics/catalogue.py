@@ -18,10 +18,13 @@ from trilemma.errors import InputError, unknown
 from trilemma.metrics.balance import balance, class_counts, recognised
 from trilemma.metrics.cautions import caution
 from trilemma.metrics.features import Features
-from trilemma.metrics.frechet import frechet_distance
+from trilemma.metrics.frechet import frechet_distance, frechet_standard_error
 from trilemma.metrics.precision_recall import precision_recall
 from trilemma.metrics.speed import Speed
 from trilemma.metrics.statistics import Statistics
+
+BOOTSTRAP_LIMIT = 512
+"""The longest features whose Fréchet distance is given a standard error."""
 
 Need = Literal["statistics", "features", "logits", "labels", "sampler"]
 
@@ -128,7 +131,11 @@ def compute(
 
 def _frechet(inputs: Inputs) -> dict[str, Any]:
     fake = Statistics.of(inputs.fake.pooled, inputs.metadata)
-    return {"frechet_distance": frechet_distance(real=inputs.real.statistics, fake=fake)}
+    real = inputs.real.statistics
+    distance = frechet_distance(real=real, fake=fake)
+    # Twenty more distances: seconds with a small classifier's features, minutes with thousands of them.
+    error = frechet_standard_error(real=real, fake=inputs.fake.pooled) if fake.dim <= BOOTSTRAP_LIMIT else None
+    return {"frechet_distance": distance, "frechet_distance_se": error}
 
 
 def _precision_recall(inputs: Inputs) -> dict[str, Any]:
@@ -185,6 +192,7 @@ METRICS: dict[str, Metric] = {
         "lower",
         frozenset({"statistics"}),
         _frechet,
+        ("frechet_distance_se",),
     ),
     "precision": Metric(
         "share of generated images within the reference's neighbourhoods (k nearest)",

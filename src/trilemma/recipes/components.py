@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import is_dataclass
 from functools import cache
 from typing import Any, TypeVar, get_type_hints
 
@@ -33,7 +34,8 @@ COMPONENTS: dict[str, Mapping[str, Callable[..., Any]]] = {
 @cache
 def arguments_model(constructor: Callable[..., Any]) -> type[BaseModel]:
     """A pydantic model of a constructor's keyword-only parameters."""
-    body = constructor.__init__ if inspect.isclass(constructor) else constructor
+    # A dataclass's annotations are read from its classes, each in its own module; another's from its __init__.
+    body = constructor if is_dataclass(constructor) else constructor.__init__
     hints = get_type_hints(body, include_extras=True)
     fields: dict[str, Any] = {
         parameter.name: (hints[parameter.name], parameter.default if parameter.default is not parameter.empty else ...)

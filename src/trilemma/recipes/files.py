@@ -29,6 +29,14 @@ def load(recipe: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe of this name or file, with `a.b=VALUE` overrides (VALUE in YAML) put over it, checked and completed.
 
     Raises InputError for an unknown name, a file that is not YAML, an override of a key that does not exist."""
+    values = _read(recipe)
+    for override in overrides:
+        _put(values, override)
+    return parse(values)
+
+
+def _read(recipe: str | Path) -> Any:
+    """What a recipe's YAML says, put over what its `base:` says, if it names one (a packaged recipe)."""
     text = packaged().get(str(recipe))
     if text is None:
         path = Path(recipe)
@@ -36,11 +44,26 @@ def load(recipe: str | Path, overrides: Sequence[str] = ()) -> Recipe:
             raise unknown("recipe", recipe, packaged())
         text = path.read_text()
     values = _yaml(text, str(recipe))
-    if isinstance(values, dict):
-        values.setdefault("name", Path(recipe).stem)
-    for override in overrides:
-        _put(values, override)
-    return parse(values)
+    if not isinstance(values, dict):
+        raise InputError(f"recipe {recipe}: expected a mapping of sections, got {type(values).__name__}")
+    values.setdefault("name", Path(recipe).stem)
+    base = values.pop("base", None)
+    if base is None:
+        return values
+    if base not in packaged():
+        raise unknown("recipe", base, packaged())
+    under = _read(base)
+    return {**under, **{key: _merged(under.get(key), value) for key, value in values.items()}}
+
+
+def _merged(base: Any, over: Any) -> Any:
+    """A section with another put over it, key by key. A component of another name keeps none of the base's
+    arguments."""
+    if not isinstance(base, dict) or not isinstance(over, dict):
+        return over
+    if "name" in over and over["name"] != base.get("name"):
+        return over
+    return {**base, **{key: _merged(base.get(key), value) for key, value in over.items()}}
 
 
 def _yaml(text: str, where: str) -> Any:

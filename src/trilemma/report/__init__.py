@@ -4,6 +4,8 @@ from trilemma.report.build import build_report
 from trilemma.report.chart import trilemma_chart
 from trilemma.report.figures import balance_figure, by_class, loss_figure, tile
 from trilemma.report.html import render
+from trilemma.report.likelihood import likelihood_figure, likelihood_table
+from trilemma.report.schedules import schedule_figure, schedule_table
 from trilemma.report.sources import read_evaluation, read_run, read_sources
 from trilemma.report.table_views import to_html, to_markdown, to_rich
 from trilemma.report.tables import Table, build_table
@@ -16,11 +18,15 @@ __all__ = [
     "build_report",
     "build_table",
     "by_class",
+    "likelihood_figure",
+    "likelihood_table",
     "loss_figure",
     "read_evaluation",
     "read_run",
     "read_sources",
     "render",
+    "schedule_figure",
+    "schedule_table",
     "tile",
     "to_html",
     "to_markdown",

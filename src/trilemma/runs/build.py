@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
+from jaxtyping import UInt8
 from torch import nn
 
-from trilemma.data import ImageSet, open_data
+from trilemma.data import ImageSet, open_data, parse_reference, to_model
 from trilemma.errors import InputError
-from trilemma.process import Denoiser
-from trilemma.recipes import DenoisingSettings, Images, Recipe, construct
+from trilemma.process import Denoiser, Schedule
+from trilemma.recipes import DenoisingSettings, Images, Recipe, component, construct
 from trilemma.training import Affine, ClassifierLearner, DenoisingLearner, Learner
 
 
@@ -71,6 +73,26 @@ def build_learner(recipe: Recipe) -> Learner:
         return DenoisingLearner(denoiser, construct("objective", settings.objective), times)
     augment = Affine(settings.rotate, settings.shift, settings.scale)
     return ClassifierLearner(build_classifier(recipe), augment, settings.label_smoothing)
+
+
+def schedule_of(text: str) -> Schedule:
+    """The schedule `NAME` or `NAME,key=value,…`, as recipes name it."""
+    name, *rest = text.split(",")
+    arguments = dict(part.partition("=")[::2] for part in rest)
+    return construct("schedule", component("schedule", {"name": name, **arguments}, f"schedule {name!r}"))
+
+
+def example(spec: str) -> tuple[UInt8[np.ndarray, "h w c"], float]:
+    """The middle image of DATA[:SPLIT], and E[x²] of its pixels in [−1, 1]."""
+    name, split = parse_reference(spec)
+    data = open_data(name, split=split)
+    return data.batch([len(data) // 2])[0][0], second_moment(data, (-1.0, 1.0))
+
+
+def second_moment(data: ImageSet, low_high: tuple[float, float]) -> float:
+    """E[x²] of the data's pixels, over at most 1 000 images spread over it."""
+    indices = np.unique(np.linspace(0, len(data) - 1, min(len(data), 1000)).astype(int))
+    return float(to_model(data.batch(indices)[0], low_high).double().square().mean())
 
 
 def parameter_count(module: nn.Module) -> int:

@@ -13,7 +13,7 @@ from trilemma.data import ImageSet, image_grid, to_model, write_png
 from trilemma.errors import InputError
 from trilemma.process import Schedule, stream_seed
 from trilemma.recipes import Recipe, dump, load
-from trilemma.runs.build import build_learner, classes_of, completed, open_images, parameter_count
+from trilemma.runs.build import build_learner, classes_of, completed, open_images, parameter_count, second_moment
 from trilemma.runs.logs import Log, Window
 from trilemma.runs.progress import console, progress
 from trilemma.runs.run import Run
@@ -128,12 +128,6 @@ def _introduce(recipe: Recipe, data: ImageSet, learner: Learner, step: int) -> N
         warning = prior_warning(learner.denoiser.schedule, second_moment(data, recipe.data.range))
         if warning:
             console.print(f"[yellow]warning:[/yellow] {warning}")
-
-
-def second_moment(data: ImageSet, low_high: tuple[float, float]) -> float:
-    """E[x²] of the data's pixels, over at most 1 000 images spread over it."""
-    indices = np.unique(np.linspace(0, len(data) - 1, min(len(data), 1000)).astype(int))
-    return float(to_model(data.batch(indices)[0], low_high).double().square().mean())
 
 
 def prior_warning(schedule: Schedule, moment: float) -> str | None:

@@ -12,7 +12,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trilemma.objectives import Objective
+from trilemma.objectives import Losses, Objective
 from trilemma.process import GOLDEN, Condition, Denoiser, Draw, Times, TimeSampler, spread
 from trilemma.training.batches import Batch
 
@@ -79,9 +79,13 @@ class DenoisingLearner(Learner):
     def losses(self, batch: Batch) -> Outcome:
         draw = batch.draw()
         times = self.times.sample(draw)
-        each = self.objective(self.denoiser, batch.images, Condition(batch.labels), times, draw).total
+        each = self.losses_at(batch, times, draw).total
         loss = (each * times.weight.to(each.dtype).to(each.device)).mean()
         return Outcome(loss, each.detach(), times.t / self.denoiser.schedule.T)
+
+    def losses_at(self, batch: Batch, times: Times, draw: Draw) -> Losses:
+        """The objective's losses of a batch at these times, with the noise of these streams."""
+        return self.objective(self.denoiser, batch.images, Condition(batch.labels), times, draw)
 
     def validate(self, batch: Batch) -> dict[str, Float[Tensor, "n"]]:
         """The objective at fixed times, spread evenly over the schedule, and fixed noise."""
@@ -89,8 +93,7 @@ class DenoisingLearner(Learner):
         position = torch.tensor([int(key[-1]) for key in batch.keys], dtype=torch.float64)
         t = spread(self.denoiser.schedule, position * GOLDEN % 1.0)
         times = Times(t, torch.ones_like(t))
-        losses = self.objective(self.denoiser, batch.images, Condition(batch.labels), times, batch.draw())
-        return {"validation_loss": losses.total}
+        return {"validation_loss": self.losses_at(batch, times, batch.draw()).total}
 
     def observe(self, outcome: Outcome) -> None:
         assert outcome.times is not None

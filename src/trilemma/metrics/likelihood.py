@@ -1,0 +1,134 @@
+"""Likelihood in bits per dimension: the variational bound term by term, and the exact value by the probability-flow
+ODE.
+
+Both are of a pixel's 256 levels. The bound of a grid T = t_K > … > t_1 > 0 is L_T + Σ L_t + L_0 (A eq. 3): how much of
+x_T is not noise, how far each reverse step is from the posterior, and how well x_{t_1} decodes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from trilemma.errors import InputError
+from trilemma.objectives import bound_term
+from trilemma.process import Condition, Denoiser, Draw, perturb
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The bound's terms for n images, in bits/dim: `prior` [n] is L_T; `terms` [n, K] are the L_t of the grid's pairs
+    from the noisiest on, the last one L_0; `times` [K] the noisier time of each pair."""
+
+    prior: Float64[Tensor, "n"]
+    terms: Float64[Tensor, "n k"]
+    times: Float64[Tensor, "k"]
+
+    @property
+    def total(self) -> Float64[Tensor, "n"]:
+        """The bound of each image."""
+        return self.prior + self.terms.sum(1)
+
+
+@torch.inference_mode()
+def variational_bound(
+    denoiser: Denoiser,
+    x0: Float[Tensor, "n c h w"],
+    condition: Condition,
+    grid: Float64[Tensor, "k1"],
+    draw: Draw,
+    watch: Callable[[int], None] | None = None,
+) -> Bound:
+    """One draw of noise an image and term. `grid` ends in 0, and has two steps or more; `watch` is told each step done.
+
+    Raises InputError for a grid of one step, whose decoder would have no variance floor."""
+    if len(grid) < 3:
+        raise InputError("steps 1: the bound needs 2 or more, its decoder's variance is the second step's")
+    schedule = denoiser.schedule
+    terms = []
+    noisier = grid[0]
+    for index, (t, s) in enumerate(pairwise(grid)):
+        eps = draw.normal(x0)
+        prediction = denoiser(perturb(schedule, x0, t, eps), t, condition)
+        terms.append(bound_term(denoiser, x0, eps, prediction, t, s, noisier).double().cpu())
+        noisier = t
+        if watch is not None:
+            watch(index + 1)
+    return Bound(_prior(denoiser, x0, grid[0]), torch.stack(terms, 1), grid[:-1])
+
+
+def _prior(denoiser: Denoiser, x0: Float[Tensor, "n c h w"], T: Float64[Tensor, ""]) -> Float64[Tensor, "n"]:
+    """KL(q(x_T | x_0) ‖ N(0, p² I)) in bits/dim."""
+    schedule = denoiser.schedule
+    alpha2, sigma2 = float(schedule.alpha(T)) ** 2, float(schedule.sigma(T)) ** 2
+    p2 = schedule.prior_std**2
+    moment = x0.double().square().flatten(1).mean(1).cpu()
+    return 0.5 * ((alpha2 * moment + sigma2) / p2 - 1 - math.log(sigma2 / p2)) / math.log(2)
+
+
+def ode_bits_per_dim(
+    denoiser: Denoiser,
+    x: Float[Tensor, "n c h w"],
+    condition: Condition,
+    steps: int,
+    draw: Draw | None,
+    levels: int = 256,
+) -> Float64[Tensor, "n"]:
+    """−log₂ p of images by the probability-flow ODE, in bits/dim of their `levels` (Song et al. 2021, section 4.3).
+
+    x are images at the schedule's t_min, uniformly dequantised (see `dequantised`). The ODE dx̄/d log σ̄ = σ̄ ε̂ (x̄ =
+    x/α, σ̄ = σ/α) is followed to T in `steps` Runge-Kutta steps of fourth order, even in log σ̄, together with the
+    integral of its divergence: by Hutchinson's estimator with `draw`'s noise as probes, or without a draw exactly, at
+    as many backward passes as there are pixels. Biased by ODE and network error, not by a bound."""
+    schedule, low_high = denoiser.schedule, denoiser.data_range
+    ends = schedule.gamma(torch.tensor([schedule.t_min, schedule.T], dtype=torch.float64)) / 2
+    log_noise = torch.linspace(float(ends[0]), float(ends[1]), 2 * steps + 1, dtype=torch.float64)
+    times = schedule.time_of(2 * log_noise)
+    dims = x[0].numel()
+    probes = torch.eye(dims, dtype=x.dtype, device=x.device).reshape(dims, 1, *x.shape[1:])
+    probes = probes.expand(dims, *x.shape) if draw is None else draw.normal(x).sign()[None]
+
+    def slope(x_bar: Tensor, index: int) -> tuple[Tensor, Tensor]:
+        t, noise = times[index], float(log_noise[index].exp())
+        with torch.enable_grad():
+            at = x_bar.detach().requires_grad_(True)
+            velocity = noise * denoiser(float(schedule.alpha(t)) * at, t, condition).eps
+            divergence = torch.zeros(len(x), dtype=torch.float64)
+            for i, probe in enumerate(probes):
+                (product,) = torch.autograd.grad(velocity, at, probe, retain_graph=i < len(probes) - 1)
+                divergence += (product * probe).flatten(1).sum(1).double().cpu()
+        return velocity.detach(), divergence
+
+    h = float(log_noise[2] - log_noise[0])
+    x_bar = x / float(schedule.alpha(times[0]))
+    change = torch.zeros(len(x), dtype=torch.float64)
+    for k in range(0, 2 * steps, 2):
+        v1, d1 = slope(x_bar, k)
+        v2, d2 = slope(x_bar + h / 2 * v1, k + 1)
+        v3, d3 = slope(x_bar + h / 2 * v2, k + 1)
+        v4, d4 = slope(x_bar + h * v3, k + 2)
+        x_bar = x_bar + h / 6 * (v1 + 2 * v2 + 2 * v3 + v4)
+        change += h / 6 * (d1 + 2 * d2 + 2 * d3 + d4)
+    alpha_T, alpha_0 = float(schedule.alpha(times[-1])), float(schedule.alpha(times[0]))
+    last = (alpha_T * x_bar / schedule.prior_std).double().flatten(1).cpu()
+    log_prior = -0.5 * last.square().sum(1) - dims * (0.5 * math.log(2 * math.pi) + math.log(schedule.prior_std))
+    # p is a density of x at t_min: from x̄_T by x_T = α_T x̄_T, along the flow, then back by x = α x̄.
+    log_p = log_prior + dims * math.log(alpha_T) + change - dims * math.log(alpha_0)
+    width = (low_high[1] - low_high[0]) / (levels - 1)
+    return -(log_p / dims + math.log(width)) / math.log(2)
+
+
+def dequantised(
+    x0: Float[Tensor, "n c h w"], data_range: tuple[float, float], draw: Draw, levels: int = 256
+) -> Float[Tensor, "n c h w"]:
+    """x_0 moved uniformly within its level's bin, so that it has a density; its expected −log₂ density, per level, is
+    at least the −log₂ probability of the level (Theis et al. 2016)."""
+    width = (data_range[1] - data_range[0]) / (levels - 1)
+    uniform = torch.special.ndtr(draw.normal(x0))
+    return x0 + (uniform - 0.5) * width

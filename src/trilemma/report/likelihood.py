@@ -1,0 +1,53 @@
+"""The bound's terms against t, as a picture, and a likelihood as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from rich import box
+from rich.table import Table
+
+from trilemma.report.saving import save_figure
+
+WORDS = {
+    "prior": "L_T   what of x_T is not noise",
+    "sum": "ΣL_t  the reverse steps",
+    "decoder": "L_0   the decoder",
+    "total": "total, a bound on −log₂ p",
+    "ode": "−log₂ p by the probability-flow ODE",
+}
+
+
+def likelihood_table(result: Mapping[str, Any]) -> Table:
+    """L_T, ΣL_t, L_0, their total, and the ODE's value if it was computed, with standard errors over images."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for head in ("", "bits/dim", "± standard error"):
+        table.add_column(head, justify="left" if not head else "right")
+    for key, words in WORDS.items():
+        if key in result["bits_per_dim"]:
+            figure = result["bits_per_dim"][key]
+            table.add_row(
+                words, f"{figure['mean']:.4f}", f"{figure['standard_error']:.4f}", end_section=key == "decoder"
+            )
+    return table
+
+
+def likelihood_figure(result: Mapping[str, Any], out: Path) -> Path:
+    """Write a PNG of every L_t against t, both logarithmic, with its standard error."""
+    terms = result["terms"]
+    t, mean, error = (np.array(terms[key], dtype=float) for key in ("t", "mean", "standard_error"))
+    figure = Figure(figsize=(6.4, 3.6), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    good = mean > 0
+    axes.fill_between(t[good], np.maximum(mean - error, 1e-9)[good], (mean + error)[good], alpha=0.25, lw=0)
+    axes.plot(t[good], mean[good], lw=1.2)
+    axes.plot(t[-1], mean[-1], "o", ms=4, color="#c1502e", label="L_0, the decoder")
+    axes.set(xscale="log", yscale="log", xlabel="t", ylabel="term of the bound (bits/dim)")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    return save_figure(figure, out)
