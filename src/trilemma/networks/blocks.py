@@ -12,8 +12,9 @@ from torch.nn import functional
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Group normalisation with 32 groups (ε = 1e-6, as DDPM), or the most that divide the channels."""
-    groups = next(g for g in range(min(32, channels), 0, -1) if channels % g == 0)
+    """Group normalisation with 32 groups (ε = 1e-6, as DDPM), fewer where that would leave less than four channels in
+    one: a group of one channel takes away what the time embedding adds to it."""
+    groups = next(g for g in range(max(1, min(32, channels // 4)), 0, -1) if channels % g == 0)
     return nn.GroupNorm(groups, channels, eps=1e-6)
 
 

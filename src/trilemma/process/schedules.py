@@ -69,7 +69,7 @@ class Schedule(ABC):
 
     def check(self, t: Float64[Tensor, "*n"]) -> None:
         """Raise InputError for a time outside [0, T]."""
-        if bool(((t < 0) | (t > self.T)).any()):
+        if not bool(((t >= 0) & (t <= self.T)).all()):
             raise InputError(f"time {t.flatten().tolist()[:4]} lies outside [0, {self.T:g}]")
 
 
@@ -82,8 +82,10 @@ class Tabulated(Schedule):
     t_min = 1.0
 
     def __init__(self, betas: Float64[Tensor, "T"], terminal_snr: float | None = None):
-        if betas.dim() != 1 or len(betas) == 0 or bool(((betas <= 0) | (betas >= 1)).any()):
-            raise InputError(f"schedule: every β must lie in (0, 1), got {betas.min():.3g} to {betas.max():.3g}")
+        betas = betas.double()
+        if betas.dim() != 1 or not len(betas) or not bool(((betas > 0) & (betas < 1)).all()):
+            got = f"{betas.min():.3g} to {betas.max():.3g}" if betas.numel() else "none"
+            raise InputError(f"schedule: every β must lie in (0, 1), got {got}")
         self.steps = len(betas)
         self.T = float(self.steps)
         log_alpha_bar = torch.log1p(-betas).cumsum(0)

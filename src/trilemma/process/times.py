@@ -71,7 +71,7 @@ class LowDiscrepancy(TimeSampler):
 
     def sample(self, draw: Draw) -> Times:
         steps = [stream(*key[:-1], "shared time") for key in draw.keys]
-        shared = torch.stack([torch.rand((), generator=each, dtype=torch.float64) for each in steps])
+        shared = torch.tensor([each.random() for each in steps], dtype=torch.float64)
         position = torch.tensor([int(key[-1]) for key in draw.keys], dtype=torch.float64)
         t = spread(self.schedule, (shared + position * GOLDEN) % 1.0)
         return Times(t, torch.ones_like(t))

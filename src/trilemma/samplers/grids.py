@@ -29,7 +29,8 @@ from trilemma.process.schedules import Schedule
 def even(steps: int, count: int) -> Int64[Tensor, "k"]:
     if count == 1:
         return torch.tensor([steps])
-    return torch.linspace(1, steps, count, dtype=torch.float64).round().long()
+    # Rounded from 0, as improved-diffusion and diffusers number the table: their halves fall to the same side.
+    return 1 + torch.linspace(0, steps - 1, count, dtype=torch.float64).round().long()
 
 
 def uniform(steps: int, count: int) -> Int64[Tensor, "k"]:
