@@ -1,7 +1,7 @@
 """Models whose answers are known: data of Gaussian components, and networks that are right about them.
 
-Nothing here uses the package's own closed forms: levels come from formulas in NumPy float64 or from a schedule's α and σ
-as given numbers, and what a network returns is built by hand from the exact E[x_0 | x_t].
+Nothing here uses the package's own closed forms: levels come from formulas in NumPy float64 or from a schedule's α and
+σ as given numbers, and what a network returns is built by hand from the exact E[x_0 | x_t].
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import torch
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from tests.exact import ExactNetwork, Mixture, schedule_levels, tabulated_levels, linear_alpha_bar
+from tests.exact import ExactNetwork, Mixture, linear_alpha_bar, schedule_levels, tabulated_levels
 from trilemma.process import Denoiser, Linear, perturb
 
 

@@ -18,7 +18,7 @@ def test_the_named_recipes_are_packaged() -> None:
 
 
 class TestPackaged:
-    @pytest.fixture(params=NAMES)
+    @pytest.fixture(params=sorted(packaged()))
     def name(self, request: pytest.FixtureRequest) -> str:
         return request.param
 
@@ -41,7 +41,7 @@ class TestPackaged:
 def test_e_s_recipes_are_its_200_linear_steps() -> None:
     for name, conditional in (("mnist-conditional", True), ("mnist-unconditional", False)):
         recipe = load(name)
-        assert recipe.schedule == {"name": "linear", "steps": 200, "beta_start": 1e-4, "beta_end": 0.02}
+        assert {"name": "linear", "steps": 200, "beta_start": 1e-4, "beta_end": 0.02}.items() <= recipe.schedule.items()
         assert recipe.learner.model_dump()["conditional"] is conditional
         assert recipe.network["block"] == "double" and recipe.network["entry"] == "bottom"
 
@@ -92,12 +92,8 @@ class TestOverride:
     def test_of_a_section_written_as_a_name(self, tmp_path: Path) -> None:
         values = yaml.safe_load(packaged()["demo"]) | {"schedule": "cosine"}
         (tmp_path / "short.yaml").write_text(yaml.safe_dump(values))
-        assert load(tmp_path / "short.yaml", ["schedule.steps=9"]).schedule == {
-            "name": "cosine",
-            "steps": 9,
-            "s": 0.008,
-            "max_beta": 0.999,
-        }
+        filled = {"name": "cosine", "steps": 9, "s": 0.008, "max_beta": 0.999}
+        assert filled.items() <= load(tmp_path / "short.yaml", ["schedule.steps=9"]).schedule.items()
 
     def test_the_last_one_wins(self) -> None:
         assert load("demo", ["training.steps=500", "training.steps=600"]).training.steps == 600
@@ -223,12 +219,8 @@ class TestFile:
 
 class TestComponent:
     def test_fills_in_the_constructor_s_defaults(self) -> None:
-        assert component("schedule", "linear", "schedule") == {
-            "name": "linear",
-            "steps": 1000,
-            "beta_start": 1e-4,
-            "beta_end": 0.02,
-        }
+        filled = {"name": "linear", "steps": 1000, "beta_start": 1e-4, "beta_end": 0.02}
+        assert filled.items() <= component("schedule", "linear", "schedule").items()
 
     def test_every_constructor_can_be_named(self) -> None:
         for kind, known in COMPONENTS.items():

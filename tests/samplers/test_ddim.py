@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any, cast
 
 import numpy as np
@@ -52,39 +53,39 @@ def test_deterministic_ddim_follows_the_ode() -> None:
     """As steps double the distance to the ODE's own solution halves (a first-order method); no noise is drawn."""
     errors = [
         (sample(DDIM(clip=None), bound(GAUSSIAN), steps, noise(0)) - flow(noise(0))).abs().max().item()
-        for steps in (25, 50, 100, 200, 400, 1000)
+        for steps in (25, 50, 100, 200, 500)
     ]
     assert errors == sorted(errors, reverse=True)
-    assert errors[0] > 5 * errors[-2]
+    assert errors[0] > 10 * errors[-1]
     assert errors[-1] < 0.01
 
 
 def test_finer_and_finer_steps_reach_the_ode() -> None:
-    """Between the table's times too: 800 intervals spread evenly in log-SNR, errors in ratio two."""
+    """Between the table's times too: 400 intervals spread evenly in log-SNR, errors in ratio two."""
     errors = []
-    for intervals in (100, 200, 400, 800):
+    for intervals in (50, 100, 200, 400):
         # Even in γ from T down to t = 1: γ between the table's times is linear, so it is inverted by interpolation.
         table = SCHEDULE.gamma(torch.arange(1, 1001, dtype=torch.float64)).numpy()
         even = torch.linspace(float(table[-1]), float(table[0]), intervals + 1, dtype=torch.float64).numpy()
         times = torch.from_numpy(np.interp(even, table, np.arange(1.0, 1001.0)))
         x = noise(0)
-        for t, s in zip(times[:-1], times[1:], strict=True):
+        for t, s in pairwise(times):
             alpha = SCHEDULE.alpha(t)
             sigma = SCHEDULE.sigma(t)
             x0 = GAUSSIAN.denoised(x, alpha, sigma)
             fixed = Denoiser(Fixed((x - alpha * x0) / sigma), SCHEDULE).bind(Condition())
             x, _ = DDIM(clip=None).step(fixed, x, t, s, None, cast(Draw, NoDraw()))
         first = TABLE[1]
-        last = math.sqrt(first) * MEAN + (first * VARIANCE + 1 - first).sqrt() * (
-            flow(noise(0)) - MEAN
-        ) / VARIANCE.sqrt()
+        last = (
+            math.sqrt(first) * MEAN + (first * VARIANCE + 1 - first).sqrt() * (flow(noise(0)) - MEAN) / VARIANCE.sqrt()
+        )
         errors.append((x - last).abs().max().item())
-    ratios = [a / b for a, b in zip(errors, errors[1:], strict=False)]
-    assert ratios == pytest.approx([2.0] * 3, rel=0.05)
-    assert errors[-1] < 0.01
+    ratios = [a / b for a, b in pairwise(errors)]
+    assert ratios == pytest.approx([2.0] * 3, rel=0.1)
+    assert errors[-1] < 0.02
 
 
-@pytest.mark.parametrize("steps", [1, 2, 17, 1000])
+@pytest.mark.parametrize("steps", [1, 2, 17, 300])
 def test_any_number_of_steps_is_exact_for_a_single_image(steps: int) -> None:
     """x_0 = m always: every visited x_s = α_s m + σ_s ε with the start's own ε, and the end is m."""
     denoiser = bound(Mixture.gaussian(MEAN, torch.zeros(1, 2, 2)))
@@ -107,12 +108,12 @@ def test_a_step_by_hand() -> None:
         sigma = eta * math.sqrt((1 - as_) / (1 - at)) * math.sqrt(1 - at / as_)
         expected = math.sqrt(as_) * x0 + math.sqrt(1 - as_ - sigma**2) * eps + sigma * z
         time = torch.tensor([700, 420], dtype=torch.float64)
-        found, _ = DDIM(eta=eta, clip=None).step(denoiser, x, *time, None, cast(Draw, Given(z)))
+        found, _ = DDIM(eta=eta, clip=None).step(denoiser, x, time[0], time[1], None, cast(Draw, Given(z)))
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("kept", [{}, {"clip": None}], ids=["clipped", "unclipped"])
-@pytest.mark.parametrize("steps", [1000, 20])
+@pytest.mark.parametrize("steps", [300, 20])
 def test_eta_one_is_ancestral_sampling_draw_for_draw(steps: int, kept: dict[str, Any]) -> None:
     """The same seeds, the same images: η = 1 has the posterior's mean and the variance β̃."""
     seeds = [3, 1, 4, 1, 5, 9]
@@ -134,7 +135,7 @@ def test_the_models_own_variance_does_not_concern_ddim() -> None:
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 def test_the_last_step_is_x0(eta: float) -> None:
     x, time = noise(6), torch.tensor([40, 0], dtype=torch.float64)
-    found, _ = DDIM(eta=eta, clip=None).step(bound(GAUSSIAN), x, *time, None, cast(Draw, NoDraw()))
+    found, _ = DDIM(eta=eta, clip=None).step(bound(GAUSSIAN), x, time[0], time[1], None, cast(Draw, NoDraw()))
     level = torch.tensor(TABLE[40])
     torch.testing.assert_close(found, GAUSSIAN.denoised(x, level.sqrt(), (1 - level).sqrt()), rtol=1e-9, atol=1e-9)
 
@@ -143,7 +144,7 @@ def test_clipping_derives_the_noise_again() -> None:
     """x̂_0 of 4 is held at 1; ε̂ becomes (x_t − √ᾱ_t · 1)/√(1 − ᾱ_t)."""
     x, time = noise(7), torch.tensor([500, 300], dtype=torch.float64)
     denoiser = Denoiser(Fixed(torch.full((1, 2, 2), 4.0)), SCHEDULE, "x0").bind(Condition())
-    found, _ = DDIM().step(denoiser, x, *time, None, cast(Draw, NoDraw()))
+    found, _ = DDIM().step(denoiser, x, time[0], time[1], None, cast(Draw, NoDraw()))
     at, as_ = TABLE[500], TABLE[300]
     eps = (x - math.sqrt(at)) / math.sqrt(1 - at)
     torch.testing.assert_close(found, math.sqrt(as_) + math.sqrt(1 - as_) * eps, rtol=1e-9, atol=1e-9)

@@ -92,7 +92,7 @@ def test_a_table_is_needed() -> None:
         def time_of(self, gamma: Tensor) -> Tensor:
             return torch.exp(gamma / 2)
 
-    with pytest.raises(InputError, match="continuous|tabulated"):
+    with pytest.raises(InputError, match=r"continuous|tabulated"):
         grid(Continuous(), 3, "uniform")
-    with pytest.raises(InputError, match="continuous|tabulated"):
+    with pytest.raises(InputError, match=r"continuous|tabulated"):
         grid(Continuous())

@@ -45,9 +45,9 @@ def test_an_image_is_its_seeds_alone(kernel: Kernel) -> None:
 def test_an_image_is_its_seeds_alone_through_a_network(kernel: Kernel) -> None:
     """The same through a U-Net with attention and classes, whose convolutions see the whole batch at once."""
     torch.manual_seed(0)
-    network = UNet(1, 1, (4, 4), 3, base_channels=8, multipliers=(1, 2), blocks=1, attention=(4,), dropout=0.3).eval()
+    network = UNet(1, 1, (4, 4), 3, base_channels=64, multipliers=(1, 1), blocks=1, attention=(4,), dropout=0.3).eval()
     for parameter in network.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
+        torch.nn.init.normal_(parameter, std=0.1)
     denoiser = Denoiser(network, SCHEDULE, "v")
     seeds = [1, 7, 3, 2]
     label = torch.tensor([seed % 3 for seed in seeds])

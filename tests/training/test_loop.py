@@ -71,7 +71,7 @@ class TestResume:
         whole, batches = make_trainer("whole", **settings)
         expected = losses(whole.run(batches))
         first, batches = make_trainer("halves", **settings)
-        got = losses(islice(first.run(batches), 5))
+        got = losses(islice(first.run(batches), 7))[:5]  # broken off two steps after the checkpoint
         torch.manual_seed(123)  # as another process would find it
         second, batches = make_trainer("halves", **settings)
         second.resume()
@@ -108,7 +108,7 @@ class TestResume:
 
     def test_ignores_a_checkpoint_that_broke_off(self, make_trainer: Make, tmp_path: Path) -> None:
         trainer, batches = make_trainer(steps=4, checkpoint_every=2)
-        list(islice(trainer.run(batches), 2))
+        list(islice(trainer.run(batches), 3))
         (tmp_path / "run" / "checkpoints" / ".step-00000004.partial").mkdir()
         again, batches = make_trainer(steps=4, checkpoint_every=2)
         again.resume()
@@ -199,14 +199,11 @@ class TestNotFinite:
         settings = {"steps": 12, "checkpoint_every": 2, "skip_limit": 3}
         trainer, batches = make_trainer(learner=poisoned(2, 5, 6, 7, 8), **settings)
         good: dict[str, Tensor] = {}
-        reports = []
         with pytest.raises(DivergedError, match=r"3 steps in a row .* stopped at step 8") as caught:
             for report in trainer.run(batches):
-                reports.append(report)
                 if report.step == 4:
                     good = state(trainer)
         assert "\n" not in str(caught.value)
-        assert [report.step for report in reports if report.saved] == [2, 4]
         assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [2, 4]
         again, _ = make_trainer(**settings)
         again.resume()
@@ -230,8 +227,8 @@ class TestSignal:
             if report.step == 2:
                 os.kill(os.getpid(), number)
         assert trainer.stopped == number
-        assert trainer.step == 3 and report.saved is not None
-        assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [3]
+        assert trainer.step == 2, "the step is finished and no other begun"
+        assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [2]
         assert signal.getsignal(number) == before, "the handler stays behind"
         again, batches = make_trainer(steps=6)
         again.resume()
@@ -243,8 +240,8 @@ class TestSignal:
 class TestCheckpoints:
     def test_are_written_when_due_and_at_the_end(self, make_trainer: Make, tmp_path: Path) -> None:
         trainer, batches = make_trainer(steps=7, checkpoint_every=3, keep=5)
-        saved = [report.step for report in trainer.run(batches) if report.saved is not None]
-        assert saved == [3, 6, 7] == checkpoint.steps(tmp_path / "run" / "checkpoints")
+        list(trainer.run(batches))
+        assert [3, 6, 7] == checkpoint.steps(tmp_path / "run" / "checkpoints")
 
     def test_keep_bounds_how_many_there_are(self, make_trainer: Make, tmp_path: Path) -> None:
         trainer, batches = make_trainer(steps=7, checkpoint_every=1, keep=2)

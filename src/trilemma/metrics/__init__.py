@@ -1,7 +1,7 @@
 """Measures of generated images: quality, coverage and speed. They see arrays and features, not models."""
 
 from trilemma.metrics.balance import Balance, Recognised, balance, class_counts, recognised
-from trilemma.metrics.catalogue import METRICS, Metric, ReferenceFeatures, compute
+from trilemma.metrics.catalogue import METRICS, Metric, ReferenceFeatures, check_needs, compute
 from trilemma.metrics.cautions import MetricWarning, gathered_cautions
 from trilemma.metrics.features import (
     EXTRACTORS,
@@ -35,6 +35,7 @@ __all__ = [
     "Speed",
     "Statistics",
     "balance",
+    "check_needs",
     "class_counts",
     "compute",
     "extract",

@@ -56,18 +56,27 @@ class Inputs:
 
     def missing(self, needs: frozenset[Need]) -> list[str]:
         """What of `needs` isn't there, in words."""
-        features = self.real.features
-        there: dict[Need, tuple[bool, str]] = {
-            "statistics": (True, ""),
-            "features": (features is not None, "the reference's features, not its statistics alone"),
-            "logits": (
-                self.fake.logits is not None and (features is None or features.logits is not None),
-                "features that classify, such as 'digits'",
-            ),
-            "labels": (self.labels is not None, "the classes that were asked for"),
-            "sampler": (self.sampler is not None, "a sampler to time"),
-        }
-        return [there[need][1] for need in sorted(needs) if not there[need][0]]
+        classifies = self.fake.logits is not None
+        return missing(needs, self.real, classifies, self.labels is not None, self.sampler is not None)
+
+
+def missing(
+    needs: frozenset[Need], real: ReferenceFeatures, classifies: bool, labels: bool, sampler: bool
+) -> list[str]:
+    """What of `needs` isn't there, in words: given whether the features classify, classes were asked for, and there is
+    a sampler to time."""
+    features = real.features
+    there: dict[Need, tuple[bool, str]] = {
+        "statistics": (True, ""),
+        "features": (features is not None, "the reference's features, not its statistics alone"),
+        "logits": (
+            classifies and (features is None or features.logits is not None),
+            "features that classify, such as 'digits'",
+        ),
+        "labels": (labels, "the classes that were asked for"),
+        "sampler": (sampler, "a sampler to time"),
+    }
+    return [there[need][1] for need in sorted(needs) if not there[need][0]]
 
 
 @dataclass(frozen=True)
@@ -104,15 +113,10 @@ def compute(
     name that does not exist, a measure asked for by name whose needs aren't met, and what the measures refuse.
     """
     inputs = Inputs(real, fake, labels, sampler, neighbours, {"features": features} if features else {})
-    chosen = list(METRICS if names is None else dict.fromkeys(names))
-    for name in chosen:
-        if name not in METRICS:
-            raise unknown("metric", name, METRICS)
-    lacking = {name: missing for name in chosen if (missing := inputs.missing(METRICS[name].needs))}
-    if lacking and names is not None:
-        name, missing = next(iter(lacking.items()))
-        able = [other for other in METRICS if not inputs.missing(METRICS[other].needs)]
-        raise InputError(f"metric {name!r} needs {' and '.join(missing)}; to be had here: {', '.join(able)}")
+    chosen = check_names(names)
+    lacking = {name: absent for name in chosen if (absent := inputs.missing(METRICS[name].needs))}
+    if names is not None:
+        refuse(lacking, [other for other in METRICS if not inputs.missing(METRICS[other].needs)])
     left_out = [name for name in lacking if "features" in METRICS[name].needs and real.features is None]
     if left_out:
         caution(f"left out: {', '.join(left_out)}; the reference is given by its statistics alone")
@@ -127,6 +131,31 @@ def compute(
             done[metric.measure] = metric.measure(inputs)
         values |= {key: _plain(done[metric.measure][key]) for key in (name, *metric.details)}
     return values
+
+
+def check_needs(
+    names: Sequence[str] | None, *, real: ReferenceFeatures, classifies: bool, labels: bool, sampler: bool
+) -> None:
+    """Refuse now, before anything is generated, what `compute` would refuse then: a metric that does not exist, or one
+    asked for by name whose needs will not be met. Raises InputError."""
+    absent = {name: missing(metric.needs, real, classifies, labels, sampler) for name, metric in METRICS.items()}
+    if names is not None:
+        lacking = {name: absent[name] for name in check_names(names) if absent[name]}
+        refuse(lacking, [name for name in METRICS if not absent[name]])
+
+
+def refuse(lacking: Mapping[str, Sequence[str]], able: Sequence[str]) -> None:
+    """Raise InputError for the first metric that lacks something."""
+    for name, absent in lacking.items():
+        raise InputError(f"metric {name!r} needs {' and '.join(absent)}; to be had here: {', '.join(able)}")
+
+
+def check_names(names: Sequence[str] | None) -> list[str]:
+    """The metrics named, each once, or all. Raises InputError for a name that does not exist."""
+    for name in names or ():
+        if name not in METRICS:
+            raise unknown("metric", name, METRICS)
+    return list(METRICS if names is None else dict.fromkeys(names))
 
 
 def _frechet(inputs: Inputs) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def _read(recipe: str | Path) -> Any:
         path = Path(recipe)
         if path.suffix not in (".yaml", ".yml") or not path.is_file():
             raise unknown("recipe", recipe, packaged())
-        text = path.read_text()
+        text = _text(path)
     values = _yaml(text, str(recipe))
     if not isinstance(values, dict):
         raise InputError(f"recipe {recipe}: expected a mapping of sections, got {type(values).__name__}")
@@ -54,6 +54,13 @@ def _read(recipe: str | Path) -> Any:
         raise unknown("recipe", base, packaged())
     under = _read(base)
     return {**under, **{key: _merged(under.get(key), value) for key, value in values.items()}}
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"recipe {path} cannot be read as text: {error}") from error
 
 
 def _merged(base: Any, over: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from trilemma.errors import InputError, unknown
 from trilemma.process import Variance
@@ -103,21 +103,11 @@ class Recipe(Section):
     sampling: SamplingSettings = SamplingSettings()
     images: Images | None = None
 
-    @model_validator(mode="after")
-    def _check_schedule(self) -> Recipe:
-        if isinstance(self.learner, DenoisingSettings) and self.schedule is None:
-            raise ValueError("schedule is missing: a denoising learner needs one")
-        return self
-
 
 def parse(values: Any) -> Recipe:
     """A recipe from what its YAML says, every part checked, every default filled in."""
-    if not isinstance(values, dict):
-        raise InputError(f"a recipe is a mapping of sections, got {type(values).__name__}")
-    values = dict(values)
-    learner = (
-        {"name": values["learner"]} if isinstance(values.get("learner"), str) else dict(values.get("learner") or {})
-    )
+    values = section(values, "recipe")
+    learner = section(values.get("learner") or {}, "learner")
     kind = learner.get("name", "denoising")
     if kind not in LEARNERS:
         raise unknown("learner.name", kind, LEARNERS)
@@ -125,6 +115,8 @@ def parse(values: Any) -> Recipe:
         for part in ("objective", "times", "parameterization"):
             if part in learner:
                 learner[part] = component(part, learner[part], f"learner.{part}")
+        if values.get("schedule") is None:
+            raise InputError("schedule is missing: a denoising learner needs one")
     values["learner"] = checked(LEARNERS[kind], learner, "learner")
     for part in ("schedule", "network"):
         if values.get(part) is not None:
@@ -134,11 +126,19 @@ def parse(values: Any) -> Recipe:
     return checked(Recipe, values, "")
 
 
+def section(values: Any, path: str) -> dict[str, Any]:
+    """A section's keys and values; a bare name stands for {name: …}. Raises InputError for anything else."""
+    values = {"name": values} if isinstance(values, str) else values
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: expected a mapping of keys and values, got {values!r}")
+    return {str(key): value for key, value in values.items()}
+
+
 def parse_sampling(values: Any) -> SamplingSettings:
     """The sampling section: the settings all kernels share, and flat beside them the named kernel's own."""
-    values = {"name": values} if isinstance(values, str) else dict(values)
+    values = section(values, "sampling")
     shared = {key: values.pop(key) for key in list(values) if key in SamplingSettings.model_fields and key != "kernel"}
-    own = {**values.pop("kernel", {}), **values}
+    own = {**section(values.pop("kernel", {}), "sampling.kernel"), **values}
     kernel = component("sampler", {"name": shared.get("name", "ancestral"), **own}, "sampling")
     del kernel["name"], kernel["clip"]
     return checked(SamplingSettings, {**shared, "kernel": kernel}, "sampling")

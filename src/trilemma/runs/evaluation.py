@@ -7,18 +7,18 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from accelerate import PartialState
 from jaxtyping import Int64, UInt8
 
 from trilemma.data import open_data, parse_reference, read_samples
 from trilemma.errors import InputError
-from trilemma.metrics import Speed, compute, extract, gathered_cautions, measure
+from trilemma.metrics import Speed, check_needs, compute, extract, gathered_cautions, measure
+from trilemma.runs.devices import process_state
 from trilemma.runs.environment import environment
 from trilemma.runs.reference import BATCH, Reference, data_record, extractor_of, open_reference
 from trilemma.runs.run import Run, describe
@@ -66,7 +66,8 @@ def evaluate(
     with gathered_cautions() as warnings:
         against = open_reference(reference, features, root)
         if run is not None:
-            measured = _of_run(run, against, n, seeds, cls, samples_out, settings)
+            _check_first(run, against, metrics, features)
+            measured = _of_run(run, n, seeds, cls, samples_out, settings)
         else:
             measured = _of_samples(Path(str(subject)), settings, cls)
         evaluation = _measured(measured, against, metrics, features)
@@ -74,7 +75,7 @@ def evaluate(
     if label:
         evaluation["label"] = label
     place = Path(out) if out is not None else _default_out(run, Path(str(subject)), measured.described)
-    if PartialState().is_main_process:
+    if process_state().is_main_process:
         write_evaluation(evaluation, place)
     return evaluation | {"path": str(place)}
 
@@ -96,7 +97,7 @@ def evaluate_data(
         against = open_reference(reference, features, root)
         evaluation = _measured(Subject(images, labels, None, described), against, None, features)
     evaluation |= {"warnings": warnings, "wall_time_s": round(time.perf_counter() - began, 2)}
-    if out is not None and PartialState().is_main_process:
+    if out is not None and process_state().is_main_process:
         write_evaluation(evaluation, out)
     return evaluation
 
@@ -110,7 +111,7 @@ def _measured(subject: Subject, against: Reference, metrics: Sequence[str] | Non
             f"reference {against.record['data']!r}: its images are {against.size}, the samples "
             f"{(channels, height, width)} (channels, height, width)"
         )
-    look, state = extractor_of(features), PartialState()
+    look, state = extractor_of(features), process_state()
     fake = extract((images[i : i + BATCH] for i in range(0, len(images), BATCH)), look)
     record = look.record(fake.dim)
     real, labels, speed = against.features, subject.labels, subject.speed
@@ -144,14 +145,20 @@ def _reference_of(run: Run | None, reference: str | None, root: str | None) -> t
     return reference, root or (data.root if same else None)
 
 
-def _of_run(
-    run: Run, against: Reference, n: int, seeds: Sequence[int] | None, cls: Any, out: Any, settings: dict[str, Any]
-) -> Subject:
-    begin = {key: settings.pop(key) for key in ("surrogate", "t_mid") if key in settings}
-    chosen = overridden(run.recipe.sampling, **settings)
+def _check_first(run: Run, against: Reference, metrics: Sequence[str] | None, features: str) -> None:
+    """Refuse before sampling what could not be measured after it: by one black image through the extractor."""
     assert run.recipe.images is not None
+    channels, height, width = run.recipe.images.shape
     if against.size is not None and against.size != run.recipe.images.shape:
         raise InputError(f"reference: its images are {against.size}, the run's {run.recipe.images.shape} (c, h, w)")
+    seen = extractor_of(features)(np.zeros((1, height, width, channels), dtype=np.uint8))
+    classifies = seen.logits is not None
+    check_needs(metrics, real=against.features, classifies=classifies, labels=bool(run.classes), sampler=True)
+
+
+def _of_run(run: Run, n: int, seeds: Sequence[int] | None, cls: Any, out: Any, settings: dict[str, Any]) -> Subject:
+    begin = {key: settings.pop(key) for key in ("surrogate", "t_mid") if key in settings}
+    chosen = overridden(run.recipe.sampling, **settings)
     samples = run.sample_to(out, n=n, seeds=seeds, cls=cls, **begin, **settings)
     assert samples.path is not None and samples.record is not None
     sampler, record = run.sampler(chosen, **begin), samples.record
@@ -175,24 +182,30 @@ def _of_run(
         },
         "sampler": record["sampler"] | ({"surrogate": record["surrogate"]} if record["surrogate"] else {}),
     }
-    timings = record["batches"]
-    return Subject(samples.images, samples.labels, lambda: _speed(timings, sampler, run, chosen.batch), described)
+    beside = samples.path.with_name(samples.path.stem + ".json")
+    return Subject(samples.images, samples.labels, lambda: _speed(beside, sampler, run, chosen.batch), described)
 
 
-def _speed(timings: list[list[float]], sampler: Sampler, run: Run, batch: int) -> Speed:
-    """The rate of the batches that were made, the first left out as a warm-up; timed anew if they are too few."""
-    full = [count / seconds for count, seconds in timings[1:] if count == batch]
-    if len(full) < 2:
-        size = min(batch, 16)
+def _speed(beside: Path, sampler: Sampler, run: Run, batch: int) -> Speed:
+    """The rate of the batches that were made, the first left out as a warm-up; where they are too few, timed once and
+    written into the samples' record."""
+    record = json.loads(beside.read_text())
+    full = [count / seconds for count, seconds in record["batches"][1:] if count == batch]
+    processes = process_state().num_processes
+    if len(full) >= 2:
+        full = [rate * processes for rate in full]
+        return Speed(statistics.median(full), min(full), max(full), batch, len(full), 1, sampler.evaluations)
+    if "speed" not in record:
 
         def generate(count: int) -> None:
             seeds = range(count)
             sampler.generate(seeds, labels_for(seeds, run.classes, None))
 
-        return measure(generate, batch=size, network_evaluations=sampler.evaluations)
-    processes = PartialState().num_processes
-    full = [rate * processes for rate in full]
-    return Speed(statistics.median(full), min(full), max(full), batch, len(full), 1, sampler.evaluations)
+        timed = measure(generate, batch=min(batch, 16), network_evaluations=sampler.evaluations)
+        record["speed"] = asdict(timed)
+        if process_state().is_main_process:
+            beside.write_text(json.dumps(record, indent=1))
+    return Speed(**record["speed"])
 
 
 def _of_samples(path: Path, settings: dict[str, Any], cls: Any) -> Subject:

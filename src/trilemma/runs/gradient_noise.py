@@ -98,7 +98,7 @@ def _fill(learner: DenoisingLearner, source: Batches) -> None:
     wanted = torch.arange(groups).repeat(history)
     with progress("filling the history", len(wanted), "losses") as advance, torch.no_grad():
         for index, part in enumerate(wanted.split(source.batch)):
-            batch = source[index][0].split(len(part))[0]
+            batch = source[index].split(len(part))[0]
             draw = batch.draw()
             within = torch.floor(draw.uniform() * sampler.width)
             t = 1.0 + part * sampler.width + within
@@ -113,7 +113,7 @@ def _measure(learner: DenoisingLearner, source: Batches, objective: str, sampler
     squared = 0.0
     with progress(f"{objective}, {sampler}", batches, "batches") as advance:
         for index in range(batches):
-            loss = learner.losses(source[1000 + index][0]).loss
+            loss = learner.losses(source[1000 + index]).loss
             gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
             for sum_, gradient in zip(total, gradients, strict=True):
                 if gradient is not None:

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
 
 from trilemma.data import open_data, parse_reference, to_model
 from trilemma.errors import InputError
 from trilemma.metrics.likelihood import dequantised, ode_bits_per_dim, variational_bound
 from trilemma.process import Condition, Draw, stream_seed
+from trilemma.runs.devices import process_state
 from trilemma.runs.environment import environment
 from trilemma.runs.evaluation import write_evaluation
 from trilemma.runs.progress import progress
@@ -57,7 +57,7 @@ def nll(
         raise InputError(f"reference {reference!r}: a class-conditional model needs its {len(run.classes)} classes")
     denoiser = run.denoiser(weights)
     times = grid(denoiser.schedule, steps, spacing)
-    device = PartialState().device
+    device = process_state().device
     chosen = np.random.default_rng(stream_seed(seed, "nll")).permutation(len(data))[: min(n, len(data))]
     priors, terms, exact = [], [], []
     with progress("likelihood", len(chosen), "images") as advance:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from jaxtyping import Int64, UInt8
 from torch import nn
 
@@ -19,6 +18,7 @@ from trilemma.errors import InputError
 from trilemma.process import Denoiser, Draw, perturb
 from trilemma.recipes import Recipe, SamplingSettings, load
 from trilemma.runs.build import build_classifier, build_denoiser, classes_of, open_images, parameter_count
+from trilemma.runs.devices import process_state
 from trilemma.runs.progress import say
 from trilemma.runs.sampling import Sampler, Samples, labels_for, overridden, sample_set, seed_range, sha256
 from trilemma.runs.surrogates import open_surrogate
@@ -70,14 +70,14 @@ class Run:
         if weights not in self._denoisers:
             denoiser = build_denoiser(self.recipe)
             self._loaded(denoiser.network, weights)
-            self._denoisers[weights] = denoiser.to(PartialState().device)
+            self._denoisers[weights] = denoiser.to(process_state().device)
         return self._denoisers[weights]
 
     def classifier(self, weights: str = "ema") -> nn.Module:
         """The trained classifier, if that is what the recipe trains."""
         if self.recipe.learner.name != "classifier":
             raise InputError(f"{self.path} trains a {self.recipe.learner.name} model, not a classifier")
-        return self._loaded(build_classifier(self.recipe), weights).to(PartialState().device)
+        return self._loaded(build_classifier(self.recipe), weights).to(process_state().device)
 
     @cached_property
     def parameters(self) -> int:
@@ -92,7 +92,7 @@ class Run:
         images if one is named."""
         settings = settings or self.recipe.sampling
         assert self.recipe.images is not None
-        shape, device = self.recipe.images.shape, PartialState().device
+        shape, device = self.recipe.images.shape, process_state().device
         sampler = Sampler.of(self.denoiser(settings.weights), settings, shape, self.recipe.data.range, device)
         if surrogate is None:
             if t_mid is not None:

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
@@ -22,6 +21,7 @@ from trilemma.data import check_out, read_samples, to_model, to_uint8, write_sam
 from trilemma.errors import InputError
 from trilemma.process import Condition, Denoiser, Draw
 from trilemma.recipes import SamplingSettings, construct, parse_sampling
+from trilemma.runs.devices import process_state
 from trilemma.runs.progress import progress
 from trilemma.samplers import Clip, Kernel, Step, cut, explicit, grid, noise_start, surrogate_start, walk
 
@@ -190,15 +190,15 @@ def sample_set(
     batch size and number of processes. `record` says how the images are made; it is written beside them as JSON, with
     the times the batches took. A finished set of the same record is read, not made again; of another one refused.
     """
-    state = PartialState()
+    state = process_state()
     beside, parts = out.with_name(out.stem + ".json"), out.with_name(out.name + ".parts")
     if out.exists() and beside.exists():
-        return _finished(out, beside, record, seeds)
-    if out.suffix == ".npz" and out.exists():
-        raise InputError(f"out: {out} exists and was not made by this command: remove it or choose another --out")
-    check_out(out)
+        samples = _finished(out, beside, record, seeds)
+        if state.is_main_process:
+            shutil.rmtree(parts, ignore_errors=True)
+        return samples
     if state.is_main_process:
-        _claim(parts, record)
+        _claim(parts, out, record)
     state.wait_for_everyone()
     done = {int(seed) for part in _parts(parts) for seed in part["seeds"]}
     state.wait_for_everyone()  # all have looked before any writes: they must agree on what is missing
@@ -221,13 +221,22 @@ def sample_set(
     return _finished(out, beside, record, seeds)
 
 
-def _claim(parts: Path, record: dict[str, Any]) -> None:
+def _claim(parts: Path, out: Path, record: dict[str, Any]) -> None:
+    """Make `parts` ours. Where it is already, and `out` is there without its record, an earlier call was interrupted
+    while it put the set together: `out` is made again from the parts."""
     manifest = parts / "record.json"
     if manifest.exists():
         _same(json.loads(manifest.read_text()), record, parts)
-    else:
-        parts.mkdir(parents=True, exist_ok=True)
-        manifest.write_text(json.dumps(record))
+        if out.is_dir():
+            shutil.rmtree(out)
+        out.unlink(missing_ok=True)
+    elif out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise InputError(f"out: {out} exists and was not made by this command: remove it or choose another --out")
+    check_out(out)
+    parts.mkdir(parents=True, exist_ok=True)
+    partial = parts / ".record.json"
+    partial.write_text(json.dumps(record))
+    partial.replace(manifest)
 
 
 def _same(found: dict[str, Any], record: dict[str, Any], where: Path) -> None:
@@ -258,8 +267,10 @@ def _join(parts: Path, seeds: Sequence[int], labels: Any, out: Path, beside: Pat
     images = np.stack([where[seed][0][where[seed][1]] for seed in seeds])
     write_samples(out, images, labels)
     timings = [[len(part["seeds"]), round(float(part["seconds"]), 4)] for part in found]
-    beside.write_text(json.dumps({**record, "batches": timings}, indent=1))
-    shutil.rmtree(parts)
+    partial = beside.with_name(f".{beside.name}.partial")
+    partial.write_text(json.dumps({**record, "batches": timings}, indent=1))
+    partial.replace(beside)
+    shutil.rmtree(parts, ignore_errors=True)
 
 
 def _finished(out: Path, beside: Path, record: dict[str, Any], seeds: Sequence[int]) -> Samples:

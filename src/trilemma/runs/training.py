@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 
 from trilemma.data import ImageSet, image_grid, to_model, write_png
 from trilemma.errors import InputError
 from trilemma.process import Schedule, stream_seed
 from trilemma.recipes import Recipe, dump, load
 from trilemma.runs.build import build_learner, classes_of, completed, open_images, parameter_count, second_moment
+from trilemma.runs.devices import accelerator
 from trilemma.runs.logs import Log, Window
 from trilemma.runs.progress import console, progress
 from trilemma.runs.run import Run
@@ -51,35 +51,34 @@ def train(
     chosen = _resumed(path, asked, overrides) if begun else asked
     data = open_images(chosen)
     chosen = completed(chosen, data)
-    accelerator = Accelerator(
-        mixed_precision="no" if chosen.training.precision == "fp32" else chosen.training.precision
-    )
-    if accelerator.is_main_process:
-        _prepare(path, chosen)
-        console.print(f"run directory: {path}")
+    process = accelerator(chosen.training.precision)
     torch.manual_seed(stream_seed(chosen.training.seed, "weights"))
     learner = build_learner(chosen)
-    if init is not None:
-        source = Run(init)
-        checkpoint.load_weights(learner.network, source.weights_file("ema" if source.recipe.training.ema else "raw"))
-    trainer = Trainer(learner, chosen.training, accelerator, path)
-    if begun and checkpoint.steps(path / "checkpoints"):
-        trainer.resume()
-    if accelerator.is_main_process:
-        _introduce(chosen, data, learner, trainer.step)
     batches = Batches(
         data,
         lambda images: to_model(images, chosen.data.range),
         batch=chosen.training.batch,
         seed=chosen.training.seed,
         flip=chosen.training.flip,
-        extra=learner.extra,
-        rank=accelerator.process_index,
-        processes=accelerator.num_processes,
+        rank=process.process_index,
+        processes=process.num_processes,
     )
-    _watch(trainer, batches, chosen, _validation(chosen), path)
+    validation = _validation(chosen)
+    if init is not None and not begun:
+        source = Run(init)
+        checkpoint.load_weights(learner.network, source.weights_file("ema" if source.recipe.training.ema else "raw"))
+    # Nothing is written before all of this stands: what is refused leaves no run in the way.
+    if process.is_main_process:
+        _prepare(path, chosen)
+        console.print(f"run directory: {path}")
+    trainer = Trainer(learner, chosen.training, process, path)
+    if begun and checkpoint.steps(path / "checkpoints"):
+        trainer.resume()
+    if process.is_main_process:
+        _introduce(chosen, data, learner, trainer.step)
+    _watch(trainer, batches, chosen, validation, path)
     if trainer.stopped is not None:
-        if accelerator.is_main_process:
+        if process.is_main_process:
             console.print(
                 f"stopped by {trainer.stopped.name} at step {trainer.step}, checkpoint written; go on with --resume"
             )

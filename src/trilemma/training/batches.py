@@ -53,7 +53,7 @@ class Batch:
         return Batch(self.images.to(device, non_blocking=True), labels, self.keys)
 
 
-class Batches(Dataset[list[Batch]]):
+class Batches(Dataset[Batch]):
     """Step -> this process's share of the global batch: epochs are permutations keyed by (seed, epoch) that run on
     across batches, so that no image is dropped or seen twice within an epoch.
 
@@ -67,7 +67,6 @@ class Batches(Dataset[list[Batch]]):
         batch: int,
         seed: int,
         flip: bool = False,
-        extra: int = 0,
         rank: int = 0,
         processes: int = 1,
     ):
@@ -78,7 +77,7 @@ class Batches(Dataset[list[Batch]]):
             )
         if batch % processes:
             raise InputError(f"training.batch {batch} is not a multiple of the {processes} processes")
-        self.source, self.transform, self.seed, self.flip, self.extra = source, transform, seed, flip, extra
+        self.source, self.transform, self.seed, self.flip = source, transform, seed, flip
         self.batch, self.mine = batch, range(rank * batch // processes, (rank + 1) * batch // processes)
         self._permutation = lru_cache(maxsize=2)(self._permute)
 
@@ -91,15 +90,16 @@ class Batches(Dataset[list[Batch]]):
         positions = (step * self.batch + j for j in self.mine)
         return [int(self._permutation(p // count)[p % count]) for p in positions]
 
-    def __getitem__(self, step: int) -> list[Batch]:
-        """The batch of a step, and after it the `extra` ones: images drawn with replacement, which the learner is told
-        the losses of without being trained on them."""
-        batches = [self._made(self.indices(step), "train", step)]
-        for i in range(self.extra):
+    def __getitem__(self, step: int) -> Batch:
+        return self._made(self.indices(step), "train", step)
+
+    def extra(self, step: int, count: int) -> Iterator[Batch]:
+        """So many more batches of a step, of images drawn with replacement: what the learner is told the losses of
+        without being trained on them."""
+        for i in range(count):
             draw = np.random.default_rng(stream_seed(self.seed, "extra", step, i))
             chosen = draw.integers(len(self.source), size=self.batch)[self.mine.start : self.mine.stop]
-            batches.append(self._made(chosen.tolist(), f"extra {i}", step))
-        return batches
+            yield self._made(chosen.tolist(), f"extra {i}", step)
 
     def _made(self, indices: list[int], role: str, step: int) -> Batch:
         images, labels = self.source.batch(indices)
@@ -110,7 +110,7 @@ class Batches(Dataset[list[Batch]]):
         keys: list[Key] = [(self.seed, role, step, j) for j in self.mine]
         return Batch(self.transform(images), None if labels is None else from_numpy(labels.astype(np.int64)), keys)
 
-    def loader(self, start: int, steps: int, workers: int) -> Iterator[list[Batch]]:
+    def loader(self, start: int, steps: int, workers: int) -> Iterator[Batch]:
         """The batches of steps start…steps − 1, loaded ahead by `workers` processes unless the data is in memory."""
         workers = 0 if self.source.in_memory else workers
         return iter(DataLoader(self, sampler=range(start, steps), batch_size=None, num_workers=workers))

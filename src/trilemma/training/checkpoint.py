@@ -64,8 +64,7 @@ def write(directory: Path, step: int, tensors: dict[str, dict[str, Tensor]], sta
     target = path_of(directory, step)
     if target.exists():  # the same step of the same run is the same checkpoint
         return target
-    for leftover in directory.glob(".step-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+    clean(directory)
     partial = directory / f".{target.name}.partial"
     partial.mkdir()
     for name, group in tensors.items():
@@ -76,14 +75,30 @@ def write(directory: Path, step: int, tensors: dict[str, dict[str, Tensor]], sta
     for file in partial.iterdir():
         _sync(file)
     partial.rename(target)
+    _point(directory, target)
+    for old in steps(directory)[:-keep]:
+        # Renamed first: a checkpoint half removed must not look like a whole one.
+        gone = directory / f".{path_of(directory, old).name}.removed"
+        path_of(directory, old).rename(gone)
+        shutil.rmtree(gone)
+    return target
+
+
+def clean(directory: Path) -> None:
+    """Remove what an interruption left of a checkpoint being written or removed, and point `latest` at the newest."""
+    for leftover in directory.glob(".step-*"):
+        shutil.rmtree(leftover)
+    found = steps(directory)
+    if found:
+        _point(directory, path_of(directory, found[-1]))
+
+
+def _point(directory: Path, target: Path) -> None:
     pointer = directory / ".latest"
     pointer.unlink(missing_ok=True)
     pointer.symlink_to(target.name)
     pointer.replace(directory / "latest")
     _sync(directory)
-    for old in steps(directory)[:-keep]:
-        shutil.rmtree(path_of(directory, old))
-    return target
 
 
 def _sync(path: Path) -> None:

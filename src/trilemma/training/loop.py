@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,6 @@ class Report:
     grad_norm: float
     learning_rate: float
     skipped: int
-    saved: Path | None = None
 
 
 class Trainer:
@@ -69,6 +68,9 @@ class Trainer:
     def resume(self) -> None:
         """Go on from the newest checkpoint of the run directory. Raises InputError if there is none or it is
         damaged."""
+        if self.accelerator.is_main_process:
+            checkpoint.clean(self.checkpoints)
+        self.accelerator.wait_for_everyone()
         path = checkpoint.latest(self.checkpoints)
         state = checkpoint.read_state(path)
         checkpoint.load_weights(self.network, path / "model.safetensors")
@@ -113,18 +115,20 @@ class Trainer:
     def run(self, batches: Batches) -> Iterator[Report]:
         """Train to the end of the settings' steps, yielding after each. The last step is always checkpointed."""
         with self._signals():
-            for batch, *extra in batches.loader(self.step, self.settings.steps, self.settings.workers):
+            for batch in batches.loader(self.step, self.settings.steps, self.settings.workers):
                 began = time.perf_counter()
                 report = self._update(batch.to(self.accelerator.device))
-                for other in extra:
+                for other in batches.extra(self.step - 1, self.learner.extra):
                     self._observe(other.to(self.accelerator.device))
                 self.seconds += time.perf_counter() - began
+                # Before the checkpoint: what a step logs must not be lost where a run is killed between the two.
+                yield report
                 finished = self.step == self.settings.steps
                 diverged = self._bad_in_a_row >= self.settings.skip_limit
                 due = self.step % self.settings.checkpoint_every == 0 and not self._bad_in_a_row
                 stop = self._agree_to_stop()
-                saved = self.save() if (due or finished or stop) and not diverged else None
-                yield replace(report, saved=saved)
+                if (due or finished or stop) and not diverged:
+                    self.save()
                 if diverged:
                     raise DivergedError(
                         f"{self._bad_in_a_row} steps in a row gave non-finite losses or gradients "

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class TrainingSettings(BaseModel):
@@ -18,9 +20,9 @@ class TrainingSettings(BaseModel):
     micro_batch: int | None = Field(
         default=None, ge=1, description="most images at once in one process; more accumulate"
     )
-    learning_rate: float = Field(default=2e-4, gt=0)
+    learning_rate: float = Field(default=2e-4, gt=0, allow_inf_nan=False)
     optimizer: Literal["adam", "adamw"] = "adam"
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     weight_decay: float = Field(default=0.0, ge=0)
     warmup: int = Field(default=0, ge=0, description="steps over which the learning rate rises linearly from zero")
     decay: Literal["none", "linear", "cosine"] = "none"

@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from trilemma.networks import UNet
+from trilemma.networks.embeddings import Sinusoidal
+
+# E's networks (E 3.2–3.5): two convolutions a block, embeddings as maps at the bottom, one skip a resolution.
+E_MNIST: dict[str, Any] = {
+    "base_channels": 64,
+    "multipliers": (1, 2, 4),
+    "blocks": 1,
+    "attention": (),
+    "middle_attention": False,
+    "dropout": 0.0,
+    "block": "double",
+    "down": "max",
+    "up": "bilinear",
+    "entry": "bottom",
+    "skips": "level",
+    "time_range": 200.0,
+}
+SMALL: dict[str, Any] = {"base_channels": 64, "multipliers": (1, 2), "blocks": 1, "attention": (4,), "dropout": 0.0}
+SMALL_E = {**E_MNIST, "base_channels": 8}
+BUILDS = [pytest.param(SMALL, id="ddpm"), pytest.param(SMALL_E, id="e")]
+
+
+def awake(network: UNet, seed: int = 0) -> UNet:
+    """The network with random parameters throughout, so that no branch is asleep behind zeros; scaled so that signals
+    neither die nor grow on the way."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in network.named_parameters():
+        if parameter.dim() > 1:
+            nn.init.normal_(parameter, std=(2 / parameter[0].numel()) ** 0.5, generator=generator)
+        else:
+            nn.init.normal_(parameter, float(name.endswith("weight")), 0.3, generator=generator)
+    return network.eval()
+
+
+def images(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
+
+
+def count(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+class TestPublishedSizes:
+    def test_ddpm_on_cifar10(self) -> None:
+        """A table 4.3 gives 34.21 Mi for the default; Ho et al.'s own network has 35 746 307 parameters (35.7 M)."""
+        with torch.device("meta"):
+            network = UNet(3, 3, (32, 32))
+        assert count(network) / 2**20 == pytest.approx(34.21, rel=0.01)
+        assert count(network) == 35_746_307
+
+    @pytest.mark.parametrize(("classes", "channels"), [(0, 384), (10, 512)])
+    def test_bottoms_of_the_mnist_networks(self, classes: int, channels: int) -> None:
+        """E 3.4, 3.5: 256 channels from the convolutions, 128 of time, and 128 of the class where there is one."""
+        network = UNet(1, 1, (28, 28), classes, **E_MNIST).eval()
+        seen: list[tuple[int, ...]] = []
+        network.middle[0].register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape)))
+        network(images(1, 1, 28, 28), torch.tensor([3.0]), torch.tensor([4]) if classes else None)
+        assert seen == [(1, channels, 7, 7)]
+
+    def test_bottom_maps_are_time_then_class_after_the_image(self) -> None:
+        network = awake(UNet(1, 1, (28, 28), 10, **E_MNIST))
+        seen: list[Tensor] = []
+        network.middle[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        x, time, label = images(1, 1, 28, 28), torch.tensor([3.0]), torch.tensor([4])
+        network(x, time, label)
+        network(x, time + 50, label)
+        network(x, time, label + 1)
+        parts = [bottom.split([256, 128, 128], 1) for bottom in seen]
+        later, other = ([not torch.equal(a, b) for a, b in zip(parts[0], part, strict=True)] for part in parts[1:])
+        assert later == [False, True, False]
+        assert other == [False, False, True]
+
+
+class TestShapes:
+    @pytest.mark.parametrize("size", [(28, 28), (32, 32), (9, 7), (5, 12), (1, 1), (2, 31)])
+    @pytest.mark.parametrize("arguments", BUILDS)
+    def test_the_output_is_shaped_like_the_image(self, arguments: dict[str, Any], size: tuple[int, int]) -> None:
+        network = awake(UNet(3, 6, size, **arguments))
+        found = network(images(2, 3, *size), torch.tensor([1.0, 9.0]))
+        assert found.shape == (2, 6, *size)
+        assert torch.isfinite(found).all()
+
+    @pytest.mark.parametrize(("size", "patch"), [((28, 28), 2), ((9, 6), 3), ((12, 20), 4)])
+    def test_patches_are_folded_into_channels(self, size: tuple[int, int], patch: int) -> None:
+        network = awake(UNet(2, 1, size, patch=patch, **SMALL))
+        seen: list[tuple[int, ...]] = []
+        network.stem.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape)))
+        assert network(images(1, 2, *size), torch.tensor([1.0])).shape == (1, 1, *size)
+        assert seen == [(1, 2 * patch**2, size[0] // patch, size[1] // patch)]
+
+    def test_patches_must_divide_the_image(self) -> None:
+        for size in ((28, 27), (27, 28)):
+            with pytest.raises(ValueError, match=r"network.patch 2 .*" + f"{size[0]}×{size[1]}"):
+                UNet(1, 1, size, patch=2, **SMALL)
+
+    def test_heads_must_divide_the_channels(self) -> None:
+        with pytest.raises(ValueError, match=r"network.heads 3 .*64"):
+            UNet(1, 1, (8, 8), heads=3, **SMALL)
+
+    def test_attention_is_where_it_was_asked_for(self) -> None:
+        def attended(attention: tuple[int, ...], middle: bool) -> int:
+            network = UNet(1, 1, (16, 24), base_channels=32, blocks=1, attention=attention, middle_attention=middle)
+            return sum(type(module).__name__ == "SelfAttention" for module in network.modules())
+
+        # Resolutions 16, 8, 4, 2 (the shorter side), one layer each on the way down and two on the way up.
+        assert [attended((), False), attended((), True), attended((8,), False), attended((16, 4), True)] == [0, 1, 3, 7]
+
+
+@pytest.mark.parametrize("classes", [0, 5])
+@pytest.mark.parametrize("arguments", BUILDS)
+class TestEveryNetwork:
+    def build(self, arguments: dict[str, Any], classes: int) -> tuple[UNet, Tensor, Tensor, Tensor | None]:
+        label = torch.tensor([0, 3, 4]) if classes else None
+        return UNet(2, 2, (8, 8), classes, **arguments), images(3, 2, 8, 8), torch.tensor([0.0, 10.0, 99.0]), label
+
+    def test_it_begins_at_zero(self, arguments: dict[str, Any], classes: int) -> None:
+        """The last convolution starts at zero: with v- or ε-prediction the first guess is the mean of the target."""
+        network, *inputs = self.build(arguments, classes)
+        assert torch.equal(network(*inputs), torch.zeros(3, 2, 8, 8))
+
+    def test_gradients_reach_every_parameter(self, arguments: dict[str, Any], classes: int) -> None:
+        network, *inputs = self.build(arguments, classes)
+        awake(network).train()
+        (network(*inputs) * images(3, 2, 8, 8)).sum().backward()
+        scales = {name: p.grad.abs().max().item() for name, p in network.named_parameters() if p.grad is not None}
+        without = [name for name, _ in network.named_parameters() if not scales.get(name, 0.0) > 1e-6]
+        assert without == []
+
+    def test_time_matters(self, arguments: dict[str, Any], classes: int) -> None:
+        network, x, time, label = self.build(arguments, classes)
+        awake(network)
+        assert (network(x, time, label) - network(x, time + 20, label)).abs().amax((1, 2, 3)).min() > 1e-3
+
+    def test_class_matters_where_there_is_one(self, arguments: dict[str, Any], classes: int) -> None:
+        network, x, time, label = self.build(arguments, classes)
+        awake(network)
+        if label is None:
+            assert torch.isfinite(network(x, time)).all()
+        else:
+            other = (label + 1) % classes
+            assert (network(x, time, label) - network(x, time, other)).abs().amax((1, 2, 3)).min() > 1e-3
+            with pytest.raises(ValueError, match="class-conditional: it needs a label"):
+                network(x, time)
+
+    def test_every_pixel_sees_the_image(self, arguments: dict[str, Any], classes: int) -> None:
+        """Each output pixel answers to its own input pixel and to the opposite corner."""
+        network, x, time, label = self.build(arguments, classes)
+        awake(network)
+        x.requires_grad_()
+        (gradient,) = torch.autograd.grad(network(x, time, label)[:, :, 0, 0].sum(), x)
+        assert (gradient[:, :, 0, 0].abs() > 1e-6).all()
+        assert (gradient[:, :, -1, -1].abs() > 1e-9).all()
+
+    def test_images_do_not_see_each_other(self, arguments: dict[str, Any], classes: int) -> None:
+        network, x, time, label = self.build(arguments, classes)
+        awake(network)
+        together = network(x, time, label)
+        for i in range(3):
+            one = slice(i, i + 1)
+            alone = network(x[one], time[one], None if label is None else label[one])
+            torch.testing.assert_close(together[one], alone, rtol=1e-4, atol=1e-5)
+
+    def test_dropout_acts_in_training_only(self, arguments: dict[str, Any], classes: int) -> None:
+        _, *inputs = self.build(arguments, classes)
+        network = awake(UNet(2, 2, (8, 8), classes, **{**arguments, "dropout": 0.5}))
+        assert torch.equal(network(*inputs), network(*inputs))
+        network.train()
+        torch.manual_seed(0)
+        assert not torch.allclose(network(*inputs), network(*inputs), atol=1e-4)
+
+
+@pytest.mark.parametrize("width", [8, 16, 32, 48, 64, 128])
+def test_time_and_class_matter_at_every_width(width: int) -> None:
+    """Normalisation over groups of a single channel would take away what the embedding adds to that channel."""
+    network = awake(UNet(1, 1, (8, 8), 3, base_channels=width, multipliers=(1,), blocks=1, attention=()))
+    x, time, label = images(2, 1, 8, 8), torch.tensor([5.0, 50.0]), torch.tensor([0, 1])
+    found, scale = network(x, time, label), network(x, time, label).std()
+    assert (network(x, time + 300, label) - found).abs().max() > 0.01 * scale
+    assert (network(x, time, label + 1) - found).abs().max() > 0.01 * scale
+
+
+@pytest.mark.parametrize("entry", ["added", "bottom"])
+@pytest.mark.parametrize("block", ["residual", "double"])
+def test_parts_that_do_not_go_together_are_refused(block: Any, entry: Any) -> None:
+    """Any block with any entry of time and class either is refused when built, or hears both."""
+    try:
+        network = UNet(1, 1, (8, 8), 3, block=block, entry=entry, **SMALL)
+    except ValueError as error:
+        assert "network." in str(error)  # noqa: PT017 — refusing is one of two right answers
+        return
+    awake(network)
+    x, time, label = images(2, 1, 8, 8), torch.tensor([5.0, 50.0]), torch.tensor([0, 1])
+    found = network(x, time, label)
+    assert (network(x, time + 300, label) - found).abs().max() > 1e-3
+    assert (network(x, time, label + 1) - found).abs().max() > 1e-3
+
+
+def test_parts_go_together_freely() -> None:
+    """The other options are independent: any way down with any way up, and either kind of skips."""
+    for down in ("strided", "max"):
+        for up in ("nearest", "bilinear"):
+            for skips in ("block", "level"):
+                options: dict[str, Any] = {"down": down, "up": up, "skips": skips, "blocks": 2}
+                network = awake(UNet(1, 1, (7, 10), **{**SMALL, **options}))
+                assert network(images(1, 1, 7, 10), torch.tensor([3.0])).shape == (1, 1, 7, 10)
+
+
+@pytest.mark.parametrize("dim", [2, 7, 128])
+def test_time_embedding_by_hand(dim: int) -> None:
+    times, half = [0.0, 1.0, 999.0, 12.5], dim // 2
+    found = Sinusoidal(dim)(torch.tensor(times))
+    for row, t in zip(found.tolist(), times, strict=True):
+        angles = [t * 10000 ** (-i / half) for i in range(half)]
+        expected = [math.cos(a) for a in angles] + [math.sin(a) for a in angles] + [0.0] * (dim % 2)
+        assert row == pytest.approx(expected, abs=2e-4)
+
+
+def test_bottom_time_is_scaled_by_its_range() -> None:
+    near, far = (awake(UNet(1, 1, (8, 8), **{**SMALL_E, "time_range": reach})) for reach in (100.0, 1000.0))
+    x = images(1, 1, 8, 8)
+    torch.testing.assert_close(near(x, torch.tensor([30.0])), far(x, torch.tensor([300.0])))
