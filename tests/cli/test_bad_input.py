@@ -134,9 +134,7 @@ def test_evaluating_what_cannot_be_evaluated(
     assert contents(tmp_path) == before, "work was done for an evaluation that cannot be made"
 
 
-def test_a_class_of_an_unconditional_model(
-    refused: Refused, command: Command, recipe: Path, tmp_path: Path
-) -> None:
+def test_a_class_of_an_unconditional_model(refused: Refused, command: Command, recipe: Path, tmp_path: Path) -> None:
     assert command("train", recipe, "--set", "learner.conditional=false", "--out", tmp_path / "plain").code == 0
     said = refused("sample", tmp_path / "plain", "--class", "1")
     assert "class '1': this model is unconditional" in said
@@ -209,7 +207,9 @@ class TestData:
     def test_three_images_at_batch_8(self, refused: Refused, recipe: Path, tmp_path: Path) -> None:
         np.savez(tmp_path / "three.npz", arr_0=np.zeros((3, 8, 8, 1), np.uint8), arr_1=np.arange(3))
         override = ["--set", f"data.name={tmp_path}/three.npz", "--set", "training.batch=8"]
-        assert "training.batch 8 is more than the 3 images" in refused("train", recipe, *override, "--out", tmp_path / "r")
+        assert "training.batch 8 is more than the 3 images" in refused(
+            "train", recipe, *override, "--out", tmp_path / "r"
+        )
 
     def test_unlabelled_for_a_conditional_model(self, refused: Refused, recipe: Path, tmp_path: Path) -> None:
         np.savez(tmp_path / "plain.npz", arr_0=np.zeros((9, 8, 8, 1), np.uint8))
@@ -219,7 +219,9 @@ class TestData:
 
 class TestOut:
     @pytest.mark.parametrize("name", ["train", "stats", "report"])
-    def test_below_a_file(self, refused: Refused, run: Path, recipe: Path, data: Path, tmp_path: Path, name: str) -> None:
+    def test_below_a_file(
+        self, refused: Refused, run: Path, recipe: Path, data: Path, tmp_path: Path, name: str
+    ) -> None:
         (tmp_path / "file").write_text("x")
         below = tmp_path / "file"
         commands = {
@@ -236,7 +238,10 @@ def test_as_a_command_of_its_own(tmp_path: Path) -> None:
         [sys.executable, "-m", "trilemma", "train", "dmeo"], capture_output=True, text=True, check=False, cwd=tmp_path
     )
     assert result.returncode == 2 and result.stdout == ""
-    assert result.stderr.startswith("error: unknown recipe 'dmeo': did you mean 'demo'? ") and result.stderr.count("\n") == 1
+    assert (
+        result.stderr.startswith("error: unknown recipe 'dmeo': did you mean 'demo'? ")
+        and result.stderr.count("\n") == 1
+    )
 
 
 def test_a_diverging_run_ends_in_one_line_and_code_1(command: Command, recipe: Path, tmp_path: Path) -> None:

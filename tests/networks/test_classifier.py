@@ -28,7 +28,7 @@ def test_features_are_means_of_the_last_maps() -> None:
     network = ConvClassifier(1, 3, widths=((4,), (6,))).eval()
     x = images(2, 1, 8, 8)
     maps = x
-    for layer in network.trunk[:-2]:
+    for layer in list(network.trunk.children())[:-2]:
         maps = layer(maps)
     assert maps.shape == (2, 6, 4, 4)
     torch.testing.assert_close(network.features(x), maps.mean((2, 3)))

@@ -57,7 +57,8 @@ class TestEachParameterization:
         losses = Simple()(denoiser, x0, Condition(), TIMES, draw(eps))
         error = (x0 - data.denoised(ALPHA * x0 + SIGMA * eps, ALPHA, SIGMA)).square().flatten(1).mean(1)
         snr = ((ALPHA / SIGMA) ** 2).flatten()
-        torch.testing.assert_close(losses.total, {"epsilon": snr, "x0": 1.0, "v": 1.0 + snr}[name] * error)
+        weights = {"epsilon": snr, "x0": torch.ones_like(snr), "v": 1.0 + snr}
+        torch.testing.assert_close(losses.total, weights[name] * error)
 
 
 def test_epsilon_is_ho_et_als_loss() -> None:

@@ -116,9 +116,13 @@ class TestWhatTheNetworkIsTold:
 
 def test_conditions_are_cut_like_batches() -> None:
     condition = Condition(torch.tensor([3, 1, 4, 1, 5]))
-    assert condition[1:3].label.tolist() == [1, 4]
-    assert condition[torch.tensor([4, 0])].label.tolist() == [5, 3]
-    assert condition.to("cpu").label.tolist() == [3, 1, 4, 1, 5]
+    cases = (
+        (condition[1:3], [1, 4]),
+        (condition[torch.tensor([4, 0])], [5, 3]),
+        (condition.to("cpu"), [3, 1, 4, 1, 5]),
+    )
+    for found, expected in cases:
+        assert found.given()["label"].tolist() == expected
     assert Condition()[1:3].label is None
 
 

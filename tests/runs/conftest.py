@@ -79,7 +79,7 @@ def outcome() -> Callable[[Path], dict[str, Any]]:
     def read(path: Path) -> dict[str, Any]:
         last = Run(path).checkpoint
         found: dict[str, Any] = {
-            f"{file.stem}/{name}": (str(value.dtype), value.tolist())
+            f"{file.stem}/{name}": (str(value.dtype), tuple(value.shape), value.numpy().tobytes())
             for file in last.glob("*.safetensors")
             for name, value in load_file(file).items()
         }

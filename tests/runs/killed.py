@@ -1,4 +1,5 @@
-"""Train in a process that is killed (SIGKILL) at its k-th change of the file system, for every k; then resume.
+"""Train in a process that is killed (SIGKILL) just before it changes the file system, then resume: once for each kind
+of change that training makes.
 
     python killed.py RECIPE.yaml FOLDER
 
@@ -10,6 +11,7 @@ nothing, so each costs a fraction of a second.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -17,15 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import torch._dynamo  # what an optimiser's first step would import, a second's work, in every fork
-import torch.onnx
 
 from trilemma.runs import train
 
 CHANGES = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.symlink", "open", "shutil.rmtree"}
 
 
-def killer(folder: Path, k: int, told: int) -> Callable[[str, tuple[Any, ...]], None]:
-    """An audit hook that ends the process before change number k below `folder`, and says which that is to `told`."""
+def watch(folder: Path, told: int, last: int = 0) -> None:
+    """Write each change below `folder` to the descriptor `told` just before it happens; before change number `last`,
+    if that is given, end this process."""
     count, inside = 0, str(folder)
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
@@ -35,45 +37,51 @@ def killer(folder: Path, k: int, told: int) -> Callable[[str, tuple[Any, ...]], 
         if event == "open" and not args[2] & (os.O_WRONLY | os.O_RDWR):
             return
         count += 1
-        if count == k:
-            os.write(told, f"{event} {args[:2]}\n".encode())
+        names = [Path(str(arg)).relative_to(inside).as_posix() for arg in args[:2] if str(arg).startswith(inside)]
+        os.write(told, f"{event} {' -> '.join(names)}\n".encode())
+        if count == last:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    return hook
+    sys.addaudithook(hook)
 
 
-def child(work: Callable[[], Any]) -> int:
-    """Do the work in a fork, silently; gives its exit status, negative for a signal."""
+def child(work: Callable[[int], Any]) -> tuple[int, list[str]]:
+    """Do the work in a fork, silently; gives its exit status, negative for a signal, and the lines that it wrote to the
+    descriptor it was given."""
+    reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
         code = 1
         try:
-            quiet = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(quiet, 1)
-            work()
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            work(writing)
             code = 0
         finally:
             os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        lines = pipe.read().splitlines()
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), lines
 
 
 def main() -> None:
     recipe, folder = sys.argv[1], Path(sys.argv[2])
-    told = os.dup(1)
-    assert child(lambda: train(recipe, out=folder / "whole")) == 0
-    for k in range(1, 200):
-        out = folder / str(k)
 
-        def broken(out: Path = out, k: int = k) -> None:
-            sys.addaudithook(killer(out, k, told))
-            train(recipe, out=out)
+    def broken(out: Path, last: int, told: int) -> None:
+        watch(out, told, last)
+        train(recipe, out=out)
 
-        status = child(broken)
-        if status == 0:  # it has fewer changes than that
-            return
-        assert status == -signal.SIGKILL, f"change {k}: exit status {status}"
-        assert child(lambda out=out: train(recipe, out=out, resume=True)) == 0, f"change {k}: cannot be resumed"
-    raise AssertionError("never finished")
+    status, changes = child(lambda told: broken(folder / "whole", 0, told))
+    assert status == 0, "the unbroken run"
+    # Of changes alike but for a number or a process, the last: there is most to lose then.
+    moments = {re.sub(r"\d+|tensorboard/.*", "#", change): k for k, change in enumerate(changes, start=1)}
+    for i, k in enumerate(sorted(moments.values()), start=1):
+        out = folder / str(i)
+        status, before = child(lambda told, out=out, k=k: broken(out, k, told))
+        assert status == -signal.SIGKILL and len(before) == k, f"{changes[k - 1]}: exit status {status}"
+        print(before[-1], flush=True)
+        status, _ = child(lambda told, out=out: train(recipe, out=out, resume=True))
+        assert status == 0, f"killed before {before[-1]}, it cannot be resumed"
 
 
 if __name__ == "__main__":

@@ -24,8 +24,8 @@ def close(left: np.ndarray, right: np.ndarray) -> None:
     assert difference.max() <= 1 and (difference > 0).mean() < 0.01
 
 
-class Interrupted(Exception):
-    pass
+class BrokenOffError(Exception):
+    """Stands for whatever ends a process at this moment."""
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
             nonlocal count
             count += 1
             if count == k:
-                raise Interrupted
+                raise BrokenOffError
             return generate(self, seeds, labels)
 
         monkeypatch.setattr(Sampler, "generate", broken if k else generate)
@@ -88,7 +88,15 @@ class TestRecord:
         assert np.array_equal(images, samples.images) and np.array_equal(labels, samples.labels)
 
     def test_default_place_tells_sets_apart(self, run: Run) -> None:
-        ways = [{}, {"steps": 3}, {"name": "ddim"}, {"name": "ddim", "eta": 1.0}, {"cls": 1}, {"weights": "raw"}, {"n": 5}]
+        ways = [
+            {},
+            {"steps": 3},
+            {"name": "ddim"},
+            {"name": "ddim", "eta": 1.0},
+            {"cls": 1},
+            {"weights": "raw"},
+            {"n": 5},
+        ]
         paths = {run.sample_to(**{"n": 4, **way}).path for way in ways}
         assert len(paths) == len(ways)
         assert all(path.parent == run.path / "samples" for path in paths)
@@ -107,7 +115,7 @@ class TestInterruption:
     ) -> None:
         expected = run.sample(10)
         interrupt(3)
-        with pytest.raises(Interrupted):
+        with pytest.raises(BrokenOffError):
             run.sample_to(tmp_path / name, n=10, batch=2)
         parts = tmp_path / f"{name}.parts"
         assert len(list(parts.glob("part-*.npz"))) == 2 and not (tmp_path / name).exists()
@@ -125,11 +133,11 @@ class TestInterruption:
         self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, moment: str
     ) -> None:
         def broken(*_: object, **__: object) -> None:
-            raise Interrupted
+            raise BrokenOffError
 
-        with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        write = Path.write_text
+        with monkeypatch.context() as patch:
             if moment == "record":  # after the images, before the record beside them
-                write = Path.write_text
                 patch.setattr(
                     Path,
                     "write_text",
@@ -137,7 +145,8 @@ class TestInterruption:
                 )
             else:
                 patch.setattr(room if moment == "write_samples" else shutil, moment, broken)
-            run.sample_to(tmp_path / name, n=6)
+            with pytest.raises(BrokenOffError):
+                run.sample_to(tmp_path / name, n=6)
         close(run.sample_to(tmp_path / name, n=6).images, run.sample(6).images)
         assert not (tmp_path / f"{name}.parts").exists()
 
@@ -145,7 +154,7 @@ class TestInterruption:
         self, run: Run, tmp_path: Path, interrupt: Callable[[int], None]
     ) -> None:
         interrupt(2)
-        with pytest.raises(Interrupted):
+        with pytest.raises(BrokenOffError):
             run.sample_to(tmp_path / "set.npz", n=6, batch=2)
         interrupt(0)
         for changes in ({"steps": 3}, {"name": "ddim"}, {"weights": "raw"}, {"cls": 1}, {"n": 7}):
@@ -202,7 +211,9 @@ class TestRefusal:
         assert "\n" not in str(caught.value)
         assert not list(tmp_path.glob("set*"))
 
-    def test_of_a_class_asked_of_an_unconditional_model(self, write_recipe: Callable[..., Path], tmp_path: Path) -> None:
+    def test_of_a_class_asked_of_an_unconditional_model(
+        self, write_recipe: Callable[..., Path], tmp_path: Path
+    ) -> None:
         recipe = write_recipe(learner={"conditional": False}, training={"steps": 2})
         run = train(recipe, out=tmp_path / "run")
         with pytest.raises(InputError, match="class '1': this model is unconditional"):

@@ -77,7 +77,10 @@ class TestRunDirectory:
         assert grids[0].read_bytes() == grids[1].read_bytes()
 
     def test_trains_a_classifier_too(self, write_recipe: Write, data: Path, tmp_path: Path) -> None:
-        values = {"learner": {"name": "classifier", "shift": 0.1}, "network": {"name": "classifier", "widths": [[4], [8]]}}
+        values = {
+            "learner": {"name": "classifier", "shift": 0.1},
+            "network": {"name": "classifier", "widths": [[4], [8]]},
+        }
         path = write_recipe()
         lines = path.read_text()
         import yaml
@@ -114,7 +117,9 @@ class TestResume:
             train(run.path / "recipe.yaml", out=run.path)
         assert outcome(run.path) == before
 
-    @pytest.mark.parametrize("change", ["training.batch=4", "network.base_channels=4", "schedule.steps=9", "training.seed=3"])
+    @pytest.mark.parametrize(
+        "change", ["training.batch=4", "network.base_channels=4", "schedule.steps=9", "training.seed=3"]
+    )
     def test_keeps_what_the_run_is(self, run: Run, outcome: Outcome, change: str) -> None:
         before, key = outcome(run.path), change.partition("=")[0]
         with pytest.raises(InputError, match=key if key.startswith("training") else key.partition(".")[0]):
@@ -143,7 +148,7 @@ class TestInit:
             torch.testing.assert_close(value, source[name], rtol=0, atol=1e-9)
 
     def test_from_another_network_is_refused(self, run: Run, write_recipe: Write, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match="weight '.*' (has shape|is in)"):
+        with pytest.raises(InputError, match=r"weight '.*' (has shape|is in)"):
             train(write_recipe(network={"base_channels": 4}), out=tmp_path / "begun", init=run.path)
 
 
@@ -231,9 +236,7 @@ class TestPriorWarning:
         assert prior_warning(SCHEDULES["cosine"](steps=200), 1.0) is None
         assert prior_warning(SCHEDULES["linear"](steps=1000), 1.0) is None
 
-    def test_is_said_by_training(
-        self, write_recipe: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_is_said_by_training(self, write_recipe: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         train(write_recipe(training={"steps": 1, "warmup": 0}), out=tmp_path / "cosine")
         assert "warning" not in capsys.readouterr().out
         recipe = write_recipe(training={"steps": 1, "warmup": 0})

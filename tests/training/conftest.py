@@ -41,7 +41,13 @@ def to_floats(images: np.ndarray) -> torch.Tensor:
 
 def build_learner(**network: Any) -> DenoisingLearner:
     torch.manual_seed(0)
-    arguments: dict[str, Any] = {"base_channels": 8, "multipliers": [1, 2], "blocks": 1, "attention": [], "dropout": 0.2}
+    arguments: dict[str, Any] = {
+        "base_channels": 8,
+        "multipliers": [1, 2],
+        "blocks": 1,
+        "attention": [],
+        "dropout": 0.2,
+    }
     unet = UNet(1, 1, (8, 8), 4, **{**arguments, "middle_attention": False, **network})
     denoiser = Denoiser(unet, SCHEDULES["cosine"](steps=20), "v", "fixed_small")
     return DenoisingLearner(denoiser, OBJECTIVES["simple"](), TIME_SAMPLERS["uniform"](denoiser.schedule))

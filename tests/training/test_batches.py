@@ -39,7 +39,9 @@ class TestOrder:
         for step in (0, 2, 7):
             parts = [share[step] for share in shares]
             assert torch.equal(torch.cat([part.images for part in parts]), whole[step].images)
-            assert torch.equal(torch.cat([part.labels for part in parts if part.labels is not None]), whole[step].labels)
+            assert torch.equal(
+                torch.cat([part.labels for part in parts if part.labels is not None]), whole[step].labels
+            )
             assert [key for part in parts for key in part.keys] == whole[step].keys
 
     def test_reads_on_from_any_step(self, make_batches: Make) -> None:

@@ -154,5 +154,7 @@ def test_a_trainer_s_checkpoint_is_safetensors_and_json(make_trainer: Callable[.
     state = json.loads((saved / "state.json").read_text())
     assert {"step": 2, "images": 12, "seed": 0, "ema_updates": 2, "skipped": 0}.items() <= state.items()
     optimizer = load_file(saved / "optimizer.safetensors")
-    moments = {f"{name}.{key}" for name, _ in trainer.network.named_parameters() for key in ("exp_avg", "exp_avg_sq", "step")}
+    moments = {
+        f"{name}.{key}" for name, _ in trainer.network.named_parameters() for key in ("exp_avg", "exp_avg_sq", "step")
+    }
     assert optimizer.keys() == moments

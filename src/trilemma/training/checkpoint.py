@@ -64,8 +64,9 @@ def write(directory: Path, step: int, tensors: dict[str, dict[str, Tensor]], sta
     target = path_of(directory, step)
     if target.exists():  # the same step of the same run is the same checkpoint
         return target
-    clean(directory)
     partial = directory / f".{target.name}.partial"
+    if partial.exists():
+        shutil.rmtree(partial)
     partial.mkdir()
     for name, group in tensors.items():
         save_file(
@@ -75,22 +76,21 @@ def write(directory: Path, step: int, tensors: dict[str, dict[str, Tensor]], sta
     for file in partial.iterdir():
         _sync(file)
     partial.rename(target)
-    _point(directory, target)
-    for old in steps(directory)[:-keep]:
-        # Renamed first: a checkpoint half removed must not look like a whole one.
-        gone = directory / f".{path_of(directory, old).name}.removed"
-        path_of(directory, old).rename(gone)
-        shutil.rmtree(gone)
+    clean(directory, keep)
     return target
 
 
-def clean(directory: Path) -> None:
-    """Remove what an interruption left of a checkpoint being written or removed, and point `latest` at the newest."""
-    for leftover in directory.glob(".step-*"):
-        shutil.rmtree(leftover)
+def clean(directory: Path, keep: int) -> None:
+    """Point `latest` at the newest checkpoint, remove all but the newest `keep`, and what an interruption left of one
+    being written or removed."""
     found = steps(directory)
     if found:
         _point(directory, path_of(directory, found[-1]))
+    for old in found[:-keep]:
+        # Renamed first: a checkpoint half removed must not look like a whole one.
+        path_of(directory, old).rename(directory / f".{path_of(directory, old).name}.removed")
+    for leftover in directory.glob(".step-*"):
+        shutil.rmtree(leftover)
 
 
 def _point(directory: Path, target: Path) -> None:

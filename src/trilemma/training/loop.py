@@ -69,7 +69,7 @@ class Trainer:
         """Go on from the newest checkpoint of the run directory. Raises InputError if there is none or it is
         damaged."""
         if self.accelerator.is_main_process:
-            checkpoint.clean(self.checkpoints)
+            checkpoint.clean(self.checkpoints, self.settings.keep)
         self.accelerator.wait_for_everyone()
         path = checkpoint.latest(self.checkpoints)
         state = checkpoint.read_state(path)
