@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch._dynamo  # what an optimiser's first step would import, a second's work, in every fork
+import torch._dynamo  # noqa: F401 — what an optimiser's first step would import, a second's work, in every fork
 
 from trilemma.runs import train
 

@@ -91,4 +91,5 @@ def checked(model: type[M], given: Any, path: str) -> M:
         if first["type"] == "missing":
             raise InputError(f"{where} is missing") from None
         message = first["msg"].removeprefix("Value error, ")
-        raise InputError(f"{where}: {message[:1].lower()}{message[1:]} (got {first['input']!r})") from None
+        got = "" if isinstance(first["input"], dict) else f" (got {first['input']!r})"
+        raise InputError(f"{where}: {message[:1].lower()}{message[1:]}{got}") from None
