@@ -83,8 +83,8 @@ class UNet(nn.Module):
             raise ValueError(f"network.patch {patch} does not divide the image size {size[0]}×{size[1]}")
         if (block == "double") != (entry == "bottom"):
             raise ValueError(
-                f"network.block {block!r} and network.entry {entry!r} do not go together: double convolutions take time "
-                "and class at the bottom, residual blocks added to each"
+                f"network.block {block!r} and network.entry {entry!r} do not go together: double convolutions take "
+                "time and class at the bottom, residual blocks added to each"
             )
         widths = [base_channels * m for m in multipliers]
         if any(width % heads for width in widths):

@@ -20,6 +20,7 @@ from trilemma.errors import InputError
 from trilemma.metrics import Speed, check_needs, compute, extract, gathered_cautions, measure
 from trilemma.runs.devices import process_state
 from trilemma.runs.environment import environment
+from trilemma.runs.places import check_writable
 from trilemma.runs.reference import BATCH, Reference, data_record, extractor_of, open_reference
 from trilemma.runs.run import Run, describe
 from trilemma.runs.sampling import Sampler, labels_for, overridden, sha256
@@ -62,7 +63,7 @@ def evaluate(
     run = subject if isinstance(subject, Run) else _as_run(Path(subject))
     reference, root = _reference_of(run, reference, root)
     if out is not None:
-        _check_writable(Path(out))
+        check_writable(Path(out))
     with gathered_cautions() as warnings:
         against = open_reference(reference, features, root)
         if run is not None:
@@ -237,20 +238,9 @@ def _default_out(run: Run | None, subject: Path, described: dict[str, Any]) -> P
     return run.path / "evaluations" / (Path(described["samples"]["file"]).stem + ".json")
 
 
-def _check_writable(path: Path) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a"):
-            pass
-        if not path.stat().st_size:
-            path.unlink()
-    except OSError as error:
-        raise InputError(f"out: cannot write {path} ({error.strerror})") from error
-
-
 def write_evaluation(evaluation: dict[str, Any], path: Path) -> Path:
     """Write an evaluation file, whole or not at all."""
-    _check_writable(path)
+    check_writable(path)
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(json.dumps(evaluation, indent=1) + "\n")
     partial.replace(path)

@@ -11,6 +11,7 @@ from jaxtyping import UInt8
 
 from trilemma.data import image_grid, write_png
 from trilemma.errors import InputError
+from trilemma.runs.places import check_writable
 from trilemma.runs.run import Run
 from trilemma.runs.sampling import Samples
 
@@ -30,14 +31,7 @@ class Pictures:
                 continue
             if path.suffix.lower() != ".png":
                 raise InputError(f"{name}: {path} should end in .png")
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with path.open("ab"):
-                    pass
-                if not path.stat().st_size:
-                    path.unlink()
-            except OSError as error:
-                raise InputError(f"{name}: cannot write {path} ({error.strerror})") from error
+            check_writable(path, name)
 
     def write(self, run: Run, samples: Samples, settings: dict[str, Any]) -> list[Path]:
         """Write them; returns what was written."""

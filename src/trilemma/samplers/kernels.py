@@ -19,6 +19,9 @@ from torch import Tensor
 
 from trilemma.process import BoundDenoiser, Draw, Prediction, over_image, pair, posterior_mean
 
+Images = Float[Tensor, "n c h w"]
+Time = Float64[Tensor, ""]
+
 
 @dataclass(frozen=True)
 class Clip:
@@ -48,14 +51,8 @@ class Kernel(ABC):
 
     @abstractmethod
     def step(
-        self,
-        denoiser: BoundDenoiser,
-        x_t: Float[Tensor, "n c h w"],
-        t: Float64[Tensor, ""],
-        s: Float64[Tensor, ""],
-        state: Any,
-        draw: Draw,
-    ) -> tuple[Float[Tensor, "n c h w"], Any]:
+        self, denoiser: BoundDenoiser, x_t: Images, t: Time, s: Time, state: Any, draw: Draw
+    ) -> tuple[Images, Any]:
         """x_s from x_t."""
 
     def evaluations(self, intervals: int) -> int:
@@ -79,14 +76,8 @@ class Ancestral(Kernel):
     has (Ho et al. 2020, algorithm 2). The step to clean data adds no noise, as the algorithm has it."""
 
     def step(
-        self,
-        denoiser: BoundDenoiser,
-        x_t: Float[Tensor, "n c h w"],
-        t: Float64[Tensor, ""],
-        s: Float64[Tensor, ""],
-        state: Any,
-        draw: Draw,
-    ) -> tuple[Float[Tensor, "n c h w"], Any]:
+        self, denoiser: BoundDenoiser, x_t: Images, t: Time, s: Time, state: Any, draw: Draw
+    ) -> tuple[Images, Any]:
         kernel, prediction = pair(denoiser.schedule, t, s), self.predict(denoiser, x_t, t)
         mean = posterior_mean(kernel, prediction.x0, prediction.eps)
         if s == 0:
@@ -103,14 +94,8 @@ class DDIM(Kernel):
     eta: Annotated[float, Ge(0)] = 0.0
 
     def step(
-        self,
-        denoiser: BoundDenoiser,
-        x_t: Float[Tensor, "n c h w"],
-        t: Float64[Tensor, ""],
-        s: Float64[Tensor, ""],
-        state: Any,
-        draw: Draw,
-    ) -> tuple[Float[Tensor, "n c h w"], Any]:
+        self, denoiser: BoundDenoiser, x_t: Images, t: Time, s: Time, state: Any, draw: Draw
+    ) -> tuple[Images, Any]:
         kernel, prediction = pair(denoiser.schedule, t, s), self.predict(denoiser, x_t, t)
         mean = posterior_mean(kernel, prediction.x0, prediction.eps, self.eta)
         if self.eta == 0 or s == 0:

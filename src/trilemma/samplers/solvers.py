@@ -16,7 +16,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from trilemma.process import BoundDenoiser, Draw, Schedule, over_image
-from trilemma.samplers.kernels import Kernel
+from trilemma.samplers.kernels import Images, Kernel, Time
 
 
 def _noise_ratio(schedule: Schedule, t: Float64[Tensor, ""]) -> Float64[Tensor, ""]:
@@ -30,14 +30,8 @@ class ProbabilityFlow(Kernel):
     σ̄: the same ODE, other steps."""
 
     def step(
-        self,
-        denoiser: BoundDenoiser,
-        x_t: Float[Tensor, "n c h w"],
-        t: Float64[Tensor, ""],
-        s: Float64[Tensor, ""],
-        state: Any,
-        draw: Draw,
-    ) -> tuple[Float[Tensor, "n c h w"], Any]:
+        self, denoiser: BoundDenoiser, x_t: Images, t: Time, s: Time, state: Any, draw: Draw
+    ) -> tuple[Images, Any]:
         schedule = denoiser.schedule
         at_t, at_s = _noise_ratio(schedule, t), _noise_ratio(schedule, s)
         eps = self.predict(denoiser, x_t, t).eps
@@ -52,14 +46,8 @@ class Heun(Kernel):
     Two evaluations an interval, one for the last, to clean data, where no slope exists."""
 
     def step(
-        self,
-        denoiser: BoundDenoiser,
-        x_t: Float[Tensor, "n c h w"],
-        t: Float64[Tensor, ""],
-        s: Float64[Tensor, ""],
-        state: Any,
-        draw: Draw,
-    ) -> tuple[Float[Tensor, "n c h w"], Any]:
+        self, denoiser: BoundDenoiser, x_t: Images, t: Time, s: Time, state: Any, draw: Draw
+    ) -> tuple[Images, Any]:
         schedule = denoiser.schedule
         alpha_s = schedule.alpha(s)
         scale = over_image(alpha_s / schedule.alpha(t), x_t)
@@ -94,14 +82,8 @@ class DPMSolver(Kernel):
     stochastic: bool = False
 
     def step(
-        self,
-        denoiser: BoundDenoiser,
-        x_t: Float[Tensor, "n c h w"],
-        t: Float64[Tensor, ""],
-        s: Float64[Tensor, ""],
-        state: Past | None,
-        draw: Draw,
-    ) -> tuple[Float[Tensor, "n c h w"], Past]:
+        self, denoiser: BoundDenoiser, x_t: Images, t: Time, s: Time, state: Past | None, draw: Draw
+    ) -> tuple[Images, Past]:
         schedule = denoiser.schedule
         x0 = self.predict(denoiser, x_t, t).x0
         at_t = -schedule.gamma(t) / 2
@@ -131,14 +113,8 @@ class UniPC(Kernel):
     order: Annotated[int, Ge(1), Le(3)] = 2
 
     def step(
-        self,
-        denoiser: BoundDenoiser,
-        x_t: Float[Tensor, "n c h w"],
-        t: Float64[Tensor, ""],
-        s: Float64[Tensor, ""],
-        state: Past | None,
-        draw: Draw,
-    ) -> tuple[Float[Tensor, "n c h w"], Past]:
+        self, denoiser: BoundDenoiser, x_t: Images, t: Time, s: Time, state: Past | None, draw: Draw
+    ) -> tuple[Images, Past]:
         schedule = denoiser.schedule
         x0, at_t = self.predict(denoiser, x_t, t).x0, -schedule.gamma(t) / 2
         if state is not None:
