@@ -122,12 +122,12 @@ class TestPairKernel:
         mean = posterior_mean(kernel, column([x0]), column([eps])).item()
         spread = math.sqrt(float(kernel.beta_tilde))
 
-        def posterior(x: np.ndarray) -> np.ndarray:
-            exponent = (x - float(schedule.alpha(s)) * x0) ** 2 / var_s + (x_t - ratio * x) ** 2 / beta
-            return np.exp(-exponent / 2 + lowest)
+        def exponent(x: np.ndarray) -> np.ndarray:
+            return -((x - float(schedule.alpha(s)) * x0) ** 2 / var_s + (x_t - ratio * x) ** 2 / beta) / 2
 
-        lowest = 0.0
-        lowest = -math.log(float(posterior(np.array(mean))))
+        def posterior(x: np.ndarray) -> np.ndarray:
+            return np.exp(exponent(x) - exponent(np.array(mean)))
+
         total = integral(posterior, mean, spread)
         found = integral(lambda x: x * posterior(x), mean, spread) / total
         variance = integral(lambda x: (x - found) ** 2 * posterior(x), mean, spread) / total

@@ -1,0 +1,272 @@
+"""Starts: pure noise, and a surrogate's images noised to t_mid (A algorithm 4), with every sampler."""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.exact import ExactNetwork, Mixture, linear_alpha_bar, schedule_levels, tabulated_levels
+from trilemma.data import to_uint8
+from trilemma.errors import InputError
+from trilemma.process import EDM, Denoiser, Draw, Linear, Schedule
+from trilemma.recipes import dump, load, packaged, parse_sampling
+from trilemma.runs.sampling import Sampler
+from trilemma.runs.surrogates import open_surrogate
+from trilemma.samplers import SAMPLERS, noise_start, surrogate_start
+
+SHAPE, STEPS = (1, 4, 4), 60
+SCHEDULE = Linear(steps=STEPS, beta_end=0.3)
+TABLE = linear_alpha_bar(STEPS, end=0.3)
+DATA = Mixture.gaussian(torch.full(SHAPE, 0.1), torch.linspace(0.02, 0.15, 16).reshape(SHAPE))
+WAYS = [
+    *sorted(SAMPLERS),
+    *({"name": "ddim", "eta": 1.0}, {"name": "dpmpp", "stochastic": True}, {"name": "unipc", "order": 3}),
+]
+
+
+def settings(way: Any, **more: Any) -> Any:
+    return parse_sampling({"clip": "none", **({"name": way} if isinstance(way, str) else way), **more})
+
+
+def exact(schedule: Schedule = SCHEDULE, parameterization: str = "epsilon") -> Denoiser:
+    network = ExactNetwork(DATA, schedule_levels(schedule), parameterization)
+    return Denoiser(network, schedule, parameterization, "fixed_small")
+
+
+def sampler(way: Any, denoiser: Denoiser | None = None, low: float = -1.0, **more: Any) -> Sampler:
+    chosen = settings(way, **more)
+    return Sampler.of(denoiser or exact(), chosen, SHAPE, (low, 1.0), torch.device("cpu"))
+
+
+def pictures(count: int, seed: int = 0) -> np.ndarray:
+    return to_uint8(DATA.sample(count, seed).float())
+
+
+@pytest.fixture
+def surrogate(monkeypatch: pytest.MonkeyPatch) -> str:
+    """`made_up:images`, a function of seeds in a module of the moment, which keeps what it was asked."""
+    module = types.ModuleType("made_up")
+    asked: list[Any] = []
+
+    def images(seeds: Sequence[int], labels: Any) -> np.ndarray:
+        asked.append((list(seeds), labels))
+        return np.concatenate([pictures(1, seed) for seed in seeds])
+
+    module.images, module.asked = images, asked  # type: ignore[attr-defined]
+    module.floats = lambda seeds, labels: images(seeds, labels) / 255.0  # type: ignore[attr-defined]
+    module.few = lambda seeds, labels: images(seeds, labels)[1:]  # type: ignore[attr-defined]
+    module.large = lambda seeds, labels: np.zeros((len(seeds), 5, 4, 1), np.uint8)  # type: ignore[attr-defined]
+    module.coloured = lambda seeds, labels: np.zeros((len(seeds), 4, 4, 3), np.uint8)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "made_up", module)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    return "made_up:images"
+
+
+class TestNoise:
+    def test_it_is_each_seeds_own(self) -> None:
+        together = noise_start(SCHEDULE, [5, 2, 9], (2, 3, 3))
+        assert together.shape == (3, 2, 3, 3)
+        for row, seed in enumerate([5, 2, 9]):
+            assert torch.equal(noise_start(SCHEDULE, [seed], (2, 3, 3))[0], together[row])
+
+    def test_it_is_standard_normal(self) -> None:
+        drawn = noise_start(SCHEDULE, range(400), (3, 8, 8))
+        count = drawn.numel()
+        assert abs(float(drawn.mean())) < 4 / count**0.5
+        assert abs(float(drawn.var()) - 1) < 4 * (2 / count) ** 0.5
+
+
+class TestNoisedImages:
+    @pytest.mark.parametrize("t_mid", [1, 17, 60])
+    def test_they_are_the_forward_process_with_the_seeds_noise(self, t_mid: int) -> None:
+        x0, seeds = DATA.sample(3).float(), [4, 0, 7]
+        noise = Draw.for_seeds(seeds, "start").normal(x0)
+        expected = TABLE[t_mid] ** 0.5 * x0 + (1 - TABLE[t_mid]) ** 0.5 * noise
+        torch.testing.assert_close(surrogate_start(SCHEDULE, x0, t_mid, seeds), expected)
+
+    def test_at_0_they_are_the_images(self) -> None:
+        x0 = DATA.sample(3).float()
+        for schedule in (SCHEDULE, EDM()):
+            assert torch.equal(surrogate_start(schedule, x0, 0.0, [1, 2, 3]), x0)
+
+    def test_outside_the_schedule_is_refused(self) -> None:
+        for t_mid in (-1.0, 60.5):
+            with pytest.raises(InputError, match=r"time \[.*\] lies outside \[0, 60\]"):
+                surrogate_start(SCHEDULE, DATA.sample(1).float(), t_mid, [0])
+
+
+class Untouchable(nn.Module):
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        raise AssertionError("the network was asked")
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+class TestEverySampler:
+    @pytest.mark.parametrize("low", [-1.0, 0.0])
+    def test_t_mid_0_returns_the_surrogates_image(self, way: Any, low: float, surrogate: str) -> None:
+        denoiser = Denoiser(Untouchable(), SCHEDULE, "epsilon", "fixed_small")
+        begun = sampler(way, denoiser, low, steps=6).after(open_surrogate(surrogate, 0.0))
+        assert begun.evaluations == 0
+        found = begun.generate([3, 1], None)
+        np.testing.assert_array_equal(found, np.concatenate([pictures(1, 3), pictures(1, 1)]))
+
+    @pytest.mark.parametrize("t_mid", [1.0, 30.0, 33.3])
+    def test_the_walk_goes_on_from_t_mid(self, way: Any, t_mid: float, surrogate: str) -> None:
+        """The first state is the image noised to t_mid, and the grid's times below follow."""
+        seeds = [2, 5]
+        begun = sampler(way, steps=8).after(open_surrogate(surrogate, t_mid))
+        full = sampler(way, steps=8).times
+        steps = list(begun.steps(seeds, None))
+        assert [step.t for step in steps] == [t_mid, *full[full < t_mid].tolist()]
+        images = torch.from_numpy(np.concatenate([pictures(1, s) for s in seeds])).permute(0, 3, 1, 2) / 127.5 - 1
+        torch.testing.assert_close(steps[0].x, surrogate_start(SCHEDULE, images, t_mid, seeds), rtol=1e-5, atol=1e-6)
+        network: Any = begun.denoiser.network
+        assert max(float(time.max()) for time in network.seen) == pytest.approx(t_mid - 1, rel=1e-6)
+        assert len(network.seen) == begun.evaluations
+
+    def test_t_mid_T_is_plain_sampling_up_to_L_T(self, way: Any, surrogate: str) -> None:
+        """From the same seed's noise: x_T differs by α_T x̃_0 + (σ_T − 1) ε, what L_T measures, and by nothing else."""
+        plain = sampler(way, steps=7)
+        begun = plain.after(open_surrogate(surrogate, SCHEDULE.T))
+        seeds = [4, 8, 15]
+        found, expected = (list(each.steps(seeds, None)) for each in (begun, plain))
+        assert [step.t for step in found] == [step.t for step in expected]
+        images = torch.from_numpy(np.concatenate([pictures(1, s) for s in seeds])).permute(0, 3, 1, 2) / 127.5 - 1
+        left = TABLE[-1] ** 0.5 * images + ((1 - TABLE[-1]) ** 0.5 - 1) * expected[0].x
+        torch.testing.assert_close(found[0].x - expected[0].x, left, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["ancestral", "ddim", "dpmpp", "unipc"])
+def test_the_less_L_T_leaves_the_less_a_surrogate_at_T_changes(name: str, surrogate: str) -> None:
+    changes = []
+    for end in (0.1, 0.3, 0.6):
+        plain = sampler(name, exact(Linear(steps=STEPS, beta_end=end)), steps=20)
+        begun = plain.after(open_surrogate(surrogate, float(STEPS)))
+        (*_, found), (*_, expected) = (each.steps([4, 8, 15], None) for each in (begun, plain))
+        changes.append(float((found.x - expected.x).abs().max()))
+    assert changes[0] > 3 * changes[1] > 9 * changes[2]
+    assert changes[2] < 1e-3
+
+
+@pytest.mark.parametrize("spacing", ["uniform", "quadratic", "log_snr", "karras", "3,2,2"])
+@pytest.mark.parametrize("schedule", [SCHEDULE, Linear(), EDM()], ids=["60", "1000", "edm"])
+def test_t_mid_may_be_T_on_every_grid(spacing: str, schedule: Schedule, surrogate: str) -> None:
+    """Also where the grid leaves T itself out, or meets it but for rounding: nothing between 0 and T is outside."""
+    if schedule.steps is None and spacing not in ("log_snr", "karras"):
+        pytest.skip("a tabulated grid")
+    plain = sampler("ddim", exact(schedule), steps=7, grid=spacing)
+    begun = plain.after(open_surrogate(surrogate, schedule.T))
+    below = plain.times[plain.times < schedule.T * (1 - 1e-9)]
+    assert begun.times.tolist() == [schedule.T, *below.tolist()]
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_at_zero_terminal_snr_t_mid_T_is_plain_sampling(way: Any, surrogate: str) -> None:
+    """x_T says nothing of x_0, so a surrogate's image is forgotten wholly; and the walk from there is finite, or refused
+    where a sampler has no first step from σ/α = ∞."""
+    schedule = Linear(steps=STEPS, beta_end=0.3, terminal_snr=0.0)
+    plain = sampler(way, exact(schedule, "v"), steps=8)
+    begun = plain.after(open_surrogate(surrogate, schedule.T))
+    try:
+        found, expected = (list(each.steps([4, 8], None)) for each in (begun, plain))
+    except InputError as error:
+        assert "SNR" in str(error)
+        return
+    assert torch.equal(found[0].x, expected[0].x)
+    assert torch.isfinite(expected[-1].x).all()
+    torch.testing.assert_close(found[-1].x, expected[-1].x)
+
+
+class TestOpening:
+    def test_a_function_is_asked_with_seeds_and_labels(self, surrogate: str) -> None:
+        begun = sampler("ddim", steps=4).after(open_surrogate(surrogate, 0.0))
+        labels = np.array([1, 0])
+        begun.surrogate.images([6, 2], labels)  # type: ignore[union-attr]
+        seeds, given = sys.modules["made_up"].asked[-1]
+        assert seeds == [6, 2] and given is labels
+        assert begun.surrogate is not None
+        assert begun.surrogate.record == {"name": "made_up:images", "t_mid": 0.0}
+
+    def test_a_module_in_the_working_directory_is_found(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "beside_me.py").write_text(
+            "import numpy as np\n\n\ndef black(seeds, labels):\n    return np.zeros((len(seeds), 4, 4, 1), np.uint8)\n"
+        )
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "path", [*sys.path])
+        found = sampler("ddim", steps=4).after(open_surrogate("beside_me:black", 0.0)).generate([0, 1], None)
+        assert not found.any()
+        sys.modules.pop("beside_me")
+
+    def test_samples_give_image_i_to_seed_i(self, tmp_path: Path) -> None:
+        held = pictures(5)
+        np.savez(tmp_path / "held.npz", arr_0=held)
+        opened = open_surrogate(str(tmp_path / "held.npz"), 20.0)
+        found = sampler("ddim", steps=4).after(open_surrogate(str(tmp_path / "held.npz"), 0.0)).generate([3, 0], None)
+        np.testing.assert_array_equal(found, held[[3, 0]])
+        assert opened.record["name"] == "held.npz" and len(opened.record["sha256"]) == 64
+        with pytest.raises(InputError, match=r"surrogate .*held\.npz: it has 5 images, none for seed 5"):
+            opened.images([2, 5], None)
+
+    def test_a_missing_t_mid_is_refused(self, surrogate: str) -> None:
+        with pytest.raises(InputError, match=r"surrogate: needs --t-mid"):
+            open_surrogate(surrogate, None)
+
+    @pytest.mark.parametrize("t_mid", [-1.0, 60.5, float("nan")])
+    def test_t_mid_outside_is_refused(self, surrogate: str, t_mid: float) -> None:
+        with pytest.raises(InputError, match=rf"t_mid {t_mid:g}: expected 0 to 60"):
+            sampler("ddim", steps=4).after(open_surrogate(surrogate, t_mid))
+
+    @pytest.mark.parametrize(
+        ("spec", "says"),
+        [
+            ("no_such_module:images", "surrogate 'no_such_module:images' cannot be imported: No module named"),
+            ("made_up:nothing", "surrogate 'made_up:nothing' cannot be imported: .*has no attribute 'nothing'"),
+            (":images", "surrogate ':images' cannot be imported"),
+            ("made_up:", "surrogate 'made_up:' cannot be imported"),
+            ("no-such-file.npz", "no-such-file.npz"),
+        ],
+    )
+    def test_what_cannot_be_opened_is_refused(self, surrogate: str, spec: str, says: str) -> None:
+        with pytest.raises(InputError, match=says):
+            open_surrogate(spec, 5.0)
+
+    @pytest.mark.parametrize(
+        ("name", "says"),
+        [
+            ("floats", r"gave float64 \(2, 4, 4, 1\), expected uint8 \(2, h, w, c\)"),
+            ("few", r"gave uint8 \(1, 4, 4, 1\), expected uint8 \(2, h, w, c\)"),
+            ("large", r"surrogate: its images are \(1, 5, 4\), the run's \(1, 4, 4\) \(c, h, w\)"),
+            ("coloured", r"surrogate: its images are \(3, 4, 4\), the run's \(1, 4, 4\) \(c, h, w\)"),
+        ],
+    )
+    def test_what_it_gives_must_be_the_runs_images(self, surrogate: str, name: str, says: str) -> None:
+        begun = sampler("ddim", steps=4).after(open_surrogate(f"made_up:{name}", 30.0))
+        with pytest.raises(InputError, match=says):
+            begun.generate([0, 1], None)
+
+    def test_a_recipe_cannot_name_one(self, tmp_path: Path) -> None:
+        """A recipe travels with a run; opening it must run no code that it names."""
+        for key in ("surrogate", "t_mid"):
+            with pytest.raises(InputError, match=f"unknown key in sampling '{key}'"):
+                parse_sampling({"name": "ddim", key: "made_up:images"})
+            (tmp_path / "mine.yaml").write_text(packaged()["demo"].replace("{name: ddim,", f"{{name: ddim, {key}: 1,"))
+            with pytest.raises(InputError, match=f"unknown key in sampling '{key}'"):
+                load(tmp_path / "mine.yaml")
+        assert "surrogate" not in dump(load("demo"))
+
+
+def test_the_exact_network_knows_these_levels() -> None:
+    """What the tests above rest on: the schedule's levels are the formula's."""
+    time = torch.arange(STEPS, dtype=torch.float32)
+    for found, expected in zip(schedule_levels(SCHEDULE)(time), tabulated_levels(TABLE)(time), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=0)
