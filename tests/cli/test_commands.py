@@ -84,7 +84,7 @@ class TestSample:
         with Image.open(strip) as picture:  # five rows: the start and four steps
             assert picture.size == (5 * 10 + 2, 5 * 10 + 2)
             assert np.abs(np.asarray(picture)[2:10, 42:50].astype(int) - images[0, :, :, 0]).max() <= 1
-        assert json.loads((tmp_path / "set.json").read_text())["seeds"] == "3,5,6,7,8"
+        assert json.loads((tmp_path / "set.npz.record.json").read_text())["seeds"] == "3,5,6,7,8"
 
     def test_into_a_folder(self, command: Command, run: Path, tmp_path: Path) -> None:
         assert command("sample", run, "-n", 3, "--out", tmp_path / "pictures").code == 0
@@ -93,7 +93,7 @@ class TestSample:
     def test_raw_weights_and_no_clip_are_heard(self, command: Command, run: Path, tmp_path: Path) -> None:
         for flag in (["--weights", "raw"], ["--clip", "none"], ["--spacing", "uniform", "--steps", "3"]):
             assert command("sample", run, "-n", 1, "--out", tmp_path / f"{flag[-1]}.npz", *flag).code == 0
-        records = [json.loads((tmp_path / f"{name}.json").read_text()) for name in ("raw", "none", "3")]
+        records = [json.loads((tmp_path / f"{name}.npz.record.json").read_text()) for name in ("raw", "none", "3")]
         assert records[0]["weights"] == "raw" and records[1]["sampler"]["clip"] == "none"
         assert (records[2]["sampler"]["grid"], records[2]["sampler"]["steps"]) == ("uniform", 3)
 
@@ -123,7 +123,7 @@ def test_from_run_to_report(command: Command, run: Path, data: Path, tmp_path: P
     assert out.splitlines()[-1] == f"evaluation: {tmp_path}/e.json"
     against = command(*shared, "--metrics", "frechet_distance", "--reference", stats, "--out", tmp_path / "s.json")
     assert against.code == 0
-    figures = [json.loads((tmp_path / f"{name}.json").read_text())["metrics"] for name in ("e", "s")]
+    figures = [json.loads((tmp_path / f"{name}.npz.record.json").read_text())["metrics"] for name in ("e", "s")]
     assert {"frechet_distance", "recall"} <= figures[0].keys() and "precision" not in figures[0]
     assert figures[1]["frechet_distance"] == pytest.approx(figures[0]["frechet_distance"], rel=1e-4, abs=1e-4)
 

@@ -25,7 +25,7 @@ E_MNIST: dict[str, Any] = {
     "skips": "level",
     "time_range": 200.0,
 }
-SMALL: dict[str, Any] = {"base_channels": 64, "multipliers": (1, 2), "blocks": 1, "attention": (4,), "dropout": 0.0}
+SMALL: dict[str, Any] = {"base_channels": 64, "multipliers": (1, 2), "blocks": 1, "attention": (), "dropout": 0.0}
 SMALL_E = {**E_MNIST, "base_channels": 8}
 BUILDS = [pytest.param(SMALL, id="ddpm"), pytest.param(SMALL_E, id="e")]
 

@@ -173,8 +173,12 @@ def test_the_random_state_after_it_is_the_one_pass_s() -> None:
 
 
 def test_batch_normalisation_is_refused_by_name() -> None:
-    network = unet(block="double", down="max", up="bilinear", entry="bottom", skips="level", attention=(), middle_attention=False)
-    with pytest.raises(InputError, match=r"objective\.accumulate: the network has batch normalisation \(.+\); set it to"):
+    network = unet(
+        block="double", down="max", up="bilinear", entry="bottom", skips="level", attention=(), middle_attention=False
+    )
+    with pytest.raises(
+        InputError, match=r"objective\.accumulate: the network has batch normalisation \(.+\); set it to"
+    ):
         gradients(IWDiff(accumulate=True), network, torch.float32)
     gradients(IWDiff(accumulate=False), network, torch.float32)
 

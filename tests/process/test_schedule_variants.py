@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -14,7 +15,10 @@ from trilemma.errors import InputError
 from trilemma.process import EDM, PRESETS, ContinuousVP, Cosine, Denoiser, Linear, Schedule, Tabulated
 from trilemma.recipes import component, construct
 
-KINDS = {"linear": (Linear, linear_alpha_bar(1000)), "cosine": (Cosine, cosine_alpha_bar(1000))}
+KINDS: dict[str, tuple[Callable[..., Tabulated], np.ndarray]] = {
+    "linear": (Linear, linear_alpha_bar(1000)),
+    "cosine": (Cosine, cosine_alpha_bar(1000)),
+}
 
 
 def rescaled(alpha_bar: np.ndarray, snr: float) -> np.ndarray:
@@ -168,7 +172,7 @@ SCHEDULES = {
 @pytest.mark.parametrize("name", sorted(SCHEDULES))
 class TestInverse:
     def times(self, schedule: Schedule) -> Tensor:
-        if schedule.T == schedule.t_min:
+        if schedule.t_min == schedule.T:
             return torch.ones(1, dtype=torch.float64)
         return torch.linspace(schedule.t_min, schedule.T, 1003, dtype=torch.float64)
 

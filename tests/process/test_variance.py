@@ -1,4 +1,4 @@
-"""The reverse process's variances: their ends, what lies between, the floor at clean data, on the table and respaced."""
+"""The reverse process's variances: their ends, what lies between, the floor at clean data; and respaced."""
 
 from __future__ import annotations
 
@@ -69,10 +69,10 @@ class TestLearnedRange:
         return found
 
     def test_ends_are_beta_tilde_and_beta(self, name: str, count: int | None) -> None:
-        for raw, which in ((-1.0, 1), (1.0, 2)):
-            for found in self.log_variances(name, count, torch.tensor(raw, dtype=torch.float64)):
-                expected = torch.full((2, 1, 3, 3), found[which], dtype=torch.float64)
-                torch.testing.assert_close(found[0], expected, rtol=1e-7, atol=1e-7)
+        for raw in (-1.0, 1.0):
+            for log_variance, low, high in self.log_variances(name, count, torch.tensor(raw, dtype=torch.float64)):
+                expected = torch.full((2, 1, 3, 3), low if raw < 0 else high, dtype=torch.float64)
+                torch.testing.assert_close(log_variance, expected, rtol=1e-7, atol=1e-7)
 
     def test_between_it_is_linear_in_the_logarithm_pixel_by_pixel(self, name: str, count: int | None) -> None:
         v = torch.linspace(0, 1, 9, dtype=torch.float64).reshape(1, 1, 3, 3)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.exact import Given
-from trilemma.process import EDM, Condition, Cosine, Denoiser, Linear, Schedule, perturb
+from trilemma.process import EDM, PARAMETERIZATIONS, Condition, Cosine, Denoiser, Linear, Schedule, perturb
 from trilemma.samplers import DDIM, Clip, DPMSolver, Heun, Kernel, UniPC, grid, walk
 
 diffusers = pytest.importorskip("diffusers")
@@ -70,7 +70,7 @@ def whole(process: str, times: list[float], kernel: Kernel, name: str, noises: l
 def agree(found: list[Tensor], expected: list[Tensor]) -> None:
     assert len(found) == len(expected)
     for k, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
-        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5, msg=lambda m, k=k: f"state {k}: {m}")
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5, msg=f"state {k} differs")
 
 
 def multistep(kind: str, process: str, times: list[float], name: str, noises: list[Tensor], **options: Any) -> Any:
@@ -95,27 +95,45 @@ class TestDPMSolver:
     def test_multistep(self, process: str, times: str, name: str, order: int) -> None:
         """DPM-Solver++(2M), theirs with the midpoint rule."""
         expected = multistep(
-            *("DPMSolverMultistepScheduler", process, GRIDS[times], name, []),
-            **{"algorithm_type": "dpmsolver++", "solver_order": order, "lower_order_final": False},
-            **{"final_sigmas_type": "sigma_min"},
+            "DPMSolverMultistepScheduler",
+            process,
+            GRIDS[times],
+            name,
+            [],
+            algorithm_type="dpmsolver++",
+            solver_order=order,
+            lower_order_final=False,
+            final_sigmas_type="sigma_min",
         )
         agree(whole(process, GRIDS[times], DPMSolver(order=order, clip=None), name, []), expected)
 
     def test_its_sde_form(self, process: str, times: str, name: str, order: int) -> None:
         noises = [images(10 + k) for k in range(len(GRIDS[times]) - 1)]
         expected = multistep(
-            *("DPMSolverMultistepScheduler", process, GRIDS[times], name, noises),
-            **{"algorithm_type": "sde-dpmsolver++", "solver_order": order, "lower_order_final": False},
-            **{"final_sigmas_type": "sigma_min"},
+            "DPMSolverMultistepScheduler",
+            process,
+            GRIDS[times],
+            name,
+            noises,
+            algorithm_type="sde-dpmsolver++",
+            solver_order=order,
+            lower_order_final=False,
+            final_sigmas_type="sigma_min",
         )
         agree(whole(process, GRIDS[times], DPMSolver(order=order, stochastic=True, clip=None), name, noises), expected)
 
     def test_to_clean_data(self, process: str, times: str, name: str, order: int) -> None:
         """The last step, whose λ is infinite, is their first-order step to σ = 0."""
         expected = multistep(
-            *("DPMSolverMultistepScheduler", process, [*GRIDS[times], 0.0], name, []),
-            **{"algorithm_type": "dpmsolver++", "solver_order": order, "final_sigmas_type": "zero"},
-            **{"lower_order_final": False},
+            "DPMSolverMultistepScheduler",
+            process,
+            [*GRIDS[times], 0.0],
+            name,
+            [],
+            algorithm_type="dpmsolver++",
+            solver_order=order,
+            lower_order_final=False,
+            final_sigmas_type="zero",
         )
         agree(whole(process, [*GRIDS[times], 0.0], DPMSolver(order=order, clip=None), name, []), expected)
 
@@ -127,8 +145,14 @@ class TestDPMSolver:
 def test_unipc(process: str, times: str, name: str, order: int) -> None:
     """B_2, predictor and corrector. Their predictor at full order to the last (`lower_order_final` off), as ours is."""
     expected = multistep(
-        *("UniPCMultistepScheduler", process, GRIDS[times], name, []),
-        **{"solver_order": order, "solver_type": "bh2", "lower_order_final": False},
+        "UniPCMultistepScheduler",
+        process,
+        GRIDS[times],
+        name,
+        [],
+        solver_order=order,
+        solver_type="bh2",
+        lower_order_final=False,
     )
     agree(whole(process, GRIDS[times], UniPC(order=order, clip=None), name, []), expected)
 
@@ -140,8 +164,15 @@ def test_unipc_to_clean_data(process: str, order: int) -> None:
     earlier: up to order 2 the walks are the same."""
     times = [*GRIDS["even"], 0.0]
     expected = multistep(
-        *("UniPCMultistepScheduler", process, times, "epsilon", []),
-        **{"solver_order": order, "solver_type": "bh2", "lower_order_final": True, "final_sigmas_type": "zero"},
+        "UniPCMultistepScheduler",
+        process,
+        times,
+        "epsilon",
+        [],
+        solver_order=order,
+        solver_type="bh2",
+        lower_order_final=True,
+        final_sigmas_type="zero",
     )
     found = whole(process, times, UniPC(order=order, clip=None), "epsilon", [])
     same = len(times) if order < 3 else len(times) - 2
@@ -180,8 +211,8 @@ class TestEDM:
 
     def walked(self, kernel: Kernel, data: float, count: int, start: Tensor) -> Tensor:
         schedule = EDM()
-        parameterization = Denoiser(Answering(), schedule, "edm").parameterization
-        denoiser = Denoiser(Answering(), schedule, type(parameterization)(sigma_data=data)).bind(Condition())
+        parameterization = PARAMETERIZATIONS["edm"](sigma_data=data)
+        denoiser = Denoiser(Answering(), schedule, parameterization).bind(Condition())
         *_, last = walk(kernel, denoiser, grid(schedule, count, "karras"), start, cast(Any, Given()))
         return last.x
 
@@ -207,7 +238,9 @@ class TestEDM:
     def test_2m_is_dpm_solver(self, count: int, data: float) -> None:
         start = 80 * images(0)
         expected = self.theirs("EDMDPMSolverMultistepScheduler", data, count, start, lower_order_final=False)
-        torch.testing.assert_close(self.walked(DPMSolver(clip=None), data, count, start), expected, rtol=1e-5, atol=2e-5)
+        torch.testing.assert_close(
+            self.walked(DPMSolver(clip=None), data, count, start), expected, rtol=1e-5, atol=2e-5
+        )
 
 
 @pytest.mark.parametrize("ratio", [0.8, 0.995])

@@ -15,7 +15,12 @@ from trilemma.process import EDM, ContinuousVP, Cosine, Linear, Schedule
 from trilemma.samplers import SPACINGS, check_spacing, cut, explicit, grid
 
 ON_TABLE, OFF_TABLE = ("even", "uniform", "quadratic"), ("log_snr", "karras")
-TABLES = {"linear-1": Linear(steps=1), "linear-2": Linear(steps=2), "linear-37": Linear(steps=37), "cosine": Cosine(steps=60)}
+TABLES = {
+    "linear-1": Linear(steps=1),
+    "linear-2": Linear(steps=2),
+    "linear-37": Linear(steps=37),
+    "cosine": Cosine(steps=60),
+}
 CONTINUOUS: dict[str, Schedule] = {"vp": ContinuousVP(), "edm": EDM(), "edm-other": EDM(sigma_min=0.1, sigma_max=3.0)}
 
 
@@ -78,13 +83,13 @@ class TestOffTheTable:
         expected = (high + np.arange(count) / max(count - 1, 1) * (low - high)) ** 7
         np.testing.assert_allclose(noise, expected, rtol=1e-8)
 
-    def test_the_noisiest_time_is_exactly_T(self, schedule: Schedule) -> None:
-        """So that a start at T, and a surrogate's t_mid of T, is the grid's own first time."""
+    def test_a_surrogate_at_the_noisiest_time_is_taken_up_there(self, schedule: Schedule) -> None:
+        """The grid's first time is T but for rounding, which must not put a t_mid of T outside."""
         count = 9 if schedule.steps is None else min(9, schedule.steps)
         for spacing in OFF_TABLE:
             times = grid(schedule, count, spacing)
-            assert times[0] == schedule.T, f"{spacing}: {schedule.T - float(times[0]):.1e} below T"
-            assert torch.equal(cut(times, schedule.T), times)
+            torch.testing.assert_close(cut(schedule, times, schedule.T), times, rtol=1e-9, atol=0)
+            assert float(times[0]) == pytest.approx(schedule.T, rel=1e-9)
 
 
 def test_karras_numbers_of_their_default() -> None:
@@ -103,7 +108,9 @@ def test_zero_terminal_snr_has_no_even_log_snr() -> None:
 def space_timesteps(steps: int, counts: list[int]) -> tuple[list[int], list[int]]:
     """improved-diffusion's respacing by sections restated: the times, numbered from 1, rising; beside them those that
     lie exactly halfway between two, in exact fractions, where its running sum rounds to either side."""
-    times, ties, start = [], [], 0
+    times: list[int] = []
+    ties: list[int] = []
+    start = 0
     for i, count in enumerate(counts):
         size = steps // len(counts) + (1 if i < steps % len(counts) else 0)
         stride = (size - 1) / (count - 1) if count > 1 else 1.0
@@ -190,16 +197,16 @@ class TestCut:
     def test_below_t_mid_from_t_mid_on(self) -> None:
         times = grid(Linear(steps=100), 4, "uniform")
         assert times.tolist() == [76, 51, 26, 1, 0]
-        assert cut(times, 60).tolist() == [60, 51, 26, 1, 0]
-        assert cut(times, 51).tolist() == [51, 26, 1, 0]
-        assert cut(times, 0.5).tolist() == [0.5, 0]
-        assert cut(times, 0).tolist() == [0]
-        assert cut(times, 76).tolist() == times.tolist()
+        assert cut(Linear(steps=100), times, 60).tolist() == [60, 51, 26, 1, 0]
+        assert cut(Linear(steps=100), times, 51).tolist() == [51, 26, 1, 0]
+        assert cut(Linear(steps=100), times, 0.5).tolist() == [0.5, 0]
+        assert cut(Linear(steps=100), times, 0).tolist() == [0]
+        assert cut(Linear(steps=100), times, 76).tolist() == times.tolist()
 
     @pytest.mark.parametrize("t_mid", [-0.1, 100.1, math.nan])
     def test_outside_is_refused(self, t_mid: float) -> None:
         with pytest.raises(InputError, match=rf"t_mid {t_mid:g}: expected 0 to 100"):
-            cut(grid(Linear(steps=100), 4), t_mid)
+            cut(Linear(steps=100), grid(Linear(steps=100), 4), t_mid)
 
 
 @pytest.mark.parametrize(("count", "nearest"), [(0, 1), (101, 100)])
@@ -213,8 +220,8 @@ def test_counts_out_of_range_are_refused_for_every_spacing(spacing: str, count: 
 @pytest.mark.parametrize("spacing", SPACINGS)
 def test_a_continuous_schedule_needs_a_count(spacing: str) -> None:
     for count in (None, 0):
-        with pytest.raises(InputError, match=rf"steps {count}: this schedule is continuous, expected a number of steps"):
+        with pytest.raises(InputError, match=rf"steps {count}: this schedule is continuous, expected a number"):
             grid(ContinuousVP(), count, spacing)
     if spacing in ("uniform", "quadratic"):
-        with pytest.raises(InputError, match=rf"grid '{spacing}' needs a tabulated schedule: use even, log_snr or karras"):
+        with pytest.raises(InputError, match=rf"grid '{spacing}' needs a tabulated schedule: use even, log_snr"):
             grid(ContinuousVP(), 5, spacing)

@@ -19,7 +19,7 @@ GROUPS = {"model": {"weight": torch.arange(6.0).reshape(2, 3)}}
 
 
 def write(folder: Path, step: int, keep: int = 2) -> Path:
-    return checkpoint.write(folder, step, GROUPS, {"seed": 1}, keep)
+    return checkpoint.write(folder, step, GROUPS, {"state": {"seed": 1}}, keep)
 
 
 class TestWriting:

@@ -22,7 +22,7 @@ def evaluate(
     ] = None,
     features: Annotated[str, typer.Option(help="Feature extractor: digits or pixels.")] = "digits",
     out: Annotated[Path | None, typer.Option(help="Evaluation FILE.json; RUN/evaluations/… unless given.")] = None,
-    n: Annotated[int, typer.Option("-n", help="How many images (seeds 0 to n−1).", min=1)] = 1000,
+    n: Annotated[int | None, typer.Option("-n", help="How many images (seeds 0 to n−1); 1000.", min=1)] = None,
     seeds: o.Seeds = None,
     sampler: o.Sampler = None,
     steps: o.Steps = None,

@@ -14,9 +14,7 @@ def gradient_noise(
     times: Annotated[str, typer.Option(help="Time samplers with commas between.")] = "uniform,importance",
     batch: Annotated[int, typer.Option(help="The smaller batch.", min=1)] = 16,
     batches: Annotated[int, typer.Option(help="How many of them; the larger batch is all together.", min=2)] = 64,
-    out: Annotated[
-        Path | None, typer.Option(help="FILE.json; RUN/evaluations/gradient-noise.json unless given.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="FILE.json; RUN/evaluations/gradient-noise/… unless given.")] = None,
 ) -> None:
     """Measure the simple noise scale tr(Σ)/‖g‖² of a run's model under each objective and time sampler."""
     from trilemma import runs

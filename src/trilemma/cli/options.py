@@ -38,6 +38,9 @@ Clip = Annotated[str | None, typer.Option(help="Hold x̂_0 in the data's range: 
 Root = Annotated[str | None, typer.Option(help="Where the data's files lie, for data that would be downloaded.")]
 
 
+LIMIT = 10_000_000
+
+
 def parse_seeds(text: str | None) -> list[int] | None:
     """Seeds from text such as 0-999 or 3,7,20-29. Raises InputError for anything else."""
     if text is None:
@@ -45,9 +48,12 @@ def parse_seeds(text: str | None) -> list[int] | None:
     seeds: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()) or (dash and int(last) < int(first)):
+        numbers = [first, last] if dash else [first]
+        if not all(n.isascii() and n.isdigit() for n in numbers) or int(numbers[-1]) < int(first):
             raise InputError(f"--seeds {text!r}: expected numbers and ranges, such as 0-999 or 3,7,20-29")
-        seeds += range(int(first), int(last if dash else first) + 1)
+        seeds += range(int(first), min(int(numbers[-1]), int(first) + LIMIT) + 1)
+        if len(seeds) > LIMIT:
+            raise InputError(f"--seeds {text!r}: more than {LIMIT:,} images in one set; make several")
     return seeds
 
 

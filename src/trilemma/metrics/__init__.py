@@ -2,7 +2,7 @@
 
 from trilemma.metrics.balance import Balance, Recognised, balance, class_counts, recognised
 from trilemma.metrics.catalogue import METRICS, Metric, ReferenceFeatures, check_needs, compute
-from trilemma.metrics.cautions import MetricWarning, gathered_cautions
+from trilemma.metrics.cautions import MetricWarning, caution, gathered_cautions
 from trilemma.metrics.features import (
     EXTRACTORS,
     ClassifierExtractor,
@@ -35,6 +35,7 @@ __all__ = [
     "Speed",
     "Statistics",
     "balance",
+    "caution",
     "check_needs",
     "class_counts",
     "compute",

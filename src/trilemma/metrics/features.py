@@ -48,13 +48,14 @@ class Extractor(ABC):
 
     `name`: what `open_extractor` and evaluation files call it. `dim`: length of a feature vector; None if it is that of
     the images. `sha256`: of the weights (of no bytes, if there are none). `resize`: what is done to images of another
-    size, "none" if nothing.
+    size, "none" if nothing. `classes`: what its logits are of, if it classifies and its card says.
     """
 
     name: str
     dim: int | None
     sha256: str
     resize: str = "none"
+    classes: tuple[str, ...] | None = None
 
     @abstractmethod
     def __call__(self, images: UInt8[np.ndarray, "n h w c"]) -> Features:
@@ -141,7 +142,9 @@ def load_classifier(folder: Traversable, name: str, **arguments: Any) -> Classif
     except (SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"features {name!r}: {name}.safetensors does not hold the card's network ({reason})") from None
-    return ClassifierExtractor(network, name=name, sha256=sha256, **arguments)
+    extractor = ClassifierExtractor(network, name=name, sha256=sha256, **arguments)
+    extractor.classes = tuple(card["classes"]) if "classes" in card else None
+    return extractor
 
 
 def _digits(device: str | torch.device) -> Extractor:

@@ -32,19 +32,20 @@ class BatchNorm2d(nn.BatchNorm2d):
         alone = not (torch.distributed.is_available() and torch.distributed.is_initialized())
         if not self.training or alone or torch.distributed.get_world_size() == 1:
             return super().forward(x)
-        moments = torch.cat([x.sum((0, 2, 3)), x.square().sum((0, 2, 3)), x.new_full((1,), x.numel() / x.shape[1])])
-        moments = distributed.all_reduce(moments)
-        count = moments[-1].detach()
-        mean, square = (moments[:-1] / count).chunk(2)
-        variance = square - mean**2
+        # In fp32 and in two passes: E[x²] − E[x]² loses its digits where the mean is large.
+        values = x.float()
+        count = values.new_tensor(values.numel() / values.shape[1])
+        count = distributed.all_reduce(count).detach()
+        mean = distributed.all_reduce(values.sum((0, 2, 3))) / count
+        variance = distributed.all_reduce((values - mean[:, None, None]).square().sum((0, 2, 3))) / count
         with torch.no_grad():
             assert self.running_mean is not None and self.running_var is not None
             assert self.num_batches_tracked is not None and self.momentum is not None
             self.num_batches_tracked += 1
-            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
-            self.running_var.lerp_((variance * count / (count - 1)).to(self.running_var.dtype), self.momentum)
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
         scale = self.weight * torch.rsqrt(variance + self.eps)
-        return x * scale[:, None, None] + (self.bias - mean * scale)[:, None, None]
+        return ((values - mean[:, None, None]) * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
 
 
 class ResidualBlock(nn.Module):

@@ -92,6 +92,9 @@ class UNet(nn.Module):
         sizes = [(size[0] // patch, size[1] // patch)]
         for _ in widths[1:]:
             sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
+        sides = [min(s) for s in sizes]
+        if any(side not in sides for side in attention):
+            raise ValueError(f"network.attention {list(attention)}: expected among the network's resolutions, {sides}")
         embedding = 4 * base_channels
         self.patch, self.classes = patch, classes
         self.every_block = skips == "block"

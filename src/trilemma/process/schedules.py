@@ -101,7 +101,9 @@ class Tabulated(Schedule):
         fraction = t - lower
         left, right = self._gamma[lower], self._gamma[lower + 1]
         # The first interval starts at γ = −∞, where a straight line in γ does not exist: there σ²/α² grows linearly.
+        # So does the last where it ends at γ = ∞, at SNR 0: there the SNR falls linearly.
         inside = torch.where(lower == 0, right + torch.log(fraction), torch.lerp(left, right, fraction))
+        inside = torch.where(torch.isinf(right), left - torch.log1p(-fraction), inside)
         return torch.where(fraction == 0, left, torch.where(fraction == 1, right, inside))
 
     def time_of(self, gamma: Float64[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
@@ -135,7 +137,7 @@ class Linear(Tabulated):
     def __init__(
         self,
         *,
-        steps: Annotated[int, Ge(1)] = 1000,
+        steps: Annotated[int, Ge(1), Le(1_000_000)] = 1000,
         beta_start: Annotated[float, Gt(0), Lt(1)] = 1e-4,
         beta_end: Annotated[float, Gt(0), Lt(1)] = 0.02,
         terminal_snr: TerminalSNR = None,
@@ -149,7 +151,7 @@ class Cosine(Tabulated):
     def __init__(
         self,
         *,
-        steps: Annotated[int, Ge(1)] = 1000,
+        steps: Annotated[int, Ge(1), Le(1_000_000)] = 1000,
         s: Annotated[float, Ge(0), Lt(1)] = 0.008,
         max_beta: Annotated[float, Gt(0), Le(0.9999)] = 0.999,
         terminal_snr: TerminalSNR = None,

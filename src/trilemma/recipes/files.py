@@ -50,7 +50,7 @@ def _read(recipe: str | Path) -> Any:
     base = values.pop("base", None)
     if base is None:
         return values
-    if base not in packaged():
+    if not isinstance(base, str) or base not in packaged():
         raise unknown("recipe", base, packaged())
     under = _read(base)
     return {**under, **{key: _merged(under.get(key), value) for key, value in values.items()}}

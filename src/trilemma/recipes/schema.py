@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from trilemma.errors import InputError, unknown
 from trilemma.process import Variance
-from trilemma.recipes.components import checked, component
-from trilemma.samplers import check_spacing
+from trilemma.recipes.components import arguments_model, checked, component
+from trilemma.samplers import SAMPLERS, check_spacing
 from trilemma.training import TrainingSettings
 
 
@@ -20,7 +21,7 @@ class Section(BaseModel):
 
 
 def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
-    if not bounds[0] < bounds[1]:
+    if not -math.inf < bounds[0] < bounds[1] < math.inf:
         raise ValueError("expected two rising numbers, such as [-1, 1]")
     return bounds
 
@@ -112,18 +113,33 @@ def parse(values: Any) -> Recipe:
     if kind not in LEARNERS:
         raise unknown("learner.name", kind, LEARNERS)
     if kind == "denoising":
-        for part in ("objective", "times", "parameterization"):
-            if part in learner:
-                learner[part] = component(part, learner[part], f"learner.{part}")
+        for part, default in (("objective", "simple"), ("times", "uniform"), ("parameterization", "epsilon")):
+            learner[part] = component(part, learner.get(part, default), f"learner.{part}")
         if values.get("schedule") is None:
             raise InputError("schedule is missing: a denoising learner needs one")
-    values["learner"] = checked(LEARNERS[kind], learner, "learner")
+    values["learner"] = chosen = checked(LEARNERS[kind], learner, "learner")
+    if isinstance(chosen, DenoisingSettings):
+        _check_variance(chosen)
     for part in ("schedule", "network"):
         if values.get(part) is not None:
             values[part] = component(part, values[part], part)
     if values.get("sampling") is not None:
         values["sampling"] = parse_sampling(values["sampling"])
     return checked(Recipe, values, "")
+
+
+def _check_variance(learner: DenoisingSettings) -> None:
+    """A learned variance needs a bound to learn from, and L_hybrid's bound nothing but a variance to teach."""
+    learned, objective = learner.variance == "learned_range", learner.objective["name"]
+    if learned and objective not in ("hybrid", "vlb"):
+        raise InputError(
+            f"learner.variance 'learned_range': objective {objective!r} does not train it (hybrid and vlb do)"
+        )
+    if objective == "hybrid" and not learned:
+        raise InputError(
+            f"learner.objective 'hybrid': its bound trains only the variance, and {learner.variance!r} is fixed "
+            "(expected learner.variance learned_range)"
+        )
 
 
 def section(values: Any, path: str) -> dict[str, Any]:
@@ -139,6 +155,13 @@ def parse_sampling(values: Any) -> SamplingSettings:
     values = section(values, "sampling")
     shared = {key: values.pop(key) for key in list(values) if key in SamplingSettings.model_fields and key != "kernel"}
     own = {**section(values.pop("kernel", {}), "sampling.kernel"), **values}
-    kernel = component("sampler", {"name": shared.get("name", "ancestral"), **own}, "sampling")
+    name = shared.get("name", "ancestral")
+    for key in own:
+        takers = [other for other, kind in SAMPLERS.items() if key in arguments_model(kind).model_fields]
+        if takers and name in SAMPLERS and name not in takers:
+            raise InputError(f"sampling: {name} takes no {key} ({', '.join(takers)} do)")
+    kernel = component("sampler", {"name": name, **own}, "sampling")
+    if shared.get("times") is not None and (shared.get("steps") is not None or shared.get("skip")):
+        raise InputError("sampling.times is a whole grid: steps and skip have no say beside it")
     del kernel["name"], kernel["clip"]
     return checked(SamplingSettings, {**shared, "kernel": kernel}, "sampling")

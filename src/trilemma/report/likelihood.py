@@ -31,9 +31,13 @@ def likelihood_table(result: Mapping[str, Any]) -> Table:
         if key in result["bits_per_dim"]:
             figure = result["bits_per_dim"][key]
             table.add_row(
-                words, f"{figure['mean']:.4f}", f"{figure['standard_error']:.4f}", end_section=key == "decoder"
+                words, f"{figure['mean']:.4f}", _shown(figure["standard_error"]), end_section=key == "decoder"
             )
     return table
+
+
+def _shown(error: float | None) -> str:
+    return "–" if error is None else f"{error:.4f}"
 
 
 def likelihood_figure(result: Mapping[str, Any], out: Path) -> Path:

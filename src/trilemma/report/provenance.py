@@ -26,12 +26,16 @@ def _join(*parts: object) -> str:
 
 def _sampler(sampler: Mapping[str, Any]) -> str:
     steps, eta, grid = sampler.get("steps"), sampler.get("eta"), sampler.get("grid")
+    clip = {"static": "x₀ clipped", "dynamic": "x₀ clipped dynamically"}.get(str(sampler.get("clip")), "")
+    order = sampler.get("order")
     return _join(
         sampler.get("name"),
         f"{steps} steps" if steps is not None else "",
         f"η = {eta:g}" if isinstance(eta, int | float) else "",
         f"{grid} grid" if grid else "",
-        "x₀ clipped" if sampler.get("clip") else "",
+        f"order {order}" if order is not None else "",
+        "stochastic" if sampler.get("stochastic") else "",
+        clip,
         sampler.get("precision"),
     )
 

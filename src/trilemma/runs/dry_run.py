@@ -20,7 +20,7 @@ def dry_run(recipe: str | Path, overrides: Sequence[str] = ()) -> str:
     data = open_images(chosen)
     chosen = completed(chosen, data)
     learner = build_learner(chosen)
-    images, labels = data.batch([0, 1])
+    images, labels = data.batch([0, len(data) - 1])
     batch = Batch(
         to_model(images, chosen.data.range),
         None if labels is None else torch.from_numpy(labels),

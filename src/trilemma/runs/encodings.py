@@ -50,8 +50,8 @@ def invert(
     weights: str = "ema",
     picture: Path | None = None,
 ) -> Encoded:
-    """Encode the first `n` images (samples at a path, or DATA:SPLIT) by DDIM run backwards, decode them again, and
-    write `out`: an .npz of `encodings` (float32 NCHW), `labels` if the model has classes, and `times`. A
+    """Encode `n` images (the first of samples at a path, or spread over DATA:SPLIT) by DDIM run backwards, decode them
+    again, and write `out`: an .npz of `encodings` (float32 NCHW), `labels` if the model has classes, and `times`. A
     class-conditional model needs labelled images. Raises InputError for what cannot be done."""
     run, out = run if isinstance(run, Run) else Run(run), Path(out)
     if out.suffix != ".npz":
@@ -115,6 +115,12 @@ def interpolate(
         assert seeds is not None
         ends = noise_start(sampler.denoiser.schedule, list(seeds), sampler.shape, sampler.device)
         labels = labels_for(list(seeds), run.classes, cls)
+    if tuple(ends.shape[1:]) != sampler.shape:
+        raise InputError(f"encodings: they are {tuple(ends.shape[1:])}, the run's images {sampler.shape} (c, h, w)")
+    if Path(out).suffix.lower() != ".png":
+        raise InputError(f"out: {out} should end in .png")
+    if labels is not None and run.classes and int(max(labels)) >= len(run.classes):
+        raise InputError(f"encodings: label {int(max(labels))} is out of range, the run has {len(run.classes)} classes")
     if len(ends) < 2 or len(ends) % 2:
         raise InputError(f"interpolate: {len(ends)} encodings, expected pairs")
     if cls is not None:

@@ -23,7 +23,7 @@ from trilemma.runs.environment import environment
 from trilemma.runs.places import check_writable
 from trilemma.runs.reference import BATCH, Reference, data_record, extractor_of, open_reference
 from trilemma.runs.run import Run, describe
-from trilemma.runs.sampling import Sampler, labels_for, overridden, sha256
+from trilemma.runs.sampling import Sampler, labels_for, overridden, read_record, record_of, sha256
 
 FORMAT = "trilemma-evaluation/1"
 
@@ -45,7 +45,7 @@ def evaluate(
     *,
     metrics: Sequence[str] | None = None,
     features: str = "digits",
-    n: int = 1000,
+    n: int | None = None,
     seeds: Sequence[int] | None = None,
     cls: str | int | None = None,
     samples_out: str | Path | None = None,
@@ -54,7 +54,8 @@ def evaluate(
     label: str | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
-    """Measure a run (by `n` samples, made or taken up as `Run.sample` does) or a set of samples against a reference.
+    """Measure a run (by `n` samples, 1 000 unless given, made or taken up as `Run.sample` does) or a set of samples
+    against a reference.
 
     `reference`: DATA[:SPLIT] or STATS.npz; a run's own training split unless given. `metrics`: names, or all that can
     be had. `out`: where the evaluation is written; RUN/evaluations/… unless given. Returns the evaluation. Raises
@@ -65,17 +66,20 @@ def evaluate(
     if out is not None:
         check_writable(Path(out))
     with gathered_cautions() as warnings:
-        against = open_reference(reference, features, root)
+        fitted = (run.recipe.data.size, run.recipe.data.channels) if run is not None else (None, None)
+        against = open_reference(reference, features, root, *fitted)
         if run is not None:
             _check_first(run, against, metrics, features)
-            measured = _of_run(run, n, seeds, cls, samples_out, settings)
+            measured = _of_run(run, 1000 if n is None else n, seeds, cls, samples_out, settings)
         else:
-            measured = _of_samples(Path(str(subject)), settings, cls)
+            given = {"n": n, "seeds": seeds, "samples": samples_out}
+            measured = _of_samples(Path(str(subject)), settings, cls, given)
         evaluation = _measured(measured, against, metrics, features)
     evaluation |= {"warnings": warnings, "wall_time_s": round(time.perf_counter() - began, 2)}
     if label:
         evaluation["label"] = label
-    place = Path(out) if out is not None else _default_out(run, Path(str(subject)), measured.described)
+    place = Path(out) if out is not None else _default_out(run, Path(str(subject)), evaluation)
+    evaluation["metrics"] = _kept(place, evaluation) | evaluation["metrics"]
     if process_state().is_main_process:
         write_evaluation(evaluation, place)
     return evaluation | {"path": str(place)}
@@ -183,44 +187,48 @@ def _of_run(run: Run, n: int, seeds: Sequence[int] | None, cls: Any, out: Any, s
         },
         "sampler": record["sampler"] | ({"surrogate": record["surrogate"]} if record["surrogate"] else {}),
     }
-    beside = samples.path.with_name(samples.path.stem + ".json")
+    beside = record_of(samples.path)
     return Subject(samples.images, samples.labels, lambda: _speed(beside, sampler, run, chosen.batch), described)
 
 
 def _speed(beside: Path, sampler: Sampler, run: Run, batch: int) -> Speed:
     """The rate of the batches that were made, the first left out as a warm-up; where they are too few, timed once and
     written into the samples' record."""
-    record = json.loads(beside.read_text())
+    record, state = read_record(beside), process_state()
+    here = environment(state.device, state.num_processes)
+    same = all(record["environment"].get(key) == here[key] for key in ("device", "hardware", "threads", "processes"))
     full = [count / seconds for count, seconds in record["batches"][1:] if count == batch]
-    processes = process_state().num_processes
-    if len(full) >= 2:
-        full = [rate * processes for rate in full]
+    if len(full) >= 2 and same and state.num_processes == 1:
         return Speed(statistics.median(full), min(full), max(full), batch, len(full), 1, sampler.evaluations)
-    if "speed" not in record:
+    if "speed" not in record or not same:
 
         def generate(count: int) -> None:
             seeds = range(count)
             sampler.generate(seeds, labels_for(seeds, run.classes, None))
 
         timed = measure(generate, batch=min(batch, 16), network_evaluations=sampler.evaluations)
-        record["speed"] = asdict(timed)
-        if process_state().is_main_process:
+        record |= {"speed": asdict(timed), "environment": here}
+        if state.is_main_process:
             beside.write_text(json.dumps(record, indent=1))
     return Speed(**record["speed"])
 
 
-def _of_samples(path: Path, settings: dict[str, Any], cls: Any) -> Subject:
-    asked = [key for key, value in {**settings, "class": cls}.items() if value is not None]
+def _of_samples(path: Path, settings: dict[str, Any], cls: Any, sampling: dict[str, Any]) -> Subject:
+    asked = [key for key, value in {**settings, "class": cls, **sampling}.items() if value is not None]
     if asked:
         raise InputError(f"{asked[0]}: {path} holds finished samples, nothing is sampled; give a run instead")
     images, labels = read_samples(path)
     file_hash = sha256(path) if path.is_file() else None
-    samples = {"count": len(images), "seeds": None, "classes": None, "file": str(path), "sha256": file_hash}
+    made = read_record(record_of(path)) if record_of(path).exists() else {}
+    samples = {
+        **{"count": len(images), "seeds": made.get("seeds"), "classes": made.get("classes")},
+        **{"file": str(path), "sha256": file_hash},
+    }
     described = {
         "label": path.stem,
         "subject": {"kind": "samples", "path": str(path)},
         "samples": samples,
-        "sampler": None,
+        "sampler": made.get("sampler"),
     }
     return Subject(images, labels, None, described)
 
@@ -232,10 +240,25 @@ def _inside(path: Path, run: Path) -> str:
     return str(path)
 
 
-def _default_out(run: Run | None, subject: Path, described: dict[str, Any]) -> Path:
+def _default_out(run: Run | None, subject: Path, evaluation: dict[str, Any]) -> Path:
+    """A place of its own for each set of samples, reference and features."""
+    against = evaluation["reference"]
+    parts = [str(against["data"]), str(against.get("split", "")), evaluation["features"]["name"]]
+    basis = "-".join(Path(part).stem for part in parts if part)
     if run is None:
-        return subject.with_name(f"{subject.stem}-evaluation.json")
-    return run.path / "evaluations" / (Path(described["samples"]["file"]).stem + ".json")
+        return subject.with_name(f"{subject.name}-vs-{basis}.json")
+    return run.path / "evaluations" / f"{Path(evaluation['samples']['file']).stem}-vs-{basis}.json"
+
+
+def _kept(place: Path, evaluation: dict[str, Any]) -> dict[str, Any]:
+    """The figures of an earlier evaluation of the very same, which asking for other metrics must not lose."""
+    parts = ("samples", "reference", "features")
+    try:
+        found = json.loads(place.read_text())
+        same = all(found[part].get("sha256") == evaluation[part].get("sha256") for part in parts)
+        return dict(found["metrics"]) if same and found["format"] == FORMAT else {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 def write_evaluation(evaluation: dict[str, Any], path: Path) -> Path:

@@ -18,6 +18,7 @@ from trilemma.process import Condition, Draw, stream_seed
 from trilemma.runs.devices import process_state
 from trilemma.runs.environment import environment
 from trilemma.runs.evaluation import write_evaluation
+from trilemma.runs.places import check_writable
 from trilemma.runs.progress import progress
 from trilemma.runs.reference import data_record
 from trilemma.runs.run import Run
@@ -43,9 +44,11 @@ def nll(
 ) -> dict[str, Any]:
     """L_T, ΣL_t, L_0 and their total in bits/dim on `n` images of DATA:SPLIT (all, if it has fewer), with standard
     errors over images and every L_t; `steps` of the grid, every one unless given. `ode`: the exact likelihood too, by
-    so many Runge-Kutta steps. Written to RUN/evaluations/nll-….json, or `out`. Raises InputError for what cannot be
-    done."""
+    so many Runge-Kutta steps. Written to RUN/evaluations/likelihood/….json, or `out`. Raises InputError for what cannot
+    be done."""
     began = time.perf_counter()
+    if out is not None:
+        check_writable(Path(out))
     run = run if isinstance(run, Run) else Run(run)
     name, split = parse_reference(reference)
     root = root or (run.recipe.data.root if name == run.recipe.data.name else None)
@@ -98,7 +101,7 @@ def nll(
         "reference": data_record(data) | {"used": len(chosen), "seed": seed},
         "grid": {"steps": len(times) - 1, "spacing": spacing, "ode_steps": ode},
         "bits_per_dim": figures,
-        "terms": {"t": bound.times.tolist(), "mean": each.mean(0).tolist(), "standard_error": _error(each).tolist()},
+        "terms": {"t": bound.times.tolist(), "mean": each.mean(0).tolist(), "standard_error": _plain(_error(each))},
         "wall_time_s": round(time.perf_counter() - began, 2),
         "environment": environment(device),
     }
@@ -108,8 +111,13 @@ def nll(
     return result | {"path": str(place)}
 
 
-def _mean(each: torch.Tensor) -> dict[str, float]:
-    return {"mean": float(each.mean()), "standard_error": float(_error(each))}
+def _mean(each: torch.Tensor) -> dict[str, float | None]:
+    return {"mean": float(each.mean()), "standard_error": _plain(_error(each))}
+
+
+def _plain(value: torch.Tensor) -> Any:
+    """As JSON takes it: null where one image has no standard error."""
+    return [None if math.isnan(v) else v for v in value.tolist()] if value.dim() else _plain(value[None])[0]
 
 
 def _error(each: torch.Tensor) -> torch.Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from trilemma.metrics import (
     Features,
     Moments,
     ReferenceFeatures,
+    caution,
     extract,
     load_statistics,
     open_extractor,
@@ -25,6 +26,7 @@ from trilemma.metrics import (
 )
 
 BATCH = 250
+Size = int | tuple[int, int] | None
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,16 @@ def image_batches(data: ImageSet) -> Iterator[UInt8[np.ndarray, "n h w c"]]:
 
 
 @lru_cache(maxsize=4)
-def features_of(name: str, split: str, root: str | None, extractor: str) -> tuple[Features, dict[str, Any]]:
-    data = open_data(name, split=split, root=root)
-    return extract(image_batches(data), extractor_of(extractor)), data_record(data)
+def features_of(
+    name: str, split: str, root: str | None, extractor: str, size: Size = None, channels: int | None = None
+) -> tuple[Features, dict[str, Any]]:
+    data = open_data(name, split=split, root=root, size=size, channels=channels)
+    look = extractor_of(extractor)
+    features = extract(image_batches(data), look)
+    if look.classes is not None and data.classes is not None and tuple(look.classes) != tuple(data.classes):
+        # What it takes the images for says nothing then; its features still say something.
+        features = replace(features, logits=None)
+    return features, data_record(data)
 
 
 @lru_cache(maxsize=4)
@@ -57,7 +66,9 @@ def data_record(data: ImageSet) -> dict[str, Any]:
     return {"data": data.name, "split": data.split, "count": len(data), "sha256": data.fingerprint(), "size": size}
 
 
-def open_reference(spec: str, extractor: str, root: str | None = None) -> Reference:
+def open_reference(
+    spec: str, extractor: str, root: str | None = None, size: Size = None, channels: int | None = None
+) -> Reference:
     """The reference DATA[:SPLIT] or STATS.npz, seen by the named extractor. Raises InputError for what is neither."""
     if spec.endswith(".npz") and Path(spec).is_file() and "mu" in _keys(Path(spec)):
         held = load_statistics(spec, extractor=extractor_of(extractor))
@@ -65,7 +76,9 @@ def open_reference(spec: str, extractor: str, root: str | None = None) -> Refere
         size = record.get("size")
         return Reference(ReferenceFeatures(held), record | {"statistics": spec}, tuple(size) if size else None)
     name, split = parse_reference(spec)
-    features, record = features_of(name, split, root, extractor)
+    features, record = features_of(name, split, root, extractor, size, channels)
+    if features.logits is None and extractor_of(extractor).classes is not None:
+        caution(f"features {extractor!r} are a classifier's of other classes than {name}'s: distances say little")
     shape = record["size"]
     return Reference(ReferenceFeatures.of(features, {"reference": record}), record, (shape[0], shape[1], shape[2]))
 

@@ -20,7 +20,7 @@ from trilemma.recipes import Recipe, SamplingSettings, load
 from trilemma.runs.build import build_classifier, build_denoiser, classes_of, open_images, parameter_count
 from trilemma.runs.devices import process_state
 from trilemma.runs.progress import say
-from trilemma.runs.sampling import Sampler, Samples, labels_for, overridden, sample_set, seed_range, sha256
+from trilemma.runs.sampling import FORMAT, Sampler, Samples, labels_for, overridden, sample_set, seed_range, sha256
 from trilemma.runs.surrogates import open_surrogate
 from trilemma.training import checkpoint
 
@@ -160,6 +160,7 @@ class Run:
     def record(self, sampler: Sampler, settings: SamplingSettings, seeds: Sequence[int], cls: Any) -> dict[str, Any]:
         """How a sample set is made: everything its images depend on."""
         return {
+            "format": FORMAT,
             "recipe": self.recipe.name,
             "checkpoint_step": self.step,
             "weights": settings.weights,
@@ -204,7 +205,8 @@ class Run:
         chosen = np.linspace(0, len(data) - 1, rows).astype(int)
         x0 = to_model(data.batch(chosen)[0], low_high)
         eps = Draw((int(i), "forward strip") for i in chosen).normal(x0)
-        times = torch.linspace(0, schedule.T, columns, dtype=torch.float64).round()
+        times = torch.linspace(0, schedule.T, columns, dtype=torch.float64)
+        times = times.round() if schedule.steps is not None else times
         images = [to_uint8(perturb(schedule, x0, t, eps), low_high) for t in times]
         return np.stack(images, axis=1), times.tolist()
 

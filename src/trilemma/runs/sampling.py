@@ -22,6 +22,7 @@ from trilemma.errors import InputError
 from trilemma.process import Condition, Denoiser, Draw
 from trilemma.recipes import SamplingSettings, construct, parse_sampling
 from trilemma.runs.devices import process_state
+from trilemma.runs.environment import environment
 from trilemma.runs.progress import progress
 from trilemma.samplers import Clip, Kernel, Step, cut, explicit, grid, noise_start, surrogate_start, walk
 
@@ -46,6 +47,10 @@ def overridden(settings: SamplingSettings, **changes: Any) -> SamplingSettings:
     even grid; the recipe's steps and kernel arguments belong to the recipe's sampler."""
     given = {key: value for key, value in changes.items() if value is not None}
     base = settings.model_dump()
+    if "times" in given:
+        base |= {"steps": None, "skip": 0}
+    elif given.keys() & {"steps", "grid", "skip"}:
+        base |= {"times": None}
     if given.get("name", settings.name) != settings.name:
         base |= {"steps": None, "grid": "even", "skip": 0, "times": None, "kernel": {}}
     return parse_sampling({**base, **given})
@@ -63,6 +68,8 @@ class Start:
     t_mid: float
     record: dict[str, Any]
 
+
+FORMAT = "trilemma-samples/1"
 
 DYNAMIC_QUANTILE = 0.995
 """The quantile of |x̂_0| of dynamic thresholding (Saharia et al. 2022)."""
@@ -97,11 +104,16 @@ class Sampler:
             times = explicit(denoiser.schedule, settings.times)
         else:
             times = grid(denoiser.schedule, settings.steps, settings.grid, settings.skip)
+        if kernel.needs_signal and float(denoiser.schedule.alpha(times[0])) == 0:
+            raise InputError(
+                f"sampler {settings.name!r} is undefined where the schedule's SNR is 0, which its grid starts at: use "
+                "ancestral or ddim, or leave the first time out (skip 1)"
+            )
         return cls(denoiser, kernel, times, shape, range, settings.precision, device)
 
     def after(self, surrogate: Start) -> Sampler:
         """This sampler begun at the surrogate's t_mid from its images, instead of at noise."""
-        return replace(self, times=cut(self.times, surrogate.t_mid), surrogate=surrogate)
+        return replace(self, times=cut(self.denoiser.schedule, self.times, surrogate.t_mid), surrogate=surrogate)
 
     @property
     def evaluations(self) -> int:
@@ -135,6 +147,12 @@ class Sampler:
     def generate(self, seeds: Sequence[int], labels: Int64[np.ndarray, "n"] | None) -> UInt8[np.ndarray, "n h w c"]:
         """The finished images."""
         *_, step = self.steps(seeds, labels)
+        broken = ~torch.isfinite(step.x).flatten(1).all(1)
+        if bool(broken.any()):
+            seed = seeds[int(broken.nonzero()[0])]
+            raise InputError(
+                f"seed {seed}: the image is not finite; has the run diverged, or is precision bf16 too coarse?"
+            )
         return to_uint8(step.x, self.range)
 
 
@@ -151,7 +169,7 @@ def labels_for(seeds: Sequence[int], classes: Sequence[str], asked: str | int | 
     name = str(asked)
     if name in classes:
         index = list(classes).index(name)
-    elif name.isdigit() and int(name) < len(classes):
+    elif name.isascii() and name.isdigit() and int(name) < len(classes):
         index = int(name)
     else:
         known = ", ".join(classes[:12]) + (", …" if len(classes) > 12 else "")
@@ -191,7 +209,7 @@ def sample_set(
     the times the batches took. A finished set of the same record is read, not made again; of another one refused.
     """
     state = process_state()
-    beside, parts = out.with_name(out.stem + ".json"), out.with_name(out.name + ".parts")
+    beside, parts = record_of(out), out.with_name(out.name + ".parts")
     if out.exists() and beside.exists():
         samples = _finished(out, beside, record, seeds)
         if state.is_main_process:
@@ -221,12 +239,28 @@ def sample_set(
     return _finished(out, beside, record, seeds)
 
 
+def record_of(out: Path) -> Path:
+    """Where the record of a sample set lies."""
+    return out.with_name(f"{out.name}.record.json")
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """A sample set's record. Raises InputError for what is none."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is no record of samples ({error}): remove it, or choose another --out") from error
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise InputError(f"{path} is no record of samples: remove it, or choose another --out")
+    return found
+
+
 def _claim(parts: Path, out: Path, record: dict[str, Any]) -> None:
     """Make `parts` ours. Where it is already, and `out` is there without its record, an earlier call was interrupted
     while it put the set together: `out` is made again from the parts."""
     manifest = parts / "record.json"
     if manifest.exists():
-        _same(json.loads(manifest.read_text()), record, parts)
+        _same(read_record(manifest), record, parts)
         if out.is_dir():
             shutil.rmtree(out)
         out.unlink(missing_ok=True)
@@ -267,14 +301,15 @@ def _join(parts: Path, seeds: Sequence[int], labels: Any, out: Path, beside: Pat
     images = np.stack([where[seed][0][where[seed][1]] for seed in seeds])
     write_samples(out, images, labels)
     timings = [[len(part["seeds"]), round(float(part["seconds"]), 4)] for part in found]
+    made_on = environment(process_state().device, process_state().num_processes)
     partial = beside.with_name(f".{beside.name}.partial")
-    partial.write_text(json.dumps({**record, "batches": timings}, indent=1))
+    partial.write_text(json.dumps({**record, "batches": timings, "environment": made_on}, indent=1))
     partial.replace(beside)
     shutil.rmtree(parts, ignore_errors=True)
 
 
 def _finished(out: Path, beside: Path, record: dict[str, Any], seeds: Sequence[int]) -> Samples:
-    found = json.loads(beside.read_text())
+    found = read_record(beside)
     _same(found, record, out)
     images, labels = read_samples(out)
     return Samples(images, labels, list(seeds), out, found)

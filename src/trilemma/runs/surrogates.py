@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import sys
 from collections.abc import Sequence
@@ -24,11 +25,16 @@ def open_surrogate(spec: str, t_mid: float | None) -> Start:
     if t_mid is None:
         raise InputError("surrogate: needs --t-mid, the time its images are noised to")
     module, colon, name = spec.partition(":")
+    if colon and not (module and name):
+        raise InputError(f"surrogate {spec!r}: expected module:function, or samples (.npz, folder, zip)")
     if colon and not Path(spec).exists():
-        return Start(_function(spec, module, name), t_mid, {"name": spec, "t_mid": t_mid})
+        made = _function(spec, module, name)
+        source = getattr(sys.modules[module], "__file__", None)
+        digest = sha256(Path(source)) if source else None
+        return Start(made, t_mid, {"name": spec, "sha256": digest, "t_mid": t_mid})
     path = Path(spec)
     images, _ = read_samples(path)
-    digest = sha256(path) if path.is_file() else None
+    digest = hashlib.sha256(images.tobytes()).hexdigest()
     return Start(_of_samples(images, path), t_mid, {"name": path.name, "sha256": digest, "t_mid": t_mid})
 
 

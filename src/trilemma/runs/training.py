@@ -15,7 +15,7 @@ from trilemma.recipes import Recipe, dump, load
 from trilemma.runs.build import build_learner, classes_of, completed, open_images, parameter_count, second_moment
 from trilemma.runs.devices import accelerator
 from trilemma.runs.logs import Log, Window
-from trilemma.runs.progress import console, progress
+from trilemma.runs.progress import console, progress, say
 from trilemma.runs.run import Run
 from trilemma.runs.sampling import Sampler, labels_for
 from trilemma.training import Batch, Batches, DenoisingLearner, Learner, Report, Trainer, checkpoint
@@ -43,12 +43,16 @@ def train(
     weights of another run. Works alike in one process and under `torchrun` or `accelerate launch`. SIGTERM and Ctrl-C
     finish the step, write a checkpoint, and raise SystemExit(128 + signal). Raises InputError for bad input and
     DivergedError when steps stay non-finite."""
-    asked = load(recipe, overrides)
-    path = Path(out) if out is not None else Path("runs") / asked.name
+    asked = load(recipe)
+    path = Path(out) if out is not None else Path("runs") / load(recipe, overrides).name
     begun = (path / "recipe.yaml").exists()
+    if not begun and checkpoint.steps(path / "checkpoints"):
+        raise InputError(f"{path} has checkpoints but no recipe.yaml: choose another --out")
     if begun and not resume:
         raise InputError(f"{path} holds a run already: add --resume to go on with it, or choose another --out")
-    chosen = _resumed(path, asked, overrides) if begun else asked
+    if begun and init is not None:
+        raise InputError(f"--init: {path} has begun already, and goes on from its own weights")
+    chosen = _resumed(path, asked, overrides) if begun else load(recipe, overrides)
     data = open_images(chosen)
     chosen = completed(chosen, data)
     process = accelerator(chosen.training.precision)
@@ -64,16 +68,18 @@ def train(
         processes=process.num_processes,
     )
     validation = _validation(chosen)
-    if init is not None and not begun:
+    if init is not None:
         source = Run(init)
         checkpoint.load_weights(learner.network, source.weights_file("ema" if source.recipe.training.ema else "raw"))
     # Nothing is written before all of this stands: what is refused leaves no run in the way.
     if process.is_main_process:
         _prepare(path, chosen)
         console.print(f"run directory: {path}")
-    trainer = Trainer(learner, chosen.training, process, path)
+    trainer = Trainer(learner, chosen.training, process, path, chosen.model_dump(mode="json"))
     if begun and checkpoint.steps(path / "checkpoints"):
         trainer.resume()
+        if trainer.step > chosen.training.steps:
+            raise InputError(f"training.steps {chosen.training.steps}: the run is at step {trainer.step} already")
     if process.is_main_process:
         _introduce(chosen, data, learner, trainer.step)
     _watch(trainer, batches, chosen, validation, path)
@@ -92,6 +98,15 @@ def _resumed(path: Path, asked: Recipe, overrides: Sequence[str]) -> Recipe:
     if asked.name != own.name:
         raise InputError(f"{path} holds a run of recipe {own.name!r}, not {asked.name!r}: choose another --out")
     changed = load(path / "recipe.yaml", overrides)
+    differing = [
+        f"{part}.{key}"
+        for part, mine in own.model_dump().items()
+        if isinstance(mine, dict) and isinstance(theirs := asked.model_dump()[part], dict)
+        for key, value in mine.items()
+        if theirs.get(key) != value
+    ]
+    if differing:
+        say(f"going on with the run's own recipe, which differs from {asked.name} in {', '.join(differing)}")
 
     def fixed(recipe: Recipe) -> dict[str, object]:
         values = recipe.model_dump()
@@ -136,8 +151,8 @@ def prior_warning(schedule: Schedule, moment: float) -> str | None:
         return None
     return (
         f"the schedule ends at SNR {schedule.terminal_snr():.3g}: L_T = {bits:.3g} bits/dim (over {PRIOR_LIMIT}), so "
-        "samples that start from pure noise start off the distribution. Remedy: more schedule.steps, or a larger "
-        "schedule.beta_end"
+        "samples that start from pure noise start off the distribution. Remedy: more schedule.steps, a larger "
+        "schedule.beta_end, or schedule.terminal_snr"
     )
 
 

@@ -44,13 +44,21 @@ def quadratic(steps: int, count: int) -> Int64[Tensor, "k"]:
 
 def log_snr(schedule: Schedule, count: int) -> Float64[Tensor, "k"]:
     ends = schedule.gamma(torch.tensor([schedule.t_min, schedule.T], dtype=torch.float64))
-    return schedule.time_of(torch.linspace(float(ends[0]), float(ends[1]), count, dtype=torch.float64))
+    return _ended(
+        schedule, schedule.time_of(torch.linspace(float(ends[0]), float(ends[1]), count, dtype=torch.float64))
+    )
 
 
 def karras(schedule: Schedule, count: int, rho: float = 7.0) -> Float64[Tensor, "k"]:
     ends = torch.exp(schedule.gamma(torch.tensor([schedule.t_min, schedule.T], dtype=torch.float64)) / (2 * rho))
     noise = torch.linspace(float(ends[0]), float(ends[1]), count, dtype=torch.float64) ** rho
-    return schedule.time_of(2 * torch.log(noise))
+    return _ended(schedule, schedule.time_of(2 * torch.log(noise)))
+
+
+def _ended(schedule: Schedule, times: Float64[Tensor, "k"]) -> Float64[Tensor, "k"]:
+    """The times with T itself as the last, which rounding would miss."""
+    times[-1] = schedule.T
+    return times
 
 
 ON_TABLE: dict[str, Callable[[int, int], Int64[Tensor, "k"]]] = {
@@ -71,7 +79,8 @@ def check_spacing(spacing: str) -> str:
 
 def _sections(spacing: str) -> list[int] | None:
     parts = spacing.split(",")
-    return [int(part) for part in parts] if all(part.strip().isdigit() and int(part) for part in parts) else None
+    numbers = all(part.isascii() and part.strip().isdigit() and int(part) for part in parts)
+    return [int(part) for part in parts] if numbers else None
 
 
 def grid(schedule: Schedule, steps: int | None = None, spacing: str = "even", skip: int = 0) -> Float64[Tensor, "k1"]:
@@ -140,16 +149,16 @@ def explicit(schedule: Schedule, times: Sequence[float]) -> Float64[Tensor, "k1"
     """A grid of these times, noisiest first, to which 0 is added if it is not there. Raises InputError where they do
     not strictly decrease or lie outside (0, T]."""
     given = torch.tensor([*times] if times and times[-1] == 0 else [*times, 0.0], dtype=torch.float64)
-    if len(given) < 2 or bool((given.diff() >= 0).any()) or float(given[0]) > schedule.T:
+    if len(given) < 2 or not bool((given.diff() < 0).all()) or not float(given[0]) <= schedule.T:
         raise InputError(f"times {list(times)}: expected strictly decreasing times between {schedule.T:g} and 0")
     return given
 
 
-def cut(grid: Float64[Tensor, "k1"], t_mid: float) -> Float64[Tensor, "k2"]:
+def cut(schedule: Schedule, grid: Float64[Tensor, "k1"], t_mid: float) -> Float64[Tensor, "k2"]:
     """The part of a grid below t_mid, from t_mid on: where a surrogate's noised image goes on (A 3.2). t_mid = 0 leaves
     the single time 0. Raises InputError for t_mid outside [0, T]."""
-    if not 0 <= t_mid <= float(grid[0]):
-        raise InputError(f"t_mid {t_mid:g}: expected 0 to {float(grid[0]):g}, where the grid starts")
+    if not 0 <= t_mid <= schedule.T:
+        raise InputError(f"t_mid {t_mid:g}: expected 0 to T = {schedule.T:g}")
     start = torch.tensor([t_mid], dtype=torch.float64)
     return torch.cat([start, grid[grid < t_mid]])
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from annotated_types import Ge, Gt, Le
@@ -46,6 +46,9 @@ class Clip:
 @dataclass(frozen=True, kw_only=True)
 class Kernel(ABC):
     """What all kernels share: `clip`, what x̂_0 is held in (None: it is not held)."""
+
+    needs_signal: ClassVar[bool] = False
+    """Whether a step from a time without any signal (SNR 0) is undefined."""
 
     clip: Clip | None = Clip()
 
@@ -91,7 +94,7 @@ class DDIM(Kernel):
     """DDIM (Song et al. 2021, eq. 12 and 16): η = 0 is deterministic, an Euler step of the probability-flow ODE in
     σ/α; η = 1 has the posterior's variance β̃."""
 
-    eta: Annotated[float, Ge(0)] = 0.0
+    eta: Annotated[float, Ge(0), Le(1)] = 0.0
 
     def step(
         self, denoiser: BoundDenoiser, x_t: Images, t: Time, s: Time, state: Any, draw: Draw

@@ -8,7 +8,7 @@ integrators (DPM-Solver++, UniPC) expand. The last step, to clean data, is h = �
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from annotated_types import Ge, Le
@@ -29,6 +29,8 @@ class ProbabilityFlow(Kernel):
     """Song's form of the probability-flow ODE: an Euler step in σ̄² (B; Song et al. 2021, eq. 15). DDIM's is Euler in
     σ̄: the same ODE, other steps."""
 
+    needs_signal: ClassVar[bool] = True
+
     def step(
         self, denoiser: BoundDenoiser, x_t: Images, t: Time, s: Time, state: Any, draw: Draw
     ) -> tuple[Images, Any]:
@@ -44,6 +46,8 @@ class ProbabilityFlow(Kernel):
 class Heun(Kernel):
     """Heun's method in σ̄ (Karras et al. 2022, algorithm 1): an Euler step, then the mean of the slopes at both ends.
     Two evaluations an interval, one for the last, to clean data, where no slope exists."""
+
+    needs_signal: ClassVar[bool] = True
 
     def step(
         self, denoiser: BoundDenoiser, x_t: Images, t: Time, s: Time, state: Any, draw: Draw
@@ -78,6 +82,8 @@ class DPMSolver(Kernel):
     """DPM-Solver++, multistep, data prediction (Lu et al. 2022, algorithm 2): `order` 1 (DDIM) or 2 (2M). `stochastic`
     is its SDE form, SDE-DPM-Solver++ (their eq. 19), with the noise of the reverse SDE."""
 
+    needs_signal: ClassVar[bool] = True
+
     order: Annotated[int, Ge(1), Le(2)] = 2
     stochastic: bool = False
 
@@ -109,6 +115,8 @@ class UniPC(Kernel):
     """UniPC, data prediction, B(h) = e^{−h} − 1 (Zhao et al. 2023, algorithms 5 and 6, B_2): a multistep predictor of
     this `order`, and a corrector that takes up the evaluation at the predicted point, so that it costs none of its
     own."""
+
+    needs_signal: ClassVar[bool] = True
 
     order: Annotated[int, Ge(1), Le(3)] = 2
 

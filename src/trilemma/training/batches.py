@@ -3,6 +3,7 @@ unbroken one would have, and P processes see the slices of the one global batch.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -51,6 +52,12 @@ class Batch:
     def to(self, device: Any) -> Batch:
         labels = None if self.labels is None else self.labels.to(device, non_blocking=True)
         return Batch(self.images.to(device, non_blocking=True), labels, self.keys)
+
+
+def _unstopped(worker: int) -> None:
+    """Loading processes leave signals to the one that trains: it finishes the step and ends them."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class Batches(Dataset[Batch]):
@@ -113,4 +120,7 @@ class Batches(Dataset[Batch]):
     def loader(self, start: int, steps: int, workers: int) -> Iterator[Batch]:
         """The batches of steps start…steps − 1, loaded ahead by `workers` processes unless the data is in memory."""
         workers = 0 if self.source.in_memory else workers
-        return iter(DataLoader(self, sampler=range(start, steps), batch_size=None, num_workers=workers))
+        loader = DataLoader(
+            self, sampler=range(start, steps), batch_size=None, num_workers=workers, worker_init_fn=_unstopped
+        )
+        return iter(loader)

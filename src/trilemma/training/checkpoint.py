@@ -1,6 +1,7 @@
 """Checkpoints: tensors as safetensors, everything else as JSON, so that nothing in one can run code.
 
-    checkpoints/step-00010000/{model,ema,optimizer,learner}.safetensors, state.json      latest -> step-00010000
+    checkpoints/step-00010000/{model,ema,optimizer,learner}.safetensors, state.json, recipe.json
+    checkpoints/latest -> step-00010000
 
 A checkpoint is written beside its place and renamed into it, so at any moment a run has only whole ones.
 """
@@ -58,7 +59,9 @@ def latest(directory: Path) -> Path:
     return path_of(directory, found[-1])
 
 
-def write(directory: Path, step: int, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any], keep: int) -> Path:
+def write(
+    directory: Path, step: int, tensors: dict[str, dict[str, Tensor]], documents: dict[str, dict[str, Any]], keep: int
+) -> Path:
     """Write one checkpoint atomically, point `latest` at it, and remove all but the newest `keep`."""
     directory.mkdir(parents=True, exist_ok=True)
     target = path_of(directory, step)
@@ -72,7 +75,8 @@ def write(directory: Path, step: int, tensors: dict[str, dict[str, Tensor]], sta
         save_file(
             {key: value.detach().contiguous().cpu() for key, value in group.items()}, partial / f"{name}.safetensors"
         )
-    (partial / "state.json").write_text(json.dumps({"step": step, **state}, indent=1))
+    for name, document in documents.items():
+        (partial / f"{name}.json").write_text(json.dumps({"step": step, **document}, indent=1))
     for file in partial.iterdir():
         _sync(file)
     partial.rename(target)
@@ -112,9 +116,12 @@ def _sync(path: Path) -> None:
 def read_state(checkpoint: Path) -> dict[str, Any]:
     """The JSON part of a checkpoint."""
     try:
-        return json.loads((checkpoint / "state.json").read_text())
-    except (OSError, json.JSONDecodeError) as error:
+        state = json.loads((checkpoint / "state.json").read_text())
+    except (OSError, ValueError) as error:
         raise InputError(f"{checkpoint}/state.json cannot be read ({error}): the checkpoint is damaged") from error
+    if not isinstance(state, dict) or not isinstance(state.get("step"), int):
+        raise InputError(f"{checkpoint}/state.json names no step: the checkpoint is damaged")
+    return state
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
@@ -145,6 +152,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, module: nn.Module, tensors:
     parameters = dict(module.named_parameters())
     for full, value in tensors.items():
         name, key = full.rsplit(".", 1)
+        if name not in parameters:
+            raise InputError(f"optimizer: it has state of {name!r}, which is no weight of this network")
         parameter = parameters[name]
         place = value if key == "step" else value.to(parameter.device, parameter.dtype)
         optimizer.state[parameter][key] = place

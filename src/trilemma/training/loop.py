@@ -42,13 +42,21 @@ class Report:
 class Trainer:
     """Trains a learner's network on batches, from where the run directory's newest checkpoint left off.
 
-    Every process of a distributed run builds the same Trainer; process 0 writes. On SIGTERM or SIGINT the step is
+    Every process of a distributed run builds the same Trainer; process 0 writes. `recipe`: what each checkpoint says of
+    how it came about, as JSON. On SIGTERM or SIGINT the step is
     finished, a checkpoint written, and `stopped` says by which signal.
     """
 
-    def __init__(self, learner: Learner, settings: TrainingSettings, accelerator: Accelerator, directory: Path):
+    def __init__(
+        self,
+        learner: Learner,
+        settings: TrainingSettings,
+        accelerator: Accelerator,
+        directory: Path,
+        recipe: Any = None,
+    ):
         self.learner, self.settings, self.accelerator = learner, settings, accelerator
-        self.checkpoints = directory / "checkpoints"
+        self.checkpoints, self.recipe = directory / "checkpoints", recipe
         self.step, self.skipped, self.seconds, self._bad_in_a_row = 0, 0, 0.0, 0
         self.stopped: signal.Signals | None = None
         network = learner.network.to(accelerator.device)
@@ -108,15 +116,16 @@ class Trainer:
                 "ema_updates": self.ema.updates if self.ema else 0,
                 "learner": learnt,
             }
-            checkpoint.write(self.checkpoints, self.step, groups, state, self.settings.keep)
+            documents = {"state": state} if self.recipe is None else {"state": state, "recipe": self.recipe}
+            checkpoint.write(self.checkpoints, self.step, groups, documents, self.settings.keep)
         self.accelerator.wait_for_everyone()
         return path
 
     def run(self, batches: Batches) -> Iterator[Report]:
         """Train to the end of the settings' steps, yielding after each. The last step is always checkpointed."""
         with self._signals():
+            began = time.perf_counter()
             for batch in batches.loader(self.step, self.settings.steps, self.settings.workers):
-                began = time.perf_counter()
                 report = self._update(batch.to(self.accelerator.device))
                 for other in batches.extra(self.step - 1, self.learner.extra):
                     self._observe(other.to(self.accelerator.device))
@@ -138,6 +147,7 @@ class Trainer:
                     )
                 if stop:
                     return
+                began = time.perf_counter()
 
     def _update(self, batch: Batch) -> Report:
         settings, rank = self.settings, self.accelerator.process_index
@@ -145,6 +155,7 @@ class Trainer:
         torch.manual_seed(stream_seed(settings.seed, "dropout", self.step, rank))
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)
+        buffers = [buffer.clone() for buffer in self.network.buffers()]
         parts = batch.split(settings.micro_batch)
         outcomes = []
         for i, part in enumerate(parts):
@@ -165,6 +176,10 @@ class Trainer:
             if self.ema is not None:
                 self.ema.update()
             self.learner.observe(outcome)
+        else:
+            # Batch statistics have taken the non-finite values in during the forward pass.
+            for buffer, before in zip(self.network.buffers(), buffers, strict=True):
+                buffer.copy_(before)
         self._bad_in_a_row = 0 if good else self._bad_in_a_row + 1
         self.skipped += not good
         self.step += 1

@@ -1,0 +1,156 @@
+"""Every packaged recipe loads, is what its base says but for what it changes, and takes a training step."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from trilemma.errors import InputError
+from trilemma.recipes import Recipe, dump, load, packaged
+from trilemma.runs import Run, train
+
+NAMES = sorted(packaged())
+BASED = sorted(name for name, text in packaged().items() if "base" in yaml.safe_load(text))
+
+
+def chain(name: str) -> list[dict[str, Any]]:
+    """A packaged recipe's own values and its bases', nearest first."""
+    values = yaml.safe_load(packaged()[name])
+    return [values, *(chain(values["base"]) if "base" in values else [])]
+
+
+@pytest.mark.parametrize("name", NAMES)
+class TestEveryPackagedRecipe:
+    def test_loads_and_is_read_back_as_written(self, name: str, tmp_path: Path) -> None:
+        recipe = load(name)
+        assert isinstance(recipe, Recipe)
+        assert recipe.name == name
+        assert "base" not in yaml.safe_load(dump(recipe))
+        (tmp_path / "saved.yaml").write_text(dump(recipe))
+        assert load(tmp_path / "saved.yaml") == recipe
+
+    def test_takes_a_training_step(self, name: str, tmp_path: Path) -> None:
+        """At reduced width on data that is there: everything of it that can be wrong is put together once."""
+        colour = load(name).data.name == "cifar10"
+        denoising = load(name).learner.name == "denoising"
+        overrides = [
+            *(f"data.name={'shapes' if colour else 'mnist5k'}", "data.size=16" if colour else "data.size=28"),
+            *("training.steps=1", "training.warmup=0", "training.batch=4", "training.precision=fp32"),
+            *("training.validation_images=4", "training.grid_every=0", "training.log_every=1"),
+            *(["network.base_channels=8"] if denoising else ["network.widths=[[4], [8]]"]),
+        ]
+        run = train(name, out=tmp_path / "run", overrides=overrides)
+        lines = [json.loads(line) for line in (run.path / "log.jsonl").read_text().splitlines()]
+        losses = [line["loss"] for line in lines if "loss" in line]
+        assert losses and all(math.isfinite(loss) for loss in losses)
+        assert Run(run.path).step == 1
+        assert run.recipe.images is not None
+        assert run.recipe.images.channels == (3 if colour else 1)
+        if denoising:
+            assert run.sample(1, steps=2, precision="fp32").images.shape[-1] == run.recipe.images.channels
+
+
+@pytest.mark.parametrize("name", BASED)
+class TestBase:
+    def test_what_is_given_is_put_over_it_key_by_key(self, name: str) -> None:
+        """Each key of a section from the nearest recipe that says it, but for components of another name."""
+        own = load(name).model_dump()
+        values, *bases = chain(name)
+        for section in ("training", "data"):
+            for layer in reversed([values, *bases]):
+                said = layer.get(section, {})
+                later = [each.get(section, {}) for each in [values, *bases][: [values, *bases].index(layer)]]
+                for key, value in said.items():
+                    if not any(key in each for each in later):
+                        found = own[section][key]
+                        assert (list(found) if isinstance(found, tuple) else found) == value, f"{section}.{key}"
+
+    def test_what_is_not_given_is_the_bases(self, name: str) -> None:
+        values = yaml.safe_load(packaged()[name])
+        own, base = load(name).model_dump(), load(values["base"]).model_dump()
+        for section in own.keys() - values.keys() - {"name"}:
+            assert own[section] == base[section]
+
+    def test_overrides_go_over_both(self, name: str) -> None:
+        assert load(name, ["training.steps=12345"]).training.steps == 12345
+        assert load(name, ["learner.times=uniform"]).model_dump()["learner"]["times"] == {"name": "uniform"}
+
+
+def test_the_small_twins_are_twins() -> None:
+    """mnist-X and cifar10-X differ in network, data and length, not in what they are trained for."""
+    pairs = [(name, name.replace("cifar10", "mnist")) for name in BASED if name.startswith("cifar10-")]
+    assert pairs and all(twin in NAMES for _, twin in pairs)
+    for name, twin in pairs:
+        large, small = load(name).model_dump(), load(twin).model_dump()
+        assert large["schedule"] == small["schedule"]
+        for section in ("objective", "parameterization"):
+            assert large["learner"][section] == small["learner"][section]
+        assert large["learner"]["variance"] == small["learner"]["variance"]
+        times, few = dict(large["learner"]["times"]), dict(small["learner"]["times"])
+        times.pop("bins", None), few.pop("bins", None)
+        assert times == few
+
+
+class TestMerging:
+    def written(self, folder: Path, text: str) -> Path:
+        path = folder / "mine.yaml"
+        path.write_text(text)
+        return path
+
+    def test_a_file_may_stand_on_a_packaged_recipe(self, tmp_path: Path) -> None:
+        recipe = load(self.written(tmp_path, "base: demo\ntraining: {steps: 7, warmup: 0}\n"))
+        base = load("demo")
+        assert recipe.name == "mine"
+        assert recipe.training == base.training.model_copy(update={"steps": 7, "warmup": 0})
+        assert (recipe.network, recipe.schedule, recipe.learner) == (base.network, base.schedule, base.learner)
+
+    def test_a_component_of_the_same_name_keeps_the_bases_arguments(self, tmp_path: Path) -> None:
+        recipe = load(self.written(tmp_path, "base: demo\nschedule: {name: cosine, s: 0.02}\n"))
+        assert recipe.schedule is not None
+        assert (recipe.schedule["steps"], recipe.schedule["s"]) == (128, 0.02)
+
+    def test_a_component_of_another_name_keeps_none(self, tmp_path: Path) -> None:
+        recipe = load(self.written(tmp_path, "base: demo\nschedule: {name: linear, beta_end: 0.03}\n"))
+        assert recipe.schedule == {
+            **{"name": "linear", "steps": 1000, "beta_start": 1e-4, "beta_end": 0.03, "terminal_snr": None}
+        }
+
+    def test_a_bare_name_is_a_component_with_its_defaults(self, tmp_path: Path) -> None:
+        recipe = load(self.written(tmp_path, "base: demo\nschedule: cosine\nsampling: heun\n"))
+        assert recipe.schedule == {"name": "cosine", "steps": 1000, "s": 0.008, "max_beta": 0.999, "terminal_snr": None}
+        assert recipe.sampling.name == "heun"
+        assert recipe.sampling.steps is None
+
+    def test_arguments_alone_go_to_the_bases_component(self, tmp_path: Path) -> None:
+        recipe = load(self.written(tmp_path, "base: demo\nnetwork: {base_channels: 16}\nsampling: {eta: 0.5}\n"))
+        assert recipe.network == {**load("demo").network, "base_channels": 16}
+        assert (recipe.sampling.name, recipe.sampling.kernel, recipe.sampling.steps) == ("ddim", {"eta": 0.5}, 16)
+
+    def test_nested_components_follow_the_same_rule(self, tmp_path: Path) -> None:
+        text = "base: mnist-iwdiff-importance\nlearner: {times: {history: 5}, objective: vlb}\n"
+        learner = load(self.written(tmp_path, text)).model_dump()["learner"]
+        assert learner["times"] == {"name": "importance", "history": 5, "bins": 10, "extra": 0, "uniform": 0.001}
+        assert learner["objective"] == {"name": "vlb"}
+
+    def test_a_list_replaces_a_list_and_null_a_value(self, tmp_path: Path) -> None:
+        recipe = load(
+            self.written(tmp_path, "base: demo\nnetwork: {multipliers: [1]}\ndata: {validation_split: null}\n")
+        )
+        assert recipe.network["multipliers"] == [1]
+        assert recipe.data.validation_split is None
+
+    @pytest.mark.parametrize("base", ["demoo", "nowhere.yaml", "3", "[demo]"])
+    def test_an_unknown_base_is_refused(self, tmp_path: Path, base: str) -> None:
+        with pytest.raises(InputError, match=r"unknown recipe .*known: "):
+            load(self.written(tmp_path, f"base: {base}\n"))
+
+    def test_unknown_keys_are_refused_over_a_base_too(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match=r"unknown key in schedule 'beta_start'"):
+            load(self.written(tmp_path, "base: demo\nschedule: {beta_start: 0.1}\n"))
+        with pytest.raises(InputError, match=r"unknown key 'trainig': did you mean 'training'\?"):
+            load(self.written(tmp_path, "base: demo\ntrainig: {steps: 3}\n"))
