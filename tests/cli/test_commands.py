@@ -123,7 +123,7 @@ def test_from_run_to_report(command: Command, run: Path, data: Path, tmp_path: P
     assert out.splitlines()[-1] == f"evaluation: {tmp_path}/e.json"
     against = command(*shared, "--metrics", "frechet_distance", "--reference", stats, "--out", tmp_path / "s.json")
     assert against.code == 0
-    figures = [json.loads((tmp_path / f"{name}.npz.record.json").read_text())["metrics"] for name in ("e", "s")]
+    figures = [json.loads((tmp_path / f"{name}.json").read_text())["metrics"] for name in ("e", "s")]
     assert {"frechet_distance", "recall"} <= figures[0].keys() and "precision" not in figures[0]
     assert figures[1]["frechet_distance"] == pytest.approx(figures[0]["frechet_distance"], rel=1e-4, abs=1e-4)
 

@@ -158,7 +158,7 @@ def cut(schedule: Schedule, grid: Float64[Tensor, "k1"], t_mid: float) -> Float6
     """The part of a grid below t_mid, from t_mid on: where a surrogate's noised image goes on (A 3.2). t_mid = 0 leaves
     the single time 0. Raises InputError for t_mid outside [0, T]."""
     if not 0 <= t_mid <= schedule.T:
-        raise InputError(f"t_mid {t_mid:g}: expected 0 to T = {schedule.T:g}")
+        raise InputError(f"t_mid {t_mid:g}: expected 0 to {schedule.T:g}")
     start = torch.tensor([t_mid], dtype=torch.float64)
     return torch.cat([start, grid[grid < t_mid]])
 
