@@ -2,10 +2,10 @@
 fits a CPU), for data in [0, 1] and in [−1, 1], with E's schedule, which ends at SNR 0.15, and with one that reaches
 noise.
 
-    python tools/study_imbalance.py [--root FOLDER_WITH_MNIST] [--steps 3000] [-n 1000]
+    python tools/study_imbalance.py [--root FOLDER_WITH_MNIST] [--steps 2000] [-n 1000]
 
 Runs are kept in runs/imbalance/, and what is there already is not made again. Writes the evaluations to
-results/imbalance/*.json, and the table of docs/imbalance.md between its marks.
+results/imbalance/*.json, and the table of docs/imbalance.md between its marks after each.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from trilemma.runs import Run, evaluate, train
 from trilemma.runs.evaluation import write_evaluation
 
 ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "results" / "imbalance"
 VARIANTS = {
     "E's schedule, data in [0, 1]": ("mnist-unconditional", "[0,1]"),
     "E's schedule, data in [−1, 1]": ("mnist-unconditional", "[-1,1]"),
@@ -32,10 +33,9 @@ VARIANTS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--root")
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("-n", type=int, default=1000)
     arguments = parser.parse_args()
-    rows = []
     for number, (label, (recipe, values)) in enumerate(VARIANTS.items()):
         path = Path("runs/imbalance") / str(number)
         overrides = [
@@ -49,18 +49,22 @@ def main() -> None:
         ]
         overrides += [f"data.root={arguments.root}"] if arguments.root else []
         run = train(recipe, out=path, overrides=overrides, resume=True)
-        out = ROOT / "results" / "imbalance" / f"{number}.json"
+        out = RESULTS / f"{number}.json"
         evaluation = evaluate(run, "mnist:train", n=arguments.n, precision="bf16", batch=250, out=out, label=label)
         evaluation["schedule"] = _end(run)
         write_evaluation({key: value for key, value in evaluation.items() if key != "path"}, out)
-        rows.append(_row(label, json.loads(out.read_text())))
+        write_table()
+
+
+def write_table() -> None:
+    """The table of docs/imbalance.md from the result files that are there."""
     page = ROOT / "docs" / "imbalance.md"
+    rows = [_row(json.loads(file.read_text())) for file in sorted(RESULTS.glob("*.json"))]
     head = "| | terminal SNR | L_T bits/dim | ones and sevens % | all classes: χ² (p) | FD ↓ | N |\n"
     table = head + "| --- | ---: | ---: | ---: | ---: | ---: | ---: |\n" + "".join(rows)
-    if page.exists():
-        text = page.read_text()
-        before, after = text.split("<!-- imbalance -->\n")[0], text.split("<!-- end imbalance -->")[1]
-        page.write_text(f"{before}<!-- imbalance -->\n\n{table}\n<!-- end imbalance -->{after}")
+    text = page.read_text()
+    before, after = text.split("<!-- imbalance -->\n")[0], text.split("<!-- end imbalance -->")[1]
+    page.write_text(f"{before}<!-- imbalance -->\n\n{table}\n<!-- end imbalance -->{after}")
     print(table)
 
 
@@ -78,13 +82,14 @@ def _end(run: Run) -> dict[str, float]:
     }
 
 
-def _row(label: str, evaluation: dict) -> str:
+def _row(evaluation: dict) -> str:
     figures, end = evaluation["metrics"], evaluation["schedule"]
     counts, n = figures["class_counts"], evaluation["samples"]["count"]
     share = (counts[1] + counts[7]) / n
     error = math.sqrt(share * (1 - share) / n)
     return (
-        f"| {label} | {end['terminal_snr']:.3g} | {end['prior_bits_per_dim']:.3g} | {share:.1%} ± {error:.1%} | "
+        f"| {evaluation['label']} | {end['terminal_snr']:.3g} | {end['prior_bits_per_dim']:.3g} | "
+        f"{share:.1%} ± {error:.1%} | "
         f"{figures['balance_chi2']:.0f} ({figures['balance_p']:.2g}) | {figures['frechet_distance']:.2f} ± "
         f"{figures['frechet_distance_se']:.2f} | {n} |\n"
     )

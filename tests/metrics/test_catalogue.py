@@ -27,8 +27,9 @@ def test_everything_at_once_gives_the_keys_of_an_evaluation():
     values = compute(None, real=REAL, fake=FAKE, labels=LABELS, sampler=lambda: SPEED)
     assert set(values) == {name for metric in METRICS for name in (metric, *METRICS[metric].details)}
     assert set(values) >= {
-        "frechet_distance", "frechet_distance_se", "precision", "recall", "recognised", "recognised_by_class", "class_counts", "balance_kl",
-        "balance_chi2", "balance_p", "images_per_second", "seconds_per_image", "network_evaluations",
+        "frechet_distance", "frechet_distance_se", "precision", "recall", "recognised", "recognised_by_class",
+        "class_counts", "balance_kl", "balance_chi2", "balance_p", "images_per_second", "seconds_per_image",
+        "network_evaluations",
     }  # fmt: skip
     assert json.loads(json.dumps(values, allow_nan=False)) == values
 

@@ -63,7 +63,7 @@ def score(data: Mixture, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
 
 
 def cdf(data: Mixture, x: Tensor, alpha: float, sigma: float, along: Tensor | None = None) -> np.ndarray:
-    """P(direction · x_t ≤ x) of the mixture at levels α and σ, for numbers x [n]; `along` is the direction [c, h, w]."""
+    """P(direction · x_t ≤ x) of the mixture at levels α and σ, for numbers x [n]; `along`: the direction [c, h, w]."""
     direction = torch.ones_like(data.means[0]) if along is None else along
     middle = alpha * (data.means * direction).flatten(1).sum(1)
     spread = ((alpha**2 * data.variances + sigma**2) * direction**2).flatten(1).sum(1)
@@ -109,8 +109,8 @@ def integral(f: Callable[[np.ndarray], np.ndarray], middle: float, spread: float
     return float(f(x).sum() * (x[1] - x[0]))
 
 
-def normal(x: np.ndarray, mean: float, variance: float) -> np.ndarray:
-    """The Gaussian density, written out."""
+def normal(x: Any, mean: Any, variance: float) -> np.ndarray:
+    """The Gaussian density at an array x or around an array of means, written out."""
     return np.exp(-((x - mean) ** 2) / (2 * variance)) / math.sqrt(2 * math.pi * variance)
 
 
@@ -163,6 +163,13 @@ class Levels:
 
     level: Tensor
     weight: Tensor
+
+    @classmethod
+    def few(cls) -> Levels:
+        """Runs of neighbouring levels, single ones, and both ends of the range."""
+        level = torch.tensor([0, 1, 2, 40, 41, 42, 43, 44, 45, 46, 90, 128, 129, 130, 131, 200, 201, 202, 254, 255])
+        weight = torch.from_numpy(np.random.default_rng(0).uniform(0.2, 1.2, len(level)))
+        return cls(level, weight / weight.sum())
 
     @property
     def values(self) -> Tensor:

@@ -103,11 +103,11 @@ class TestPairKernel:
             # Centred where the product of the two Gaussians is: within 14 of the narrower one's spreads.
             weight = beta / (beta + ratio**2 * var_s)
             middle = weight * float(kernel.alpha_s) * x0 + (1 - weight) * x_t / ratio
-            found = integral(
-                lambda x, x_t=x_t: normal(x, float(kernel.alpha_s) * x0, var_s) * normal(x_t, ratio * x, beta),
-                middle,
-                narrow,
-            )
+
+            def joint(x: np.ndarray, x_t: float = x_t) -> np.ndarray:
+                return normal(x, float(kernel.alpha_s) * x0, var_s) * normal(x_t, ratio * x, beta)
+
+            found = integral(joint, middle, narrow)
             assert found * std == pytest.approx(math.exp(-(z**2) / 2) / math.sqrt(2 * math.pi), abs=1e-10)
 
     def test_posterior(self, schedule: Schedule, shares: tuple[float, float]) -> None:
@@ -147,11 +147,11 @@ class TestPairKernel:
         for z in (-1.5, 0.0, 0.8):
             x_s = mean_s + z * std_s
             width = min(1.0, math.sqrt(own) / slope)
-            found = integral(
-                lambda e, x_s=x_s: normal(e, 0.0, 1.0) * normal(x_s, base + slope * e, own),
-                (x_s - base) * slope / (slope**2 + own),
-                width,
-            )
+
+            def joint(e: np.ndarray, x_s: float = x_s) -> np.ndarray:
+                return normal(e, 0.0, 1.0) * normal(x_s, base + slope * e, own)
+
+            found = integral(joint, (x_s - base) * slope / (slope**2 + own), width)
             assert found * std_s == pytest.approx(math.exp(-(z**2) / 2) / math.sqrt(2 * math.pi), abs=1e-10)
 
 

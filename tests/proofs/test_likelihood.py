@@ -1,16 +1,16 @@
-"""The bound and the ODE likelihood on models whose likelihood is known: Gaussians, a mixture, data on a few levels.
+"""The variational bound on models whose likelihood is known: Gaussians, a mixture, data on a few levels.
 
 Expectations over x_0 and ε are quadratures (`Nodes`), so that what is left is the bound's own gap. All in nats per
-dimension unless bits are said. What the bound's terms down to t = 1 would be with the true reverse process is the mutual
-information I(x_0; x_1) = h(x_1) − h(x_1 | x_0), since KL(q(x_1…x_T | x_0) ‖ p) averages to it; what they are more is the
-gap, and L_0 is a decoder's matter on its own.
+dimension unless bits are said. With the true reverse process the bound's terms down to t = 1 add up to the mutual
+information I(x_0; x_1) = h(x_1) − h(x_1 | x_0), the mean of KL(q(x_1 | x_0) ‖ q(x_1)); what they are more is the gap.
+L_0 is a decoder's matter on its own.
 
 Why the constants (T → ∞ on the full chain of a table whose σ²/α² starts as a straight line, σ_k² ≈ k β). With the exact
 denoiser a term with variance β̃ is ½ (SNR(s) − SNR(t)) E‖x_0 − x̂_0(x_t)‖², a step of the upper Riemann sum of
-½ ∫ mse dSNR, the truth. Where data are smooth on the scale of σ_k, mse = 1/SNR and the k-th step is too large by
-½ [1/(k − 1) − log(k/(k − 1))], which T does not change; the sum over k ≥ 2 is γ_Euler/2. The true reverse variance there
-is β, so with β the gap is 0. Where data are discrete on the scale of σ_k, mse = 0 and the true variance is β̃: with β̃ the
-gap is 0, and with β each step costs ½ [log(k/(k − 1)) − 1/k], in all (1 − γ_Euler)/2."""
+½ ∫ mse dSNR, the truth. Where data are smooth on the scale of σ_k, mse = 1/SNR, and the k-th step is too large by
+½ [1/(k − 1) − log(k/(k − 1))], which T does not change; the sum over k ≥ 2 is γ_Euler/2. The true reverse variance
+there is β, so with β the gap is 0. Where data are discrete on the scale of σ_k, mse = 0 and the true variance is β̃:
+with β̃ the gap is 0, and with β each step costs ½ [log(k/(k − 1)) − 1/k], in all (1 − γ_Euler)/2."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ import torch
 from torch import Tensor
 
 from tests.exact import Mixture
-from tests.proofs.models import Exact, Levels, Nodes, Noise, column, differential_entropy, line, number
-from trilemma.metrics.likelihood import dequantised, ode_bits_per_dim, variational_bound
+from tests.proofs.models import Exact, Levels, Nodes, differential_entropy, line, number
+from trilemma.metrics.likelihood import variational_bound
 from trilemma.objectives import bound_term
-from trilemma.process import EDM, UNCONDITIONAL, ContinuousVP, Cosine, Linear, Schedule, pair, perturb
+from trilemma.process import UNCONDITIONAL, ContinuousVP, Cosine, Linear, Schedule, pair, perturb
 from trilemma.samplers import grid
 
 EULER = float(np.euler_gamma)
@@ -137,7 +137,7 @@ class TestGapOfTheFullChain:
             for variance in ("fixed_small", "fixed_large")
         )
         assert small[0] > small[1] > EULER / 2
-        assert small[1] == pytest.approx(gap(GAUSSIAN, make(1000), "fixed_small"), abs=5 / 1000)
+        assert small[1] == pytest.approx(gap(GAUSSIAN, make(1000), "fixed_small"), abs=10 / 1000)
         assert 0 < large[1] < 3 / 1000
         assert large[0] / large[1] == pytest.approx(4.0, rel=0.05)
 
@@ -178,11 +178,7 @@ def test_what_the_decoders_variance_costs_smooth_data(variance: str, constant: f
     assert abs(found[-1] - constant) < abs(found[0] - constant)
 
 
-def few_levels() -> Levels:
-    """Runs of neighbouring levels, single ones, and both ends of the range."""
-    level = torch.tensor([0, 1, 2, 40, 41, 42, 43, 44, 45, 46, 90, 128, 129, 130, 131, 200, 201, 202, 254, 255])
-    weight = torch.from_numpy(np.random.default_rng(0).uniform(0.2, 1.2, len(level)))
-    return Levels(level, weight / weight.sum())
+FEW_LEVELS = Levels.few()
 
 
 class TestQuantised:
@@ -192,7 +188,7 @@ class TestQuantised:
     def test_many_steps_come_close_to_the_entropy(self, variance: str) -> None:
         """Even in log SNR down to noise well below a bin, L_0 vanishes and the excess is of first order: halved when
         steps double, and extrapolated from two grids within 0.01 bits."""
-        data, schedule = few_levels(), ContinuousVP()
+        data, schedule = FEW_LEVELS, ContinuousVP()
         nodes = data.nodes(count=57)
         ends = float(schedule.gamma(number(1.0))) / 2, math.log(6e-4)
         excess = []
@@ -213,7 +209,7 @@ class TestQuantised:
     @pytest.mark.parametrize("make", [linear, cosine])
     @pytest.mark.parametrize("variance", ["fixed_small", "fixed_large"])
     def test_full_chains_are_above_the_entropy(self, make: Any, variance: str) -> None:
-        data = few_levels()
+        data = FEW_LEVELS
         nodes, totals = data.nodes(count=57), []
         for steps in (50, 200, 1000):
             schedule = make(steps)
@@ -228,8 +224,9 @@ class TestQuantised:
         """Where noise is finer than the spacing of levels the true reverse variance is β̃: on chains down to t = 1 its
         gap vanishes, and β's becomes (1 − γ_Euler)/2 nats."""
         data = Levels(torch.tensor([0, 85, 170, 255]), torch.tensor([0.1, 0.4, 0.2, 0.3], dtype=torch.float64))
-        nodes, small, large = data.nodes(count=57), [], []
-        steps = (500, 2000, 8000)
+        nodes, steps = data.nodes(count=57), (500, 2000, 8000)
+        small: list[float] = []
+        large: list[float] = []
         for variance, gaps in (("fixed_small", small), ("fixed_large", large)):
             for each in steps:
                 schedule = cosine(each)
@@ -241,81 +238,3 @@ class TestQuantised:
         rows = np.array([[1.0, math.log(each) / each, 1 / each] for each in steps])
         assert np.linalg.solve(rows, np.array(large))[0] == pytest.approx((1 - EULER) / 2, abs=0.001)
         assert large[0] > large[1] > large[2] > (1 - EULER) / 2
-
-
-PLANE = Mixture(
-    torch.tensor([0.35, 0.45, 0.2], dtype=torch.float64),
-    torch.tensor([[-0.7, 0.4, 0.1], [0.6, -0.3, 0.2], [0.1, 0.9, -0.4]], dtype=torch.float64).reshape(3, 1, 1, 3),
-    torch.tensor([[0.05, 0.02, 0.03], [0.04, 0.1, 0.02], [0.02, 0.03, 0.05]], dtype=torch.float64).reshape(3, 1, 1, 3),
-)
-# Both end in noise enough: what of x_T is not N(0, p²) is not the integrator's error.
-ODE_SCHEDULES = [
-    pytest.param(ContinuousVP(beta_max=80.0), id="vp"),
-    pytest.param(Cosine(steps=1000, max_beta=0.9999), id="cosine"),
-    pytest.param(EDM(sigma_max=1e5), id="edm"),
-]
-
-
-def true_bits(data: Mixture, schedule: Schedule, x: Tensor) -> Tensor:
-    """−log₂ of the density of x at t_min times a level's width, per dimension."""
-    t = number(schedule.t_min)
-    log_p = data.log_density(x, schedule.alpha(t), schedule.sigma(t))
-    return -(log_p / x[0].numel() + math.log(2 / 255)) / math.log(2)
-
-
-def at_t_min(schedule: Schedule, count: int) -> Tensor:
-    t = number(schedule.t_min)
-    x0 = PLANE.sample(count, seed=1)
-    return schedule.alpha(t) * x0 + schedule.sigma(t) * Noise(2).normal(x0)
-
-
-@pytest.mark.parametrize("schedule", ODE_SCHEDULES)
-class TestODE:
-    def test_is_the_density(self, schedule: Schedule) -> None:
-        """With the exact trace, point by point, and with the fourth order of its integrator."""
-        x = at_t_min(schedule, 16)
-        denoiser, right = Exact(PLANE, schedule), true_bits(PLANE, schedule, x)
-        errors = []
-        for steps in (100, 200, 400):
-            found = ode_bits_per_dim(denoiser, x, UNCONDITIONAL, steps, None)
-            errors.append(float((found - right).square().mean().sqrt()))
-        assert errors[-1] < 1e-5
-        assert math.log2(errors[0] / errors[1]) > 3.5
-
-    def test_hutchinsons_estimate_is_unbiased(self, schedule: Schedule) -> None:
-        """Many probes of a few points: within three standard errors of the exact trace, and not exact themselves."""
-        points, probes, steps = at_t_min(schedule, 4), 300, 60
-        exact = ode_bits_per_dim(Exact(PLANE, schedule), points, UNCONDITIONAL, steps, None)
-        x = points.repeat_interleave(probes, 0)
-        found = ode_bits_per_dim(Exact(PLANE, schedule), x, UNCONDITIONAL, steps, cast(Any, Noise(5)))
-        found = found.reshape(len(points), probes)
-        error = found.std(1) / math.sqrt(probes)
-        assert (error > 1e-6).all()
-        assert ((found.mean(1) - exact).abs() < 3 * error).all()
-        assert (found.mean() - exact.mean()).abs() < 3 * error.square().sum().sqrt() / len(points)
-
-
-def test_ode_in_one_dimension_needs_no_probes() -> None:
-    """One pixel's divergence is one number: probe and exact trace agree."""
-    schedule = ContinuousVP(beta_max=80.0)
-    x = column([-0.7, 0.1, 0.6])
-    exact = ode_bits_per_dim(Exact(MIXTURE, schedule), x, UNCONDITIONAL, 100, None)
-    probed = ode_bits_per_dim(Exact(MIXTURE, schedule), x, UNCONDITIONAL, 100, cast(Any, Noise(0)))
-    torch.testing.assert_close(exact, probed, rtol=0, atol=1e-12)
-
-
-def test_dequantised_data_have_at_least_the_levels_bits() -> None:
-    """E −log₂ density per level, under the best density of dequantised data (constant within bins), is the entropy;
-    under any other it is more (Theis et al. 2016). And the noise stays within its bin, uniformly."""
-    data = few_levels()
-    count = 20_000
-    which = torch.multinomial(data.weight, count, replacement=True, generator=torch.Generator().manual_seed(0))
-    x0 = column(data.values[which])
-    moved = (dequantised(x0, (-1.0, 1.0), cast(Any, Noise(1))) - x0).flatten() * 127.5
-    assert moved.abs().max() <= 0.5
-    ranks = (moved.sort().values + 0.5).numpy()
-    assert np.abs(ranks - (np.arange(count) + 0.5) / count).max() * math.sqrt(count) < 2.23
-    density = Mixture(data.weight, column(data.values), torch.full_like(column(data.values), (1 / 255) ** 2))
-    log_p = density.log_density(x0 + moved.reshape(x0.shape) / 127.5, number(1.0), number(0.0))
-    bits = -(log_p + math.log(2 / 255)) / math.log(2)
-    assert float(bits.mean()) > data.bits() + 3 * float(bits.std()) / math.sqrt(count)

@@ -38,8 +38,8 @@ def moments(schedule: Schedule, t: Tensor) -> tuple[float, float]:
 
 
 def answered(kernel: Kernel, denoiser: Exact, times: Tensor, mean: float, variance: float) -> tuple[float, float]:
-    """Mean and variance of what a sampler makes of a Gaussian start: image 0 starts at its mean and has no noise, images
-    1…K have one draw of 1 each, the last one starts a standard deviation higher."""
+    """Mean and variance of what a sampler makes of a Gaussian start: image 0 starts at its mean and has no noise, the
+    next K have one draw of 1 each, the last one starts a standard deviation higher."""
     count = len(times) - 1
     start = torch.full((count + 2, 1, 1, 1), mean, dtype=torch.float64)
     start[-1] += math.sqrt(variance)
@@ -148,7 +148,7 @@ FIRST_ORDER = [
     pytest.param(DPMSolver(clip=None, stochastic=True), "fixed_small", id="dpmpp-sde-2"),
     pytest.param(DDIM(clip=None), "fixed_small", id="ddim"),
 ]
-# Song's Euler step in σ̄² widens pure noise by e^{h/2} a unit of log SNR/2 on its way down: it needs many steps.
+# Song's Euler step in σ̄² with steps h of log σ̄ widens pure noise by e^{h/2} for each unit of it: it needs many steps.
 SONG = pytest.param(ProbabilityFlow(clip=None), "fixed_small", id="probability_flow")
 SECOND_ORDER = [
     pytest.param(Heun(clip=None), "fixed_small", id="heun"),
@@ -167,8 +167,8 @@ def kolmogorov(data: Mixture, x: Tensor, alpha: float, sigma: float, along: Tens
 
 
 def check_distribution(kernel: Kernel, variance: str, steps: int, count: int) -> None:
-    """From pure noise over the variance-preserving SDE, even in log SNR: moments within 4 standard errors, and in several
-    directions no Kolmogorov-Smirnov test rejects at 1 in 10 000 (√n D < 2.23)."""
+    """From pure noise down the variance-preserving schedule, even in log SNR: moments within 4 standard errors, and in
+    several directions no Kolmogorov-Smirnov test rejects at 1 in 10 000 (√n D < 2.23)."""
     schedule, noise = ContinuousVP(), Noise(3)
     start = noise.normal(torch.empty(count, 1, 1, 2, dtype=torch.float64))
     times = grid(schedule, steps, "log_snr")
