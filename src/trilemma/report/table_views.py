@@ -76,7 +76,7 @@ def to_html(table: Table) -> str:
 
 def to_markdown(table: Table) -> str:
     """The table in Markdown, best figures bold, yardsticks in italics, footnotes as lines below it."""
-    heads = [f"{column.title} {column.arrow}" for column in table.columns]
+    heads = [" ".join(filter(None, (column.title, column.unit, column.arrow))) for column in table.columns]
     lines = ["| | " + " | ".join(heads) + " |", "| --- |" + " ---: |" * len(heads)]
     for row in table.rows:
         cells = [row.cells[column.key] for column in table.columns]
