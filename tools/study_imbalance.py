@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from trilemma.runs import Run, evaluate, train
+from trilemma.runs.build import open_images, second_moment
 from trilemma.runs.evaluation import write_evaluation
 
 ROOT = Path(__file__).parents[1]
@@ -70,8 +71,6 @@ def write_table() -> None:
 
 def _end(run: Run) -> dict[str, float]:
     """How the run's schedule ends, for its own data."""
-    from trilemma.runs.build import open_images, second_moment
-
     schedule = run.denoiser().schedule
     moment = second_moment(open_images(run.recipe), run.recipe.data.range)
     T = torch.tensor(schedule.T, dtype=torch.float64)
