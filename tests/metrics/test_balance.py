@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import chisquare, entropy
 
 from trilemma.errors import InputError
-from trilemma.metrics import MetricWarning, balance, class_counts, recognised
+from trilemma.metrics import MetricWarning, balance, class_counts, recognisability_by_class, recognised
 
 
 def logits_of(classes, k: int = 4) -> np.ndarray:
@@ -87,6 +87,32 @@ def test_one_image_is_recognised_or_not():
     assert recognised(logits_of([2]), np.array([1])).fraction == 0
 
 
+def test_recognisability_has_the_closed_form():
+    # Two classes: probabilities 0.95 and 0.6 for the first, 0.8 for the second.
+    p = np.array([[0.95, 0.05], [0.6, 0.4], [0.2, 0.8]])
+    found = recognisability_by_class(np.log(p) + np.array([[0], [5], [-5]]))
+    assert found.counts.tolist() == [2, 1]
+    np.testing.assert_allclose(found.confidence_by_class, [0.775, 0.8], rtol=1e-12)
+    np.testing.assert_allclose(found.confident_by_class, [0.5, 0], rtol=1e-12)
+    assert (found.confidence, found.confident) == pytest.approx((2.35 / 3, 1 / 3), rel=1e-12)
+
+
+def test_recognisability_of_a_class_without_images_is_nan():
+    found = recognisability_by_class(logits_of([0, 0, 3]))
+    assert found.counts.tolist() == [2, 0, 0, 1]
+    assert np.isnan(found.confidence_by_class).tolist() == [False, True, True, False]
+    weighted = np.nansum(found.counts * found.confidence_by_class) / 3
+    assert found.confidence == pytest.approx(weighted, rel=1e-12)
+
+
+def test_recognisability_depends_on_no_order():
+    logits = 3 * np.random.default_rng(2).standard_normal((200, 5))
+    found, turned = recognisability_by_class(logits), recognisability_by_class(logits[::-1, ::-1])
+    np.testing.assert_allclose(turned.confidence_by_class[::-1], found.confidence_by_class, rtol=1e-12)
+    assert turned.counts[::-1].tolist() == found.counts.tolist()
+    assert turned.confident == found.confident
+
+
 def test_bad_input_is_refused():
     logits = logits_of([0, 1])
     with pytest.raises(InputError, match=r"label 7, expected 0 to 3 \(nearest: 3\)"):
@@ -104,6 +130,6 @@ def test_bad_input_is_refused():
     with pytest.raises(InputError, match="0 generated images"):
         balance(real=np.array([1, 2]), fake=np.array([0, 0]))
     logits[1, 0] = np.nan
-    for measure in (class_counts, lambda x: recognised(x, np.array([0, 1]))):
+    for measure in (class_counts, recognisability_by_class, lambda x: recognised(x, np.array([0, 1]))):
         with pytest.raises(InputError, match="1 of 2 images have NaN"):
             measure(logits)

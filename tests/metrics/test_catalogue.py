@@ -8,15 +8,26 @@ import pytest
 
 import trilemma.metrics as metrics
 from trilemma.errors import InputError
-from trilemma.metrics import METRICS, Features, MetricWarning, ReferenceFeatures, Speed, compute, gathered_cautions
+from trilemma.metrics import (
+    METRICS,
+    Features,
+    MetricWarning,
+    ReferenceFeatures,
+    Speed,
+    TooFewError,
+    check_needs,
+    compute,
+    gathered_cautions,
+)
 
-SPEED = Speed(80.0, 70.0, 90.0, batch=16, repeats=3, warmup=1, network_evaluations=10)
+SPEED = Speed(80.0, 70.0, 90.0, batch=16, repeats=3, warmup=1, network_evaluations=10, multiply_adds=5, peak_memory=6)
 
 
-def features(seed: int, n: int, logits: bool = True) -> Features:
+def features(seed: int, n: int, logits: bool = True, spatial: bool = False) -> Features:
     rng = np.random.default_rng(seed)
     pooled = rng.standard_normal((n, 6)).astype(np.float32)
-    return Features(pooled, rng.standard_normal((n, 3)).astype(np.float32) if logits else None)
+    more = rng.standard_normal((n, 3)).astype(np.float32) if logits else None
+    return Features(pooled, more, spatial=rng.standard_normal((n, 4)).astype(np.float32) if spatial else None)
 
 
 REAL, FAKE = ReferenceFeatures.of(features(0, 200)), features(1, 150)
@@ -24,12 +35,18 @@ LABELS = np.arange(150) % 3
 
 
 def test_everything_at_once_gives_the_keys_of_an_evaluation():
-    values = compute(None, real=REAL, fake=FAKE, labels=LABELS, sampler=lambda: SPEED)
+    real = ReferenceFeatures.of(features(0, 200, spatial=True), holdout=features(2, 120))
+    values = compute(
+        None, real=real, fake=features(1, 150, spatial=True), labels=LABELS, sampler=lambda: SPEED, counts=[50, 150]
+    )
     assert set(values) == {name for metric in METRICS for name in (metric, *METRICS[metric].details)}
     assert set(values) >= {
-        "frechet_distance", "frechet_distance_se", "precision", "recall", "recognised", "recognised_by_class",
+        "frechet_distance", "frechet_distance_se", "frechet_infinity", "frechet_infinity_se", "frechet_by_count",
+        "sfid", "sfid_se", "kid", "kid_se", "kid_std", "kid_full", "inception_score", "inception_score_std",
+        "precision", "recall", "density", "coverage", "memorisation", "memorisation_ratio", "memorisation_z",
+        "recognised", "recognised_by_class", "confidence", "confident", "confidence_by_class", "confident_by_class",
         "class_counts", "balance_kl", "balance_chi2", "balance_p", "images_per_second", "seconds_per_image",
-        "network_evaluations",
+        "network_evaluations", "multiply_adds", "peak_memory_bytes", "peak_memory_kind",
     }  # fmt: skip
     assert json.loads(json.dumps(values, allow_nan=False)) == values
 
@@ -40,9 +57,37 @@ def test_figures_are_those_of_the_measures():
     assert (values["precision"], values["recall"]) == (pair.precision, pair.recall)
     fake = metrics.Statistics.of(FAKE.pooled)
     assert values["frechet_distance"] == metrics.frechet_distance(real=REAL.statistics, fake=fake)
+    assert values["frechet_distance_se"] == metrics.frechet_standard_error(real=REAL.statistics, fake=FAKE.pooled)
+    assert values["frechet_infinity"] == metrics.frechet_infinity(real=REAL.statistics, fake=FAKE.pooled).distance
+    assert values["kid"] == metrics.kid(real=REAL.features.pooled, fake=FAKE.pooled).mean
+    assert values["inception_score"] == metrics.inception_score(fake=FAKE.logits).mean
+    covered = metrics.density_coverage(real=REAL.features.pooled, fake=FAKE.pooled)
+    assert (values["density"], values["coverage"]) == (covered.density, covered.coverage)
+    assert values["confidence"] == metrics.recognisability_by_class(FAKE.logits).confidence
     assert values["recognised"] == metrics.recognised(FAKE.logits, LABELS).fraction
     assert values["class_counts"] == metrics.class_counts(FAKE.logits).tolist()
     assert (values["images_per_second"], values["seconds_per_image"], values["speed_batch"]) == (80, 1 / 80, 16)
+
+
+def test_spatial_features_and_held_out_images_have_their_measures():
+    theirs, ours, held = features(0, 200, spatial=True), features(1, 150, spatial=True), features(2, 120)
+    real = ReferenceFeatures.of(theirs, holdout=held)
+    values = compute(["sfid", "memorisation", "frechet_by_count"], real=real, fake=ours, counts=[150, 20])
+    of_spatial = [metrics.Statistics.of(x.spatial) for x in (theirs, ours)]
+    assert values["sfid"] == metrics.frechet_distance(real=of_spatial[0], fake=of_spatial[1])
+    found = metrics.memorisation(real=theirs.pooled, fake=ours.pooled, holdout=held.pooled)
+    assert (values["memorisation"], values["memorisation_z"]) == (found.share, found.z)
+    assert [count for count, _ in values["frechet_by_count"]] == [20, 150]
+    assert values["frechet_by_count"][-1][1] == pytest.approx(
+        compute(["frechet_distance"], real=real, fake=ours)["frechet_distance"], rel=1e-9
+    )
+
+
+def test_statistics_of_spatial_features_serve_sfid():
+    spatial = metrics.Statistics.of(features(0, 200, spatial=True).spatial)
+    ours = features(1, 150, spatial=True)
+    values = compute(["sfid"], real=ReferenceFeatures(REAL.statistics, spatial=spatial), fake=ours)
+    assert values["sfid"] == metrics.frechet_distance(real=spatial, fake=metrics.Statistics.of(ours.spatial))
 
 
 def test_only_what_is_asked_is_computed():
@@ -55,35 +100,71 @@ def test_only_what_is_asked_is_computed():
 
 def test_a_joint_measure_runs_once(monkeypatch):
     calls = []
-    original = metrics.catalogue.precision_recall
-    monkeypatch.setattr(metrics.catalogue, "precision_recall", lambda **a: calls.append(1) or original(**a))
-    compute(["precision", "recall", "precision"], real=REAL, fake=FAKE)
-    assert calls == [1]
+    original = metrics.catalogue.overlap
+    monkeypatch.setattr(metrics.catalogue, "overlap", lambda **a: calls.append(a) or original(**a))
+    compute(["precision", "recall", "coverage", "precision"], real=REAL, fake=FAKE)
+    compute(["density"], real=REAL, fake=FAKE)
+    assert [(sorted(call["real_ks"]), call["fake_ks"]) for call in calls] == [([3, 5], [3]), ([5], [])]
 
 
 def test_by_default_what_cannot_be_had_is_left_out():
     plain = compute(
         None, real=ReferenceFeatures.of(features(0, 200, logits=False)), fake=features(1, 150, logits=False)
     )
-    assert set(plain) == {"frechet_distance", "frechet_distance_se", "precision", "recall"}
+    assert set(plain) == {
+        "frechet_distance", "frechet_distance_se", "frechet_infinity", "frechet_infinity_se",
+        "kid", "kid_se", "kid_std", "kid_full", "precision", "recall", "density", "coverage",
+    }  # fmt: skip
+
+
+def test_by_default_what_takes_more_images_is_left_out_and_said():
+    few = features(5, 5)
+    with gathered_cautions() as texts:
+        values = compute(None, real=REAL, fake=few)
+    assert {"frechet_distance", "kid", "confidence"} < set(values)
+    assert not {"frechet_infinity", "inception_score", "precision", "coverage"} & set(values)
+    for name in ("frechet_infinity", "inception_score", "precision", "recall", "density", "coverage"):
+        assert any(text.startswith(f"left out: {name}; ") and "5 image" in text for text in texts), name
+    with pytest.raises(TooFewError, match="generated: 5 image"):
+        compute(["coverage"], real=REAL, fake=few)
 
 
 def test_statistics_alone_serve_the_frechet_distance():
     alone = ReferenceFeatures(REAL.statistics)
-    with pytest.warns(MetricWarning, match="left out: precision, recall, balance_kl; .* statistics alone"):
+    with pytest.warns(
+        MetricWarning, match="left out: kid, precision, recall, density, coverage, balance_kl; .* statistics alone"
+    ):
         values = compute(None, real=alone, fake=FAKE)
-    assert values == compute(["frechet_distance"], real=REAL, fake=FAKE)
-    with pytest.raises(InputError, match=r"'recall' needs the reference's features.*to be had here: frechet_distance$"):
+    had = ["frechet_distance", "frechet_infinity", "inception_score", "confidence"]
+    assert values == compute(had, real=REAL, fake=FAKE)
+    able = "frechet_distance, frechet_infinity, inception_score, confidence$"
+    with pytest.raises(InputError, match=rf"'recall' needs the reference's features.*to be had here: {able}"):
         compute(["frechet_distance", "recall"], real=alone, fake=FAKE)
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("recognised", "the classes that were asked for"), ("images_per_second", "a sampler to time")],
+    [
+        ("recognised", "the classes that were asked for"),
+        ("images_per_second", "a sampler to time"),
+        ("sfid", "spatial features on both sides"),
+        ("memorisation", "held-out images"),
+        ("frechet_by_count", "the counts of images"),
+    ],
 )
 def test_what_is_asked_by_name_must_be_possible(name, message):
     with pytest.raises(InputError, match=f"metric '{name}' needs {message}"):
         compute([name], real=REAL, fake=FAKE)
+    with pytest.raises(InputError, match=f"metric '{name}' needs {message}"):
+        check_needs([name], real=REAL, classifies=True, labels=False, sampler=False)
+
+
+def test_needs_that_will_be_met_pass():
+    real = ReferenceFeatures.of(features(0, 200, spatial=True), holdout=features(2, 120))
+    check_needs(list(METRICS), real=real, classifies=True, labels=True, sampler=True, spatial=True, counts=True)
+    check_needs(None, real=ReferenceFeatures(REAL.statistics), classifies=False, labels=False, sampler=False)
+    with pytest.raises(InputError, match="unknown metric 'recal'"):
+        check_needs(["recal"], real=real, classifies=True, labels=True, sampler=True)
 
 
 def test_an_unknown_name_is_refused():
@@ -113,7 +194,7 @@ def test_one_image_and_nan_are_refused():
         compute(["frechet_distance"], real=REAL, fake=features(2, 1))
     broken = features(3, 50)
     broken.pooled[7] = np.nan
-    for name in ("frechet_distance", "precision"):
+    for name in ("frechet_distance", "frechet_infinity", "kid", "precision", "density"):
         with pytest.raises(InputError, match="1 of 50 images have NaN"):
             compute([name], real=REAL, fake=broken)
 

@@ -9,7 +9,17 @@ import torch
 from safetensors.torch import save_file
 
 from trilemma.errors import InputError
-from trilemma.metrics import EXTRACTORS, extract, features, load_classifier, open_extractor
+from trilemma.metrics import (
+    EXTRACTORS,
+    ClassifierExtractor,
+    Extractor,
+    Features,
+    extract,
+    features,
+    load_classifier,
+    open_extractor,
+)
+from trilemma.metrics.features import hash_of
 from trilemma.networks.classifier import ConvClassifier
 
 NETWORK = {"widths": [[4], [6]], "dropout": 0.5}
@@ -106,7 +116,70 @@ def test_no_image_and_mixed_sizes_are_refused():
 def test_an_unknown_name_is_refused():
     with pytest.raises(InputError, match="did you mean 'digits'"):
         open_extractor("digit")
-    assert sorted(EXTRACTORS) == ["digits", "pixels"]
+    assert sorted(EXTRACTORS) == ["digits", "inception", "inception-clean", "pixels"]
+    for name in ("inceptoin", "timm", "timm:", "classifier", "digits:x"):
+        with pytest.raises(InputError, match=r"classifier:RUN, digits, .*inception:PATH, pixels, timm:NAME"):
+            open_extractor(name)
+
+
+def test_a_runs_classifier_is_opened_where_runs_are():
+    with pytest.raises(InputError, match="only what evaluates runs opens"):
+        open_extractor("classifier:runs/x")
+
+
+class Halves(Extractor):
+    """The left and the right half of grey images: pooled, logits and spatial features that tests can tell apart."""
+
+    name, dim, sha256 = "halves", 1, ""
+
+    def __call__(self, images):
+        x = images.astype(np.float32)
+        x[images == 13] = np.nan
+        return Features(x.mean((1, 2)), x[:, :, 0].mean(1), x[:, 0, :, 0])
+
+
+def test_all_kinds_of_features_are_joined_in_order():
+    x = images(5, 3, 4) | 16  # no 13
+    found = extract([x[:2], x[:0], x[2:]], Halves())
+    for kind in ("pooled", "logits", "spatial"):
+        np.testing.assert_array_equal(getattr(found, kind), getattr(Halves()(x), kind))
+
+
+def test_nan_features_are_named_with_their_image():
+    x = images(5, 3, 4) | 16
+    x[[3, 4], 1, 1] = 13
+    with pytest.raises(InputError, match=r"features 'halves': 2 of 5 images have NaN .*first is image 3"):
+        extract([x[:2], x[2:]], Halves())
+
+
+def test_a_classifier_sees_the_range_it_was_trained_on(network):
+    x = images(2)
+    usual = ClassifierExtractor(network, name="a", sha256="", shape=(1, 28, 28))
+    other = ClassifierExtractor(network, name="a", sha256="", shape=(1, 28, 28), bounds=(0.0, 1.0))
+    with torch.no_grad():
+        inside = torch.from_numpy(x[..., 0]).float()[:, None] / 255
+        np.testing.assert_allclose(other(x).pooled, network.eval().features(inside), atol=1e-6)
+    assert np.abs(other(x).pooled - usual(x).pooled).max() > 1e-3
+
+
+def test_a_colour_classifier_refuses_grey_images():
+    colour = ClassifierExtractor(ConvClassifier(3, 10, **NETWORK), name="colour", sha256="", shape=(3, 28, 28))
+    with pytest.raises(InputError, match=r"features 'colour': images are 1x28x28 .*expected 3x28x28"):
+        colour(images())
+
+
+def test_the_hash_of_weights_is_of_names_types_shapes_and_values():
+    weights = {"a": torch.arange(6.0), "b": torch.tensor(3, dtype=torch.int64)}
+    same = hash_of(dict(reversed(weights.items())))
+    assert hash_of(weights) == same and len(same) == 64
+    changes = [
+        {"a": torch.arange(6.0) + 1e-6},
+        {"a": torch.arange(6.0).view(2, 3)},
+        {"a": torch.arange(6.0).view(torch.int32)},
+        {"b": torch.tensor(4)},
+        {"c": torch.tensor(0.0, dtype=torch.bfloat16)},
+    ]
+    assert len({same, *(hash_of(weights | change) for change in changes)}) == 6
 
 
 def test_missing_and_damaged_weights_are_refused(weights):

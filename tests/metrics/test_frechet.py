@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import scipy.linalg
+import torch
 from scipy.stats import ortho_group
 
 from trilemma.errors import InputError
@@ -78,6 +79,13 @@ def test_agrees_with_the_matrix_square_root(dim):
     assert frechet_distance(real=a, fake=b) == pytest.approx(distance_by_sqrtm(a, b), rel=1e-9)
 
 
+def test_agrees_with_torchmetrics():
+    theirs = pytest.importorskip("torchmetrics.image.fid")
+    a, b = gaussian(5, 32), gaussian(6, 32)
+    expected = theirs._compute_fid(*(torch.from_numpy(x) for x in (a.mean, a.cov, b.mean, b.cov)))
+    assert frechet_distance(real=a, fake=b) == pytest.approx(float(expected), rel=1e-9)
+
+
 def test_singular_agrees_with_its_regular_limit():
     a, b = gaussian(7, 30, 10), gaussian(8, 30, 12)
     ridge = 1e-8 * np.eye(30)
@@ -144,9 +152,84 @@ def test_bad_statistics_are_refused():
         frechet_distance(real=named[0], fake=named[1])
 
 
-def test_standard_error_is_the_spread_over_fresh_samples():
+@pytest.mark.parametrize(("dim", "count", "shift", "scale"), [(3, 400, 0.3, 1), (12, 300, 0.3, 0.8), (20, 30, 1, 1)])
+def test_standard_error_is_the_spread_over_fresh_samples(dim, count, shift, scale):
     draw = np.random.default_rng(3)
-    real = Statistics.of(draw.normal(size=(4000, 3)))
-    fresh = [frechet_distance(real=real, fake=Statistics.of(draw.normal(0.3, 1, (400, 3)))) for _ in range(200)]
-    errors = [frechet_standard_error(real=real, fake=draw.normal(0.3, 1, (400, 3)), resamples=100) for _ in range(5)]
-    assert np.mean(errors) == pytest.approx(np.std(fresh), rel=0.25)
+    real = Statistics.of(draw.normal(size=(4000, dim)))
+    samples = [draw.normal(shift, scale, (count, dim)) for _ in range(150)]
+    spread = np.std([frechet_distance(real=real, fake=Statistics.of(x)) for x in samples], ddof=1)
+    errors = [frechet_standard_error(real=real, fake=x) for x in samples[:20]]
+    assert np.mean(errors) == pytest.approx(spread, rel=0.3)
+
+
+def test_standard_error_agrees_with_the_bootstrap():
+    draw = np.random.default_rng(4)
+    real, fake = Statistics.of(draw.normal(size=(2000, 4))), draw.normal(0.3, 0.8, (1500, 4))
+    resampled = [fake[draw.integers(1500, size=1500)] for _ in range(400)]
+    spread = np.std([frechet_distance(real=real, fake=Statistics.of(x)) for x in resampled])
+    assert frechet_standard_error(real=real, fake=fake) == pytest.approx(spread, rel=0.12)
+
+
+def test_standard_error_is_not_too_small_where_the_distributions_are_equal():
+    draw = np.random.default_rng(5)
+    real = Statistics.of(draw.normal(size=(4000, 20)))
+    samples = [draw.normal(size=(200, 20)) for _ in range(60)]
+    spread = np.std([frechet_distance(real=real, fake=Statistics.of(x)) for x in samples], ddof=1)
+    assert spread < frechet_standard_error(real=real, fake=samples[0]) < 2 * spread
+
+
+def test_influence_is_the_derivative():
+    # Weight moved to one image, by the definition of influence, against the jackknife's own sum of squares.
+    draw = np.random.default_rng(6)
+    real, fake = gaussian(17, 3), draw.normal(0.5, 1.2, (40, 3))
+    step = 1e-5
+
+    def moved(chosen: int) -> float:
+        weights = np.full(40, (1 - step) / 40)
+        weights[chosen] += step
+        mean = weights @ fake
+        cov = (fake - mean).T @ ((fake - mean) * weights[:, None]) * 40 / 39
+        return frechet_distance(real=real, fake=Statistics(mean, cov))
+
+    at_rest = frechet_distance(real=real, fake=Statistics.of(fake))
+    influence = np.array([(moved(i) - at_rest) / step for i in range(40)])
+    expected = np.sqrt(np.mean(influence**2) / 40)
+    assert frechet_standard_error(real=real, fake=fake) == pytest.approx(expected, rel=0.02)
+
+
+def test_standard_error_of_a_mere_shift_has_the_closed_form():
+    # T = I for equal covariances: what is left is 2|shift·(x − μ)|.
+    fake = np.random.default_rng(7).normal(size=(500, 4))
+    shift = np.array([1.0, -2, 0, 3])
+    held = Statistics.of(fake)
+    found = frechet_standard_error(real=Statistics(held.mean + shift, held.cov), fake=fake)
+    assert found == pytest.approx(2 * np.std(fake @ shift) / np.sqrt(500), rel=1e-9)
+
+
+def test_both_ways_to_the_standard_error_agree(monkeypatch):
+    real, fake = gaussian(19, 30), np.random.default_rng(20).normal(0.5, 1.2, (200, 30))
+    by_cholesky = frechet_standard_error(real=real, fake=fake)
+    monkeypatch.setattr("trilemma.metrics.frechet._cholesky", lambda cov: None)
+    assert frechet_standard_error(real=real, fake=fake) == pytest.approx(by_cholesky, rel=1e-9)
+
+
+def test_standard_error_of_singular_covariances():
+    # A feature that is a sum of others adds a direction without spread, and the same error in what is left.
+    draw = np.random.default_rng(8)
+    real, fake = draw.normal(size=(300, 3)), draw.normal(0.5, 1.5, (200, 3))
+    turn = ortho_group.rvs(4, random_state=1)[:3]  # three features into four, lengths kept
+    flat = frechet_standard_error(real=Statistics.of(real), fake=fake)
+    assert frechet_standard_error(real=Statistics.of(real @ turn), fake=fake @ turn) == pytest.approx(flat, rel=1e-6)
+    assert frechet_standard_error(real=Statistics.of(real), fake=np.ones((20, 3))) == 0
+
+
+def test_standard_error_refuses_bad_input():
+    real, fake = gaussian(18, 3), np.random.default_rng(9).normal(size=(9, 3))
+    with pytest.raises(TypeError):
+        frechet_standard_error(real, fake)
+    with pytest.raises(InputError, match=r"1 image\(s\), expected at least 2"):
+        frechet_standard_error(real=real, fake=fake[:1])
+    with pytest.raises(InputError, match="2 features an image in fake, expected 3"):
+        frechet_standard_error(real=real, fake=fake[:, :2])
+    with pytest.raises(InputError, match="NaN"):
+        frechet_standard_error(real=real, fake=fake * np.nan)

@@ -57,8 +57,9 @@ def test_tiles_do_not_matter(side):
     memory = memory_for(side, 4)
     assert abs(tile_side(4, memory) - side) <= 1
     assert pair(real, fake, memory=memory) == pair(real, fake)
-    radii = neighbour_radii(real, 3, centre=np.zeros(4), memory=memory)
-    np.testing.assert_allclose(radii, np.sort(cdist(real, real, "sqeuclidean"), axis=1)[:, 3], rtol=1e-9)
+    radii = neighbour_radii(real, {3, 5}, centre=np.zeros(4), memory=memory)
+    for k in (3, 5):
+        np.testing.assert_allclose(radii[k], np.sort(cdist(real, real, "sqeuclidean"), axis=1)[:, k], rtol=1e-9)
 
 
 @pytest.mark.parametrize("side", [3, 16, 1000])
@@ -129,6 +130,13 @@ def test_constant_features_are_all_or_nothing():
         assert pair(ones, 2 * ones) == (0, 0)
 
 
+def test_agrees_with_prdc():
+    prdc = pytest.importorskip("prdc")
+    real, fake = (x.astype(np.float64) for x in sets(11, 300, 200, 10))
+    expected = prdc.compute_prdc(real_features=real, fake_features=fake, nearest_k=5)
+    assert pair(real, fake, k=5) == (expected["precision"], expected["recall"])
+
+
 def test_memory_stays_within_its_limit():
     real, fake = np.random.default_rng(10).standard_normal((2, 3000, 64)).astype(np.float32)
     limit = 8 * 2**20
@@ -147,11 +155,11 @@ def test_bad_input_is_refused():
         precision_recall(real, fake)
     with pytest.raises(InputError, match="k is 0"):
         precision_recall(real=real, fake=fake, k=0)
-    with pytest.raises(InputError, match=r"1 generated image\(s\), expected more than k = 3"):
+    with pytest.raises(InputError, match=r"generated: 1 image\(s\), expected at least 4 for k = 3"):
         precision_recall(real=real, fake=fake[:1])
-    with pytest.raises(InputError, match="3 real image"):
+    with pytest.raises(InputError, match="real: 3 image"):
         precision_recall(real=real[:3], fake=fake)
-    with pytest.raises(InputError, match="expected 4 as in real"):
+    with pytest.raises(InputError, match="generated images have 3 features, expected 4"):
         precision_recall(real=real, fake=fake[:, :3])
     fake[5, 1] = np.nan
     with pytest.raises(InputError, match="1 of 70 images have NaN"):

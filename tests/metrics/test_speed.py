@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from trilemma.errors import InputError
-from trilemma.metrics import measure
+from trilemma.metrics import measure, speed
 
 
 class Workshop:
@@ -36,13 +37,31 @@ def test_the_device_is_awaited_before_each_reading(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.is_initialized", lambda: True)
     monkeypatch.setattr("torch.cuda.synchronize", lambda: events.append("synchronise"))
+    monkeypatch.setattr("torch.cuda.reset_peak_memory_stats", lambda: events.append("reset"))
+    monkeypatch.setattr("torch.cuda.max_memory_allocated", lambda: events.append("peak") or 12345)
 
     def clock():
         events.append("clock")
         return float(len(events))
 
-    measure(lambda batch: events.append("generate"), batch=1, repeats=1, warmup=1, clock=clock)
-    assert events == ["generate", "synchronise", "clock", "generate", "synchronise", "clock"]
+    found = measure(lambda batch: events.append("generate"), batch=1, repeats=1, warmup=1, clock=clock)
+    assert events == ["reset", "generate", "synchronise", "clock", "generate", "synchronise", "clock", "peak"]
+    assert (found.peak_memory, found.memory_kind) == (12345, speed.ALLOCATED)
+
+
+def test_peak_memory_is_what_generating_took():
+    held = np.ones(4 * 2**20)  # 32 MiB that were there before
+    found = measure(lambda batch: np.ones(12 * 2**20).sum() + held[0], batch=1)  # 96 MiB for a moment
+    if found.peak_memory is None:
+        pytest.skip("the system does not tell")
+    assert found.memory_kind == speed.RESIDENT
+    assert 90 * 2**20 < found.peak_memory < 160 * 2**20
+
+
+def test_a_system_that_does_not_tell_has_no_peak(monkeypatch):
+    monkeypatch.setattr(speed, "_resident", lambda key: None)
+    found = measure(lambda batch: None, batch=1, multiply_adds=7)
+    assert (found.peak_memory, found.memory_kind, found.multiply_adds) == (None, None, 7)
 
 
 @pytest.mark.parametrize("bad", [{"batch": 0}, {"batch": 1, "repeats": 0}, {"batch": 1, "warmup": -1}])

@@ -1,19 +1,34 @@
 """Measures of generated images: quality, coverage and speed. They see arrays and features, not models."""
 
-from trilemma.metrics.balance import Balance, Recognised, balance, class_counts, recognised
-from trilemma.metrics.catalogue import METRICS, Metric, ReferenceFeatures, check_needs, compute
+from trilemma.metrics.balance import (
+    Balance,
+    Recognisability,
+    Recognised,
+    balance,
+    class_counts,
+    recognisability_by_class,
+    recognised,
+)
+from trilemma.metrics.catalogue import METRICS, Metric
 from trilemma.metrics.cautions import MetricWarning, caution, gathered_cautions
+from trilemma.metrics.checks import TooFewError
+from trilemma.metrics.computing import check_needs, compute
+from trilemma.metrics.density_coverage import DensityCoverage, density_coverage
+from trilemma.metrics.extractors import EXTRACTORS, open_extractor
 from trilemma.metrics.features import (
-    EXTRACTORS,
     ClassifierExtractor,
     Extractor,
     Features,
     PixelExtractor,
     extract,
     load_classifier,
-    open_extractor,
 )
 from trilemma.metrics.frechet import frechet_distance, frechet_standard_error
+from trilemma.metrics.frechet_counts import FrechetInfinity, frechet_by_count, frechet_infinity
+from trilemma.metrics.inception_score import InceptionScore, inception_score
+from trilemma.metrics.inputs import ReferenceFeatures
+from trilemma.metrics.kid import KernelDistance, kid
+from trilemma.metrics.memorisation import Memorisation, memorisation
 from trilemma.metrics.precision_recall import PrecisionRecall, precision_recall
 from trilemma.metrics.speed import Speed, measure
 from trilemma.metrics.statistics import Moments, Statistics, load_statistics, save_statistics
@@ -23,31 +38,45 @@ __all__ = [
     "METRICS",
     "Balance",
     "ClassifierExtractor",
+    "DensityCoverage",
     "Extractor",
     "Features",
+    "FrechetInfinity",
+    "InceptionScore",
+    "KernelDistance",
+    "Memorisation",
     "Metric",
     "MetricWarning",
     "Moments",
     "PixelExtractor",
     "PrecisionRecall",
+    "Recognisability",
     "Recognised",
     "ReferenceFeatures",
     "Speed",
     "Statistics",
+    "TooFewError",
     "balance",
     "caution",
     "check_needs",
     "class_counts",
     "compute",
+    "density_coverage",
     "extract",
+    "frechet_by_count",
     "frechet_distance",
+    "frechet_infinity",
     "frechet_standard_error",
     "gathered_cautions",
+    "inception_score",
+    "kid",
     "load_classifier",
     "load_statistics",
     "measure",
+    "memorisation",
     "open_extractor",
     "precision_recall",
+    "recognisability_by_class",
     "recognised",
     "save_statistics",
 ]

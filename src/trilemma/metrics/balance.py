@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Float64, Int, Int64
+from scipy.special import softmax
 from scipy.stats import chi2 as chi2_distribution
 
 from trilemma.errors import InputError
@@ -23,6 +24,10 @@ class Balance:
     kl: float
     chi2: float
     p: float
+
+
+CONFIDENT = 0.9
+"""The probability above which a classifier counts as sure of an image."""
 
 
 @dataclass(frozen=True)
@@ -93,3 +98,31 @@ def recognised(logits: Float[np.ndarray, "n k"], labels: Int[np.ndarray, " n"]) 
     found = np.bincount(labels, weights=hits, minlength=classes)
     by_class = np.divide(found, asked, out=np.full(classes, np.nan), where=asked > 0)
     return Recognised(float(hits.mean()), by_class)
+
+
+@dataclass(frozen=True)
+class Recognisability:
+    """How sure a classifier is. `confidence`: the mean probability of the most likely class. `confident`: the share of
+    images in which it is above `CONFIDENT`. Of the images taken for each class: `counts` [k] of them, and the same two
+    figures, `confidence_by_class` [k] and `confident_by_class` [k], NaN for a class that no image was taken for."""
+
+    confidence: float
+    confident: float
+    counts: Int64[np.ndarray, " k"]
+    confidence_by_class: Float64[np.ndarray, " k"]
+    confident_by_class: Float64[np.ndarray, " k"]
+
+
+def recognisability_by_class(logits: Float[np.ndarray, "n k"]) -> Recognisability:
+    """How recognisable images are for which no class was asked (D, section 3.3, where people looked at them): by class,
+    as a classifier sees them. Raises InputError for NaN or no image."""
+    counts = class_counts(logits)
+    shares = softmax(logits.astype(np.float64), axis=1)
+    taken, sure = logits.argmax(axis=1), shares.max(axis=1)
+
+    def by_class(values: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " k"]:
+        sums = np.bincount(taken, weights=values, minlength=len(counts))
+        return np.divide(sums, counts, out=np.full(len(counts), np.nan), where=counts > 0)
+
+    above = (sure > CONFIDENT).astype(np.float64)
+    return Recognisability(float(sure.mean()), float(above.mean()), counts, by_class(sure), by_class(above))

@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -21,8 +22,9 @@ import torch
 from jaxtyping import Float32, UInt8
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
+from torch import Tensor
 
-from trilemma.errors import InputError, unknown
+from trilemma.errors import InputError
 from trilemma.networks.classifier import ConvClassifier
 
 WEIGHTS: Traversable = files("trilemma.metrics") / "weights"
@@ -30,10 +32,12 @@ WEIGHTS: Traversable = files("trilemma.metrics") / "weights"
 
 @dataclass(frozen=True)
 class Features:
-    """What an extractor gives for n images: `pooled` vectors [n, d] and, if it classifies, `logits` [n, k]."""
+    """What an extractor gives for n images: `pooled` vectors [n, d]; if it classifies, `logits` [n, k]; and `spatial`
+    vectors [n, s] that keep where things are, if it has some (sFID is the Fréchet distance of these)."""
 
     pooled: Float32[np.ndarray, "n d"]
     logits: Float32[np.ndarray, "n k"] | None = None
+    spatial: Float32[np.ndarray, "n s"] | None = None
 
     def __len__(self) -> int:
         return len(self.pooled)
@@ -82,8 +86,9 @@ class PixelExtractor(Extractor):
 class ClassifierExtractor(Extractor):
     """A classifier's last features and its logits.
 
-    `shape` (c, h, w) is what the network was trained on, in [-1, 1]. Images of a size in `cropped` lose an equal margin
-    on every side (for digits padded to 32×32); any other size is refused, never resized.
+    `shape` (c, h, w) is what the network was trained on, `bounds` what black and white were to it. Images of a size in
+    `cropped` lose an equal margin on every side (for digits padded to 32×32); any other size is refused, never resized.
+    So are images of other channels.
     """
 
     def __init__(
@@ -94,18 +99,21 @@ class ClassifierExtractor(Extractor):
         sha256: str,
         shape: tuple[int, int, int],
         cropped: tuple[tuple[int, int], ...] = (),
+        bounds: tuple[float, float] = (-1.0, 1.0),
         device: str | torch.device = "cpu",
     ):
         self.network = network.eval().requires_grad_(False).to(device)
         self.name, self.sha256, self.dim = name, sha256, network.dim
-        self.shape, self.cropped, self.device = shape, cropped, device
+        self.shape, self.cropped, self.bounds, self.device = shape, cropped, bounds, device
 
     @torch.inference_mode()
     def __call__(self, images: UInt8[np.ndarray, "n h w c"]) -> Features:
         check_images(images)
         x = torch.from_numpy(np.array(self._fitted(images))).to(self.device)
-        pooled = self.network.features(x.permute(0, 3, 1, 2).float() / 127.5 - 1)
-        return Features(pooled.cpu().numpy(), self.network.head(pooled).cpu().numpy())
+        low, high = self.bounds
+        with full_precision():
+            pooled = self.network.features(x.permute(0, 3, 1, 2).float() / (255 / (high - low)) + low)
+            return Features(pooled.cpu().numpy(), self.network.head(pooled).cpu().numpy())
 
     def _fitted(self, images: np.ndarray) -> np.ndarray:
         channels, height, width = self.shape
@@ -147,35 +155,58 @@ def load_classifier(folder: Traversable, name: str, **arguments: Any) -> Classif
     return extractor
 
 
-def _digits(device: str | torch.device) -> Extractor:
+def open_digits(device: str | torch.device = "cpu") -> Extractor:
     """The packaged classifier of MNIST digits: 28×28 grey, or 32×32 cropped to it."""
     return load_classifier(WEIGHTS, "digits", shape=(1, 28, 28), classes=10, cropped=((32, 32),), device=device)
 
 
-EXTRACTORS: dict[str, Callable[[str | torch.device], Extractor]] = {
-    "digits": _digits,
-    "pixels": lambda device: PixelExtractor(),
-}
-
-
-def open_extractor(name: str, *, device: str | torch.device = "cpu") -> Extractor:
-    """The extractor called `name`, ready on `device`. Raises InputError for a name that does not exist."""
-    if name not in EXTRACTORS:
-        raise unknown("features", name, EXTRACTORS)
-    return EXTRACTORS[name](device)
-
-
 def extract(batches: Iterable[UInt8[np.ndarray, "n h w c"]], extractor: Extractor) -> Features:
     """The features of all images of all batches, in order, whatever the sizes of the batches. Raises InputError when
-    there is no image, or when images of several sizes give features of several lengths."""
+    there is no image, when images of several sizes give features of several lengths, or when a feature is NaN."""
+    what = f"features {extractor.name!r}"
     parts = [extractor(batch) for batch in batches if len(batch)]
     if not parts:
-        raise InputError(f"features {extractor.name!r}: there are no images to look at, expected at least one")
+        raise InputError(f"{what}: there are no images to look at, expected at least one")
     dims = sorted({part.dim for part in parts})
     if len(dims) > 1:
-        raise InputError(f"features {extractor.name!r}: images of several sizes give features of {dims}, expected one")
-    logits = [part.logits for part in parts if part.logits is not None]
-    return Features(np.concatenate([part.pooled for part in parts]), np.concatenate(logits) if logits else None)
+        raise InputError(f"{what}: images of several sizes give features of {dims}, expected one")
+    pooled = np.concatenate([part.pooled for part in parts])
+    check_rows(pooled, what)
+    return Features(pooled, _joined([p.logits for p in parts]), _joined([p.spatial for p in parts]))
+
+
+def _joined(parts: list[np.ndarray | None]) -> np.ndarray | None:
+    held = [part for part in parts if part is not None]
+    return np.concatenate(held) if held else None
+
+
+def full_precision() -> AbstractContextManager[None]:
+    """On a GPU: convolutions in float32 rather than TF32, whose rounding shows in features, by deterministic
+    algorithms."""
+    return torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
+
+
+def hash_of(weights: Mapping[str, Tensor]) -> str:
+    """sha256 over the names, types, shapes and bytes of tensors, in the order of their names: the same whatever file
+    they came from."""
+    digest = hashlib.sha256()
+    for name, value in sorted(weights.items()):
+        digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def with_channels(images: UInt8[np.ndarray, "n h w c"], channels: int, name: str) -> UInt8[np.ndarray, "n h w d"]:
+    """Images for a network of so many channels: grey ones are repeated. Raises InputError for any others, and
+    for none."""
+    check_images(images)
+    if not len(images):
+        raise InputError(f"features {name!r}: there are no images to look at, expected at least one")
+    if images.shape[3] == 1:
+        return np.repeat(images, channels, axis=3)
+    if images.shape[3] != channels:
+        raise InputError(f"features {name!r}: images have {images.shape[3]} channels, expected 1 or {channels}")
+    return images
 
 
 def check_images(images: np.ndarray) -> None:
@@ -190,4 +221,8 @@ def check_rows(values: np.ndarray, what: str) -> None:
         raise InputError(f"{what}: shape {list(values.shape)}, expected [n, d]")
     bad = np.count_nonzero(~np.isfinite(values).all(axis=1))
     if bad:
-        raise InputError(f"{what}: {bad} of {len(values)} images have NaN or infinite values, expected finite ones")
+        first = int(np.argmin(np.isfinite(values).all(axis=1)))
+        raise InputError(
+            f"{what}: {bad} of {len(values)} images have NaN or infinite values (the first is image {first}), "
+            "expected finite ones"
+        )

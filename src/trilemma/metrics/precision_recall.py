@@ -8,10 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from trilemma.errors import InputError
-from trilemma.metrics.cautions import caution
-from trilemma.metrics.features import check_rows
-from trilemma.metrics.neighbours import MEMORY, neighbour_radii, squared_distance_tiles
+from trilemma.metrics.neighbours import MEMORY, Overlap, overlap
 
 
 @dataclass(frozen=True)
@@ -22,6 +19,11 @@ class PrecisionRecall:
     precision: float
     recall: float
 
+    @staticmethod
+    def of(found: Overlap, k: int) -> PrecisionRecall:
+        """Read from an overlap that has `k` on both sides."""
+        return PrecisionRecall(found.fake_in_real[k].share, found.real_in_fake[k].share)
+
 
 def precision_recall(
     *, real: Float[np.ndarray, "n d"], fake: Float[np.ndarray, "m d"], k: int = 3, memory: int = MEMORY
@@ -29,34 +31,9 @@ def precision_recall(
     """Precision and recall (eqs. 1-3 of the paper): a set's manifold is the union of balls around its images, each
     reaching to the k-th nearest other one of the set, its border included.
 
-    The balls shrink as a set grows, so figures compare at equal counts and equal k only. Beyond the features some
-    `memory` bytes are used, whatever the counts. Warns of balls without extent (images with k exact copies). Raises
-    InputError for k below 1, no more than k images on a side, features of two lengths, NaN.
+    The balls shrink as a set grows, so figures compare at equal counts and equal k only. torch-fidelity computes the
+    same, by default on VGG-16's features; `prdc` leaves the border out, which shows in copies alone. Warnings, errors
+    and memory: see `overlap`.
     """
-    if k < 1:
-        raise InputError(f"precision_recall: k is {k}, expected 1 or more")
-    for side, features in (("real", real), ("generated", fake)):
-        check_rows(features, f"precision_recall: {side} features")
-        if len(features) <= k:
-            raise InputError(f"precision_recall: {len(features)} {side} image(s), expected more than k = {k}")
-    if real.shape[1] != fake.shape[1]:
-        raise InputError(f"precision_recall: {fake.shape[1]} features in fake, expected {real.shape[1]} as in real")
-
-    centre = real.mean(axis=0, dtype=np.float64)
-    real_radii = neighbour_radii(real, k, centre=centre, memory=memory)
-    fake_radii = neighbour_radii(fake, k, centre=centre, memory=memory)
-    for side, radii in (("real", real_radii), ("generated", fake_radii)):
-        copies = np.count_nonzero(radii == 0)
-        if copies:
-            caution(
-                f"precision_recall: {copies} of {len(radii)} {side} images have {k} or more exact copies in features, "
-                "so their neighbourhoods have no extent"
-            )
-
-    inside_real = np.zeros(len(fake), dtype=bool)
-    inside_fake = np.zeros(len(real), dtype=bool)
-    for rows, columns, squared, margin in squared_distance_tiles(real, fake, centre=centre, memory=memory):
-        squared -= margin
-        inside_real[columns] |= (squared <= real_radii[rows, None]).any(axis=0)
-        inside_fake[rows] |= (squared <= fake_radii[None, columns]).any(axis=1)
-    return PrecisionRecall(float(inside_real.mean()), float(inside_fake.mean()))
+    found = overlap(real=real, fake=fake, real_ks=[k], fake_ks=[k], name="precision_recall", memory=memory)
+    return PrecisionRecall.of(found, k)

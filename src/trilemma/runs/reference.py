@@ -14,6 +14,7 @@ from jaxtyping import UInt8
 from trilemma.data import ImageSet, open_data, parse_reference
 from trilemma.errors import InputError
 from trilemma.metrics import (
+    ClassifierExtractor,
     Extractor,
     Features,
     Moments,
@@ -24,6 +25,10 @@ from trilemma.metrics import (
     open_extractor,
     save_statistics,
 )
+from trilemma.networks.classifier import ConvClassifier
+from trilemma.runs.devices import process_state
+from trilemma.runs.run import Run
+from trilemma.runs.sampling import sha256
 
 BATCH = 250
 Size = int | tuple[int, int] | None
@@ -58,7 +63,27 @@ def features_of(
 
 @lru_cache(maxsize=4)
 def extractor_of(name: str) -> Extractor:
-    return open_extractor(name)
+    """The extractor of this name on this process's device: those of `open_extractor`, and `classifier:RUN`, a
+    classifier that a run has trained, by its averaged weights if it has them. Its record names the recipe, not the
+    place of the run. Raises InputError for a name that does not exist, and for a run that trains no classifier."""
+    device = process_state().device
+    kind, _, place = name.partition(":")
+    if kind != "classifier" or not place:
+        return open_extractor(name, device=device)
+    run = Run(place)
+    weights = "ema" if run.recipe.training.ema else "raw"
+    network = run.classifier(weights)
+    assert isinstance(network, ConvClassifier) and run.recipe.images is not None
+    look = ClassifierExtractor(
+        network,
+        name=f"classifier:{run.recipe.name}",
+        sha256=sha256(run.weights_file(weights)),
+        shape=run.recipe.images.shape,
+        bounds=run.recipe.data.range,
+        device=device,
+    )
+    look.classes = tuple(run.recipe.images.classes or ())
+    return look
 
 
 def data_record(data: ImageSet) -> dict[str, Any]:
