@@ -16,6 +16,12 @@ from safetensors.torch import load_file
 from trilemma.runs import Run, train
 
 
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test finds, or leaves, features in the user's cache."""
+    monkeypatch.setenv("TRILEMMA_CACHE", str(tmp_path / "cache"))
+
+
 def recipe_values(data: Path) -> dict[str, Any]:
     return {
         "learner": {"name": "denoising", "parameterization": "v", "variance": "fixed_small", "conditional": True},

@@ -58,3 +58,17 @@ def test_sampling_gives_one_process_s_images(run: Run, tmp_path: Path) -> None:
         assert difference.max() <= 1 and (difference > 0).mean() < 0.01  # a grey value, where rounding decides
         assert np.array_equal(together["arr_1"], alone.labels)
     assert not (tmp_path / "two.npz.parts").exists()
+
+
+def test_figures_while_training_are_one_process_s(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
+    overrides = ["evaluate.every=2", "evaluate.n=7", "evaluate.features=pixels", "evaluate.metrics=[frechet_distance]"]
+    recipe = write_recipe(network={"dropout": 0.0}, training={"steps": 2, "learning_rate": 1e-4})
+    train(recipe, out=tmp_path / "one", overrides=overrides)
+    sets = [word for override in overrides for word in ("--set", override)]
+    in_two_processes("train", recipe, "--out", tmp_path / "two", *sets)
+    found = []
+    for folder in ("one", "two"):
+        lines = [json.loads(line) for line in (tmp_path / folder / "log.jsonl").read_text().splitlines()]
+        found.append([(line["step"], line["frechet_distance"]) for line in lines if "frechet_distance" in line])
+    assert len(found[0]) == len(found[1]) == 1
+    assert found[1][0] == pytest.approx(found[0][0], rel=1e-3)

@@ -8,6 +8,7 @@ import sys
 import typer
 
 from trilemma.cli import (
+    compare,
     data,
     demo,
     evaluate,
@@ -42,6 +43,7 @@ app.command("nll")(nll.nll)
 app.command("gradient-noise")(gradient_noise.gradient_noise)
 app.command("invert")(invert.invert)
 app.command("interpolate")(invert.interpolate)
+app.command("compare")(compare.compare)
 app.command("report")(report.report)
 app.command("demo")(demo.demo)
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from trilemma.cli import options as o
+from trilemma.errors import InputError
+
+FEATURES = (
+    "Feature extractor: digits | pixels | inception | inception-clean | inception:PATH | timm:NAME | classifier:RUN."
+)
 
 
 def evaluate(
@@ -15,12 +21,16 @@ def evaluate(
         Path, typer.Argument(metavar="RUN|SAMPLES", help="Run directory, or samples (.npz, folder, zip).")
     ],
     reference: Annotated[
-        str | None, typer.Option(help="DATA[:SPLIT] or STATS.npz; a run's training data unless given.")
+        str | None, typer.Option(help="DATA[:SPLIT], or statistics as an .npz; a run's training data unless given.")
     ] = None,
     metrics: Annotated[
         str | None, typer.Option(help="Names with commas between (see `trilemma list metrics`).")
     ] = None,
-    features: Annotated[str, typer.Option(help="Feature extractor: digits or pixels.")] = "digits",
+    features: Annotated[str, typer.Option(metavar="NAME", help=FEATURES)] = "digits",
+    neighbours: Annotated[int, typer.Option(metavar="K", help="k of precision and recall.")] = 3,
+    counts: Annotated[
+        str | None, typer.Option(metavar="N,N,…", help="Fréchet distance from so many of the images, each in turn.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Evaluation FILE.json; RUN/evaluations/… unless given.")] = None,
     n: Annotated[int | None, typer.Option("-n", help="How many images (seeds 0 to n−1); 1000.", min=1)] = None,
     seeds: o.Seeds = None,
@@ -69,6 +79,8 @@ def evaluate(
         reference,
         metrics=metrics.split(",") if metrics else None,
         features=features,
+        neighbours=neighbours,
+        counts=parse_counts(counts),
         n=n,
         seeds=o.parse_seeds(seeds),
         cls=class_,
@@ -78,7 +90,37 @@ def evaluate(
         label=label,
         **settings,
     )
-    runs.show(to_rich(build_table([evaluation])))
+    table = build_table([evaluation])
+    runs.show(to_rich(table))
+    for line in figures(evaluation["metrics"], {column.key for column in table.columns}):
+        runs.say(line)
     for warning in evaluation["warnings"]:
         runs.say(f"warning: {warning}")
     runs.say(f"evaluation: {evaluation['path']}")
+
+
+def parse_counts(text: str | None) -> list[int] | None:
+    """The counts in 500,1000,5000. Raises InputError for anything else."""
+    if text is None:
+        return None
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() for part in parts):
+        raise InputError(f"--counts {text!r}: expected whole numbers with commas between, such as 500,1000,5000")
+    return [int(part) for part in parts]
+
+
+def figures(metrics: dict[str, Any], shown: Collection[str]) -> list[str]:
+    """The figures that the table has no column for, one a line, with their standard errors."""
+    from trilemma.metrics import METRICS
+
+    lines = []
+    for name in METRICS:
+        value, error = metrics.get(name), metrics.get(f"{name}_se")
+        if name in shown or value is None:
+            continue
+        if isinstance(value, list):
+            text = ", ".join(f"{count}: {distance:.4g}" for count, distance in value)
+        else:
+            text = f"{value:.4g}" + (f" ± {error:.2g}" if error is not None else "")
+        lines.append(f"{name}: {text}")
+    return lines

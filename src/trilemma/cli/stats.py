@@ -8,15 +8,19 @@ from typing import Annotated
 import typer
 
 from trilemma.cli import options as o
+from trilemma.cli.evaluate import FEATURES
 
 
 def stats(
     data: Annotated[str, typer.Argument(metavar="DATA[:SPLIT]", help="A source or a path, and its split.")],
     out: Annotated[Path, typer.Option(help="STATS.npz to write.")],
-    features: Annotated[str, typer.Option(help="Feature extractor: digits or pixels.")] = "digits",
+    features: Annotated[str, typer.Option(metavar="NAME", help=FEATURES)] = "digits",
+    adm: Annotated[bool, typer.Option("--adm", help="With mu_s and sigma_s, for sFID, as ADM's have them.")] = False,
+    images: Annotated[bool, typer.Option("--images", help="With the images themselves, as arr_0.")] = False,
     root: o.Root = None,
 ) -> None:
-    """Write the mean and covariance of the data's features, with pytorch-fid's names `mu` and `sigma`."""
+    """Write the mean and covariance of the data's features, with pytorch-fid's names `mu` and `sigma`; with --adm and
+    --images, a reference batch as ADM's tools read it."""
     from trilemma import runs
 
-    runs.say(f"statistics: {runs.write_statistics(data, out, features, root)}")
+    runs.say(f"statistics: {runs.write_statistics(data, out, features, root, spatial=adm, images=images)}")

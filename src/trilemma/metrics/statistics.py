@@ -1,4 +1,4 @@
-"""Mean and covariance of features, in one pass over them, and the file that keeps them."""
+"""Mean and covariance of features, in one pass over them, and the files that keep them: ours and those of others."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float32, Float64, UInt8
 
 from trilemma.errors import InputError
 from trilemma.metrics.features import Extractor, check_rows
@@ -95,16 +95,28 @@ class Moments:
         return Statistics(self.mean.copy(), (cov + cov.T) / 2, self.count, dict(metadata or {}))
 
 
-def save_statistics(statistics: Statistics, path: str | os.PathLike[str]) -> Path:
+def save_statistics(
+    statistics: Statistics,
+    path: str | os.PathLike[str],
+    *,
+    spatial: Statistics | None = None,
+    images: UInt8[np.ndarray, "n h w c"] | None = None,
+) -> Path:
     """Write `mu`, `sigma` (pytorch-fid's names) and our metadata, a JSON string, to the .npz file `path`, whole or not
-    at all. Raises InputError if it cannot be written."""
+    at all; of `spatial` features `mu_s` and `sigma_s`, and the images themselves as `arr_0`, as ADM's reference batches
+    have them. Raises InputError if it cannot be written."""
     path = Path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    metadata = json.dumps({"count": statistics.count, **statistics.metadata})
+    arrays: dict[str, Any] = {"mu": statistics.mean, "sigma": statistics.cov}
+    if spatial is not None:
+        arrays |= {"mu_s": spatial.mean, "sigma_s": spatial.cov}
+    if images is not None:
+        arrays["arr_0"] = images
+    arrays["metadata"] = np.array(json.dumps({"count": statistics.count, **statistics.metadata}))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
-            np.savez(file, mu=statistics.mean, sigma=statistics.cov, metadata=np.array(metadata))
+            np.savez(file, **arrays)
         os.replace(partial, path)
     except OSError as error:
         with suppress(OSError):  # there may be no such folder
@@ -115,47 +127,84 @@ def save_statistics(statistics: Statistics, path: str | os.PathLike[str]) -> Pat
     return path
 
 
-def load_statistics(path: str | os.PathLike[str], *, extractor: Extractor | None = None) -> Statistics:
-    """Statistics from a file of ours, of pytorch-fid's or of ADM's (whose other arrays are left alone). Nothing in it
-    is unpickled. With `extractor`, they must be of its features.
+def load_statistics(
+    path: str | os.PathLike[str], *, extractor: Extractor | None = None, spatial: bool = False
+) -> Statistics:
+    """Statistics from a file of ours, of pytorch-fid's, clean-fid's or ADM's (whose other arrays are left alone).
+    Nothing in it is unpickled. With `extractor`, they must be of its features; `spatial`: of the spatial ones, from
+    `mu_s` and `sigma_s`.
 
     Raises InputError: no such file, not an .npz, no `mu` or `sigma`, shapes that don't fit, NaN, other features.
     """
-    what = f"statistics {os.fspath(path)!r}"
-    try:
-        if not zipfile.is_zipfile(path):
-            Path(path).open("rb").close()  # a missing or unreadable file says so
-            raise InputError(f"{what} is not an .npz file, expected one with mu and sigma")
-        with np.load(path, allow_pickle=False) as file:
-            missing = [key for key in ("mu", "sigma") if key not in file]
-            if missing:
-                held = ", ".join(file.files) or "nothing"
-                raise InputError(
-                    f"{what}: no {' and no '.join(missing)} in it (it holds {held}), expected mu and sigma"
-                )
-            mean, cov = (np.asarray(file[key], dtype=np.float64) for key in ("mu", "sigma"))
-            metadata = json.loads(str(file["metadata"])) if "metadata" in file else {}
-    except FileNotFoundError:
-        raise InputError(f"{what}: no such file, expected an .npz with mu and sigma") from None
-    except InputError:
-        raise
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{what} cannot be read ({reason}), expected an .npz with mu and sigma") from None
+    what, names = f"statistics {os.fspath(path)!r}", ("mu_s", "sigma_s") if spatial else ("mu", "sigma")
+    with _reading(what, path, f"an .npz with {names[0]} and {names[1]}") as file:
+        missing = [key for key in names if key not in file]
+        if missing:
+            held = ", ".join(file.files) or "nothing"
+            raise InputError(
+                f"{what}: no {' and no '.join(missing)} in it (it holds {held}), expected {' and '.join(names)}"
+            )
+        mean, cov = (np.asarray(file[key], dtype=np.float64) for key in names)
+        metadata = json.loads(str(file["metadata"])) if "metadata" in file else {}
     if mean.ndim != 1 or cov.shape != 2 * mean.shape:
-        raise InputError(f"{what}: mu is {list(mean.shape)}, sigma {list(cov.shape)}, expected [d] and [d, d]")
+        shapes = f"{names[0]} is {list(mean.shape)}, {names[1]} {list(cov.shape)}"
+        raise InputError(f"{what}: {shapes}, expected [d] and [d, d]")
     if not (np.isfinite(mean).all() and np.isfinite(cov).all()):
         raise InputError(f"{what}: NaN or infinite values in it, expected finite ones")
     if not np.allclose(cov, cov.T, rtol=1e-5, atol=1e-6 * np.abs(cov).max(initial=0)):
-        raise InputError(f"{what}: sigma is not symmetric, expected a covariance")
+        raise InputError(f"{what}: {names[1]} is not symmetric, expected a covariance")
     if not isinstance(metadata, dict):
         raise InputError(f"{what}: metadata is a {type(metadata).__name__}, expected a JSON object")
     statistics = Statistics(mean, (cov + cov.T) / 2, metadata.pop("count", None), metadata)
     if extractor is not None:
         check_same_features(extractor.record(statistics.dim), statistics.metadata.get("features"), what)
-        if extractor.dim not in (None, statistics.dim):
-            raise InputError(f"{what}: {statistics.dim} features, expected {extractor.dim} of {extractor.name!r}")
+        if not spatial:
+            _check_dim(statistics.dim, extractor, what)
     return statistics
+
+
+def load_features(path: str | os.PathLike[str], *, extractor: Extractor | None = None) -> Float32[np.ndarray, "n d"]:
+    """Features from a file of clean-fid's for KID (an .npz with `feats`), or from a bare .npy. Nothing in it is
+    unpickled. Raises InputError as `load_statistics` does."""
+    what = f"features {os.fspath(path)!r}"
+    with _reading(what, path, "an .npz with feats, or an .npy", bare=True) as file:
+        if not isinstance(file, np.ndarray) and "feats" not in file:
+            raise InputError(f"{what}: no feats in it (it holds {', '.join(file.files) or 'nothing'}), expected feats")
+        features = np.asarray(file if isinstance(file, np.ndarray) else file["feats"], dtype=np.float32)
+    check_rows(features, what)
+    if extractor is not None:
+        _check_dim(features.shape[1], extractor, what)
+    return features
+
+
+@contextmanager
+def _reading(what: str, path: str | os.PathLike[str], expected: str, bare: bool = False) -> Iterator[Any]:
+    """The opened .npz (or, if it may be `bare`, the array of an .npy); whatever goes wrong is an InputError."""
+    try:
+        if not bare and not zipfile.is_zipfile(path):
+            Path(path).open("rb").close()  # a missing or unreadable file says so
+            raise InputError(f"{what} is not an .npz file, expected one {expected.removeprefix('an .npz ')}")
+        stored = np.load(path, allow_pickle=False)
+        if isinstance(stored, np.ndarray):
+            yield stored
+        else:
+            with stored:
+                yield stored
+    except FileNotFoundError:
+        raise InputError(f"{what}: no such file, expected {expected}") from None
+    except InputError:
+        raise
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{what} cannot be read ({reason}), expected {expected}") from None
+
+
+def _check_dim(dim: int, extractor: Extractor, what: str) -> None:
+    if extractor.dim not in (None, dim):
+        raise InputError(
+            f"{what}: {dim} features, expected {extractor.dim} of {extractor.name!r}; name the features they are of "
+            "(FID's are 'inception')"
+        )
 
 
 def check_same_features(ours: Mapping[str, Any] | None, theirs: Mapping[str, Any] | None, what: str) -> None:

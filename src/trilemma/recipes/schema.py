@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from trilemma.errors import InputError, unknown
+from trilemma.metrics.computing import check_names
 from trilemma.process import Variance
 from trilemma.recipes.components import arguments_model, checked, component
 from trilemma.samplers import SAMPLERS, check_spacing
@@ -92,6 +93,20 @@ class SamplingSettings(Section):
     kernel: dict[str, Any] = Field(default={})
 
 
+class EvaluateSettings(Section):
+    """Figures of samples during training, into its log. `every`: steps between them, 0 for never; `n`: images, seeds
+    0 to n − 1, as the sampling section says. `features` and `metrics`: as `evaluate` takes them. `reference`:
+    DATA[:SPLIT] or a file of statistics; the training data unless given."""
+
+    every: int = Field(default=0, ge=0)
+    n: int = Field(default=500, ge=2)
+    features: str = "digits"
+    metrics: Annotated[list[str], AfterValidator(check_names)] = Field(
+        default=["frechet_distance", "precision", "recall"], min_length=1
+    )
+    reference: str | None = None
+
+
 class Recipe(Section):
     """A whole recipe. Raises InputError (through `parse`) with the place in the recipe and the nearest valid choice."""
 
@@ -102,6 +117,7 @@ class Recipe(Section):
     data: DataSettings
     training: TrainingSettings
     sampling: SamplingSettings = SamplingSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
     images: Images | None = None
 
 

@@ -2,6 +2,8 @@
 
 from trilemma.report.build import build_report
 from trilemma.report.chart import trilemma_chart
+from trilemma.report.compare import Comparison, compare, read_compared
+from trilemma.report.compare_views import comparison_json, comparison_markdown, comparison_table
 from trilemma.report.figures import balance_figure, by_class, loss_figure, tile
 from trilemma.report.html import render
 from trilemma.report.likelihood import likelihood_figure, likelihood_table
@@ -12,15 +14,21 @@ from trilemma.report.tables import Table, build_table
 from trilemma.report.verdict import axis_verdicts, verdict
 
 __all__ = [
+    "Comparison",
     "Table",
     "axis_verdicts",
     "balance_figure",
     "build_report",
     "build_table",
     "by_class",
+    "compare",
+    "comparison_json",
+    "comparison_markdown",
+    "comparison_table",
     "likelihood_figure",
     "likelihood_table",
     "loss_figure",
+    "read_compared",
     "read_evaluation",
     "read_run",
     "read_sources",

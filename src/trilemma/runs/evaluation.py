@@ -17,15 +17,19 @@ from jaxtyping import Int64, UInt8
 
 from trilemma.data import open_data, parse_reference, read_samples
 from trilemma.errors import InputError
-from trilemma.metrics import Speed, check_needs, compute, extract, gathered_cautions, measure
+from trilemma.metrics import Speed, compute, extract, gathered_cautions, measure
 from trilemma.runs.devices import process_state
 from trilemma.runs.environment import environment
+from trilemma.runs.evaluation_files import FORMAT, NEIGHBOURS, default_out, kept, write_evaluation
+from trilemma.runs.extractors import extractor_of
+from trilemma.runs.feature_cache import BATCH
 from trilemma.runs.places import check_writable
-from trilemma.runs.reference import BATCH, Reference, data_record, extractor_of, open_reference
+from trilemma.runs.reference import Reference, data_record, open_reference
 from trilemma.runs.run import Run, describe
 from trilemma.runs.sampling import Sampler, labels_for, overridden, read_record, record_of, sha256
+from trilemma.runs.wanted import Wanted, check_measurable
 
-FORMAT = "trilemma-evaluation/1"
+__all__ = ["Subject", "evaluate", "evaluate_data", "write_evaluation"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,8 @@ def evaluate(
     *,
     metrics: Sequence[str] | None = None,
     features: str = "digits",
+    neighbours: int = NEIGHBOURS,
+    counts: Sequence[int] | None = None,
     n: int | None = None,
     seeds: Sequence[int] | None = None,
     cls: str | int | None = None,
@@ -58,28 +64,45 @@ def evaluate(
     against a reference.
 
     `reference`: DATA[:SPLIT] or STATS.npz; a run's own training split unless given. `metrics`: names, or all that can
-    be had. `out`: where the evaluation is written; RUN/evaluations/… unless given. Returns the evaluation. Raises
-    InputError for what cannot be done, before anything is sampled."""
+    be had (memorisation unasked only where held-out images cost little, and a run was trained on the reference).
+    `features`: see `open_extractor`, or `classifier:RUN`. `neighbours`: k of precision and recall. `counts`: how many
+    of the images to compute the Fréchet distance from, besides from all. `out`: where the evaluation is written;
+    RUN/evaluations/… unless given. Returns the evaluation. Raises InputError for what cannot be done, before anything
+    is sampled."""
     began = time.perf_counter()
+    wanted = Wanted.of(metrics, features, neighbours, counts)
     run = subject if isinstance(subject, Run) else _as_run(Path(subject))
     reference, root = _reference_of(run, reference, root)
     if out is not None:
         check_writable(Path(out))
     with gathered_cautions() as warnings:
         fitted = (run.recipe.data.size, run.recipe.data.channels) if run is not None else (None, None)
-        against = open_reference(reference, features, root, *fitted)
+        own = run is None or parse_reference(reference) == (run.recipe.data.name, run.recipe.data.split)
+        against = open_reference(
+            reference,
+            features,
+            root,
+            *fitted,
+            features=wanted.reference_features,
+            holdout=wanted.holdout if own or wanted.holdout else False,
+        )
         if run is not None:
-            _check_first(run, against, metrics, features)
-            measured = _of_run(run, 1000 if n is None else n, seeds, cls, samples_out, settings)
+            count = len(seeds) if seeds is not None else 1000 if n is None else n
+            _check_first(run, against, wanted, count)
+            measured = _of_run(run, count, seeds, cls, samples_out, settings)
         else:
             given = {"n": n, "seeds": seeds, "samples": samples_out}
             measured = _of_samples(Path(str(subject)), settings, cls, given)
-        evaluation = _measured(measured, against, metrics, features)
+        evaluation = _measured(measured, against, wanted)
     evaluation |= {"warnings": warnings, "wall_time_s": round(time.perf_counter() - began, 2)}
     if label:
         evaluation["label"] = label
-    place = Path(out) if out is not None else _default_out(run, Path(str(subject)), evaluation)
-    evaluation["metrics"] = _kept(place, evaluation) | evaluation["metrics"]
+    place = (
+        Path(out)
+        if out is not None
+        else default_out(None if run is None else run.path, Path(str(subject)), evaluation, features)
+    )
+    evaluation["metrics"] = kept(place, evaluation) | evaluation["metrics"]
     if process_state().is_main_process:
         write_evaluation(evaluation, place)
     return evaluation | {"path": str(place)}
@@ -100,14 +123,14 @@ def evaluate_data(
     described = {"label": f"Real images ({split})", "subject": subject, "samples": samples, "sampler": None}
     with gathered_cautions() as warnings:
         against = open_reference(reference, features, root)
-        evaluation = _measured(Subject(images, labels, None, described), against, None, features)
+        evaluation = _measured(Subject(images, labels, None, described), against, Wanted(features=features))
     evaluation |= {"warnings": warnings, "wall_time_s": round(time.perf_counter() - began, 2)}
     if out is not None and process_state().is_main_process:
         write_evaluation(evaluation, out)
     return evaluation
 
 
-def _measured(subject: Subject, against: Reference, metrics: Sequence[str] | None, features: str) -> dict[str, Any]:
+def _measured(subject: Subject, against: Reference, wanted: Wanted) -> dict[str, Any]:
     """The evaluation of a subject, but for its warnings and wall time."""
     images = subject.images
     _, height, width, channels = images.shape
@@ -116,17 +139,27 @@ def _measured(subject: Subject, against: Reference, metrics: Sequence[str] | Non
             f"reference {against.record['data']!r}: its images are {against.size}, the samples "
             f"{(channels, height, width)} (channels, height, width)"
         )
-    look, state = extractor_of(features), process_state()
+    look, state = extractor_of(wanted.features), process_state()
     fake = extract((images[i : i + BATCH] for i in range(0, len(images), BATCH)), look)
     record = look.record(fake.dim)
-    real, labels, speed = against.features, subject.labels, subject.speed
+    figures = compute(
+        wanted.metrics,
+        real=against.features,
+        fake=fake,
+        labels=subject.labels,
+        sampler=subject.speed,
+        neighbours=wanted.neighbours,
+        counts=wanted.counts,
+        features=record,
+    )
     return {
         "format": FORMAT,
         "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         **subject.described,
         "features": record,
         "reference": against.record,
-        "metrics": compute(metrics, real=real, fake=fake, labels=labels, sampler=speed, features=record),
+        "neighbours": wanted.neighbours,
+        "metrics": figures,
         "environment": environment(state.device, state.num_processes),
     }
 
@@ -150,15 +183,13 @@ def _reference_of(run: Run | None, reference: str | None, root: str | None) -> t
     return reference, root or (data.root if same else None)
 
 
-def _check_first(run: Run, against: Reference, metrics: Sequence[str] | None, features: str) -> None:
+def _check_first(run: Run, against: Reference, wanted: Wanted, count: int) -> None:
     """Refuse before sampling what could not be measured after it: by one black image through the extractor."""
     assert run.recipe.images is not None
-    channels, height, width = run.recipe.images.shape
-    if against.size is not None and against.size != run.recipe.images.shape:
-        raise InputError(f"reference: its images are {against.size}, the run's {run.recipe.images.shape} (c, h, w)")
-    seen = extractor_of(features)(np.zeros((1, height, width, channels), dtype=np.uint8))
-    classifies = seen.logits is not None
-    check_needs(metrics, real=against.features, classifies=classifies, labels=bool(run.classes), sampler=True)
+    if wanted.counts is not None and max(wanted.counts) > count:
+        raise InputError(f"counts: {max(wanted.counts)} is more than the {count} images to be sampled")
+    check_measurable(run.recipe.images.shape, against, wanted.features, wanted.metrics, counts=bool(wanted.counts),
+                     labels=bool(run.classes), sampler=True)  # fmt: skip
 
 
 def _of_run(run: Run, n: int, seeds: Sequence[int] | None, cls: Any, out: Any, settings: dict[str, Any]) -> Subject:
@@ -238,33 +269,3 @@ def _inside(path: Path, run: Path) -> str:
     with suppress(ValueError):
         return str(path.resolve().relative_to(run.resolve()))
     return str(path)
-
-
-def _default_out(run: Run | None, subject: Path, evaluation: dict[str, Any]) -> Path:
-    """A place of its own for each set of samples, reference and features."""
-    against = evaluation["reference"]
-    parts = [str(against["data"]), str(against.get("split", "")), evaluation["features"]["name"]]
-    basis = "-".join(Path(part).stem for part in parts if part)
-    if run is None:
-        return subject.with_name(f"{subject.name}-vs-{basis}.json")
-    return run.path / "evaluations" / f"{Path(evaluation['samples']['file']).stem}-vs-{basis}.json"
-
-
-def _kept(place: Path, evaluation: dict[str, Any]) -> dict[str, Any]:
-    """The figures of an earlier evaluation of the very same, which asking for other metrics must not lose."""
-    parts = ("samples", "reference", "features")
-    try:
-        found = json.loads(place.read_text())
-        same = all(found[part].get("sha256") == evaluation[part].get("sha256") for part in parts)
-        return dict(found["metrics"]) if same and found["format"] == FORMAT else {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}
-
-
-def write_evaluation(evaluation: dict[str, Any], path: Path) -> Path:
-    """Write an evaluation file, whole or not at all."""
-    check_writable(path)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(evaluation, indent=1) + "\n")
-    partial.replace(path)
-    return path

@@ -12,31 +12,24 @@ import numpy as np
 from jaxtyping import UInt8
 
 from trilemma.data import ImageSet, open_data, parse_reference
+from trilemma.data.catalogue import SOURCES
 from trilemma.errors import InputError
-from trilemma.metrics import (
-    ClassifierExtractor,
-    Extractor,
-    Features,
-    Moments,
-    ReferenceFeatures,
-    caution,
-    extract,
-    load_statistics,
-    open_extractor,
-    save_statistics,
-)
-from trilemma.networks.classifier import ConvClassifier
-from trilemma.runs.devices import process_state
-from trilemma.runs.run import Run
-from trilemma.runs.sampling import sha256
+from trilemma.metrics import Features, Moments, ReferenceFeatures, caution, save_statistics
+from trilemma.runs.extractors import Stamp, extractor_of, stamp
+from trilemma.runs.feature_cache import BATCH, features_of_set, is_kept
+from trilemma.runs.statistics_files import holds_statistics, open_statistics
 
-BATCH = 250
+__all__ = ["BATCH", "Reference", "data_record", "extractor_of", "features_of", "open_reference", "write_statistics"]
+
 Size = int | tuple[int, int] | None
+
+FEW = 1000
+"""Held-out images up to which their features are computed unasked."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What is measured against: features and statistics, and the record of what they are of."""
+    """What is measured against: features and statistics, the record of what they are of, and the images' size."""
 
     features: ReferenceFeatures
     record: dict[str, Any]
@@ -48,42 +41,25 @@ def image_batches(data: ImageSet) -> Iterator[UInt8[np.ndarray, "n h w c"]]:
         yield data.batch(range(start, min(start + BATCH, len(data))))[0]
 
 
-@lru_cache(maxsize=4)
 def features_of(
     name: str, split: str, root: str | None, extractor: str, size: Size = None, channels: int | None = None
 ) -> tuple[Features, dict[str, Any]]:
-    data = open_data(name, split=split, root=root, size=size, channels=channels)
+    """The features of DATA:SPLIT by the named extractor, and the record of the data."""
     look = extractor_of(extractor)
-    features = extract(image_batches(data), look)
+    versions = (look.name, look.sha256, look.resize, stamp(Path(name)))
+    return _features_of(name, split, root, extractor, size, channels, versions)
+
+
+@lru_cache(maxsize=4)
+def _features_of(
+    name: str, split: str, root: str | None, extractor: str, size: Size, channels: int | None, versions: Stamp
+) -> tuple[Features, dict[str, Any]]:
+    data, look = open_data(name, split=split, root=root, size=size, channels=channels), extractor_of(extractor)
+    features = features_of_set(data, look)
     if look.classes is not None and data.classes is not None and tuple(look.classes) != tuple(data.classes):
         # What it takes the images for says nothing then; its features still say something.
         features = replace(features, logits=None)
     return features, data_record(data)
-
-
-@lru_cache(maxsize=4)
-def extractor_of(name: str) -> Extractor:
-    """The extractor of this name on this process's device: those of `open_extractor`, and `classifier:RUN`, a
-    classifier that a run has trained, by its averaged weights if it has them. Its record names the recipe, not the
-    place of the run. Raises InputError for a name that does not exist, and for a run that trains no classifier."""
-    device = process_state().device
-    kind, _, place = name.partition(":")
-    if kind != "classifier" or not place:
-        return open_extractor(name, device=device)
-    run = Run(place)
-    weights = "ema" if run.recipe.training.ema else "raw"
-    network = run.classifier(weights)
-    assert isinstance(network, ConvClassifier) and run.recipe.images is not None
-    look = ClassifierExtractor(
-        network,
-        name=f"classifier:{run.recipe.name}",
-        sha256=sha256(run.weights_file(weights)),
-        shape=run.recipe.images.shape,
-        bounds=run.recipe.data.range,
-        device=device,
-    )
-    look.classes = tuple(run.recipe.images.classes or ())
-    return look
 
 
 def data_record(data: ImageSet) -> dict[str, Any]:
@@ -92,41 +68,75 @@ def data_record(data: ImageSet) -> dict[str, Any]:
 
 
 def open_reference(
-    spec: str, extractor: str, root: str | None = None, size: Size = None, channels: int | None = None
+    spec: str,
+    extractor: str,
+    root: str | None = None,
+    size: Size = None,
+    channels: int | None = None,
+    *,
+    features: bool = True,
+    holdout: bool | None = None,
 ) -> Reference:
-    """The reference DATA[:SPLIT] or STATS.npz, seen by the named extractor. Raises InputError for what is neither."""
-    if spec.endswith(".npz") and Path(spec).is_file() and "mu" in _keys(Path(spec)):
-        held = load_statistics(spec, extractor=extractor_of(extractor))
-        record = dict(held.metadata.get("reference", {"data": spec, "count": held.count}))
-        size = record.get("size")
-        return Reference(ReferenceFeatures(held), record | {"statistics": spec}, tuple(size) if size else None)
+    """The reference seen by the named extractor: DATA[:SPLIT], or a file of statistics (see `open_statistics`).
+
+    `features`: whether more than statistics is needed. `holdout`: with the features of data's test split beside those
+    of its training split, for memorisation; None: if that is cheap, for a source's split of up to `FEW` images, or with
+    features that are kept. Raises InputError for what is neither data nor statistics."""
+    if holds_statistics(spec):
+        return Reference(*open_statistics(spec, extractor_of(extractor), features=features))
     name, split = parse_reference(spec)
-    features, record = features_of(name, split, root, extractor, size, channels)
-    if features.logits is None and extractor_of(extractor).classes is not None:
+    seen, record = features_of(name, split, root, extractor, size, channels)
+    if seen.logits is None and extractor_of(extractor).classes is not None:
         caution(f"features {extractor!r} are a classifier's of other classes than {name}'s: distances say little")
-    shape = record["size"]
-    return Reference(ReferenceFeatures.of(features, {"reference": record}), record, (shape[0], shape[1], shape[2]))
+    held = None
+    if holdout is not False and split == "train" and _has_test(name, root, extractor, size, channels, bool(holdout)):
+        held, unseen = features_of(name, "test", root, extractor, size, channels)
+        record = record | {"holdout": {key: unseen[key] for key in ("split", "count", "sha256")}}
+    shape, of = record["size"], {"reference": record}
+    return Reference(ReferenceFeatures.of(seen, of, held), record, (shape[0], shape[1], shape[2]))
 
 
-def _keys(path: Path) -> list[str]:
+def _has_test(name: str, root: str | None, extractor: str, size: Size, channels: int | None, asked: bool) -> bool:
+    """Whether there is a test split to look at, and (unless `asked`) that takes next to no time."""
+    if not asked and name not in SOURCES:
+        return False
     try:
-        with np.load(path, allow_pickle=False) as held:
-            return list(held.keys())
-    except Exception:  # whatever is wrong with it, the reader of images will say
-        return []
+        data = open_data(name, split="test", root=root, size=size, channels=channels)
+    except InputError:
+        return False
+    return asked or (data.in_memory and len(data) <= FEW) or is_kept(data, extractor_of(extractor))
 
 
-def write_statistics(spec: str, out: str | Path, extractor: str = "digits", root: str | None = None) -> Path:
-    """Feature statistics of DATA[:SPLIT], computed in one pass, as an .npz with pytorch-fid's `mu` and `sigma`."""
+def write_statistics(
+    spec: str,
+    out: str | Path,
+    extractor: str = "digits",
+    root: str | None = None,
+    *,
+    spatial: bool = False,
+    images: bool = False,
+) -> Path:
+    """Feature statistics of DATA[:SPLIT], computed in one pass, as an .npz with pytorch-fid's `mu` and `sigma`.
+
+    As ADM's reference batches have them: `spatial` adds `mu_s` and `sigma_s`, `images` adds the images (`arr_0`), all
+    of them. Raises InputError for features that have no spatial part, and for what cannot be read or written."""
     out = Path(out)
     if out.suffix != ".npz":
         raise InputError(f"out: {out} should end in .npz")
     name, split = parse_reference(spec)
     data, look = open_data(name, split=split, root=root), extractor_of(extractor)
-    moments, dim = Moments(), 0
-    for images in image_batches(data):
-        pooled = look(images).pooled
-        moments.update(pooled)
-        dim = pooled.shape[1]
-    held = moments.statistics({"features": look.record(dim), "reference": data_record(data)})
-    return save_statistics(held, out)
+    pooled, places = Moments(), Moments()
+    for batch in image_batches(data):
+        seen = look(batch)
+        pooled.update(seen.pooled)
+        if spatial and seen.spatial is None:
+            raise InputError(f"features {extractor!r} have no spatial part for mu_s and sigma_s; 'inception' has one")
+        if spatial and seen.spatial is not None:
+            places.update(seen.spatial)
+    metadata = {"features": look.record(len(pooled.mean)), "reference": data_record(data)}
+    return save_statistics(
+        pooled.statistics(metadata),
+        out,
+        spatial=places.statistics(metadata) if spatial else None,
+        images=data.batch(range(len(data)))[0] if images else None,
+    )

@@ -14,6 +14,7 @@ from trilemma.process import Schedule, stream_seed
 from trilemma.recipes import Recipe, dump, load
 from trilemma.runs.build import build_learner, classes_of, completed, open_images, parameter_count, second_moment
 from trilemma.runs.devices import accelerator
+from trilemma.runs.evaluate_every import EvaluateEvery
 from trilemma.runs.logs import Log, Window
 from trilemma.runs.progress import console, progress, say
 from trilemma.runs.run import Run
@@ -71,6 +72,7 @@ def train(
     if init is not None:
         source = Run(init)
         checkpoint.load_weights(learner.network, source.weights_file("ema" if source.recipe.training.ema else "raw"))
+    evaluation = EvaluateEvery(chosen, process) if chosen.evaluate.every else None
     # Nothing is written before all of this stands: what is refused leaves no run in the way.
     if process.is_main_process:
         _prepare(path, chosen)
@@ -82,7 +84,7 @@ def train(
             raise InputError(f"training.steps {chosen.training.steps}: the run is at step {trainer.step} already")
     if process.is_main_process:
         _introduce(chosen, data, learner, trainer.step)
-    _watch(trainer, batches, chosen, validation, path)
+    _watch(trainer, batches, chosen, validation, evaluation, path)
     if trainer.stopped is not None:
         if process.is_main_process:
             console.print(
@@ -109,14 +111,14 @@ def _resumed(path: Path, asked: Recipe, overrides: Sequence[str]) -> Recipe:
         say(f"going on with the run's own recipe, which differs from {asked.name} in {', '.join(differing)}")
 
     def fixed(recipe: Recipe) -> dict[str, object]:
-        values = recipe.model_dump()
+        values = recipe.model_dump(exclude={"evaluate"})  # it changes nothing of the training
         training = {f"training.{key}": value for key, value in values.pop("training").items() if key not in CHANGEABLE}
         return values | training
 
     for key, value in fixed(changed).items():
         if fixed(own)[key] != value:
             raise InputError(
-                f"--set on {key}: a resumed run keeps its {key} {fixed(own)[key]!r}; only training.* of "
+                f"--set on {key}: a resumed run keeps its {key} {fixed(own)[key]!r}; only evaluate.* and training.* of "
                 f"{', '.join(sorted(CHANGEABLE))} may change"
             )
     return changed
@@ -168,8 +170,15 @@ def _validation(recipe: Recipe) -> Batch | None:
     return Batch(to_model(images, recipe.data.range), None if labels is None else torch.from_numpy(labels), keys)
 
 
-def _watch(trainer: Trainer, batches: Batches, recipe: Recipe, validation: Batch | None, path: Path) -> None:
-    """Drive the loop and look at it: log, validation, grids, progress."""
+def _watch(
+    trainer: Trainer,
+    batches: Batches,
+    recipe: Recipe,
+    validation: Batch | None,
+    evaluation: EvaluateEvery | None,
+    path: Path,
+) -> None:
+    """Drive the loop and look at it: log, validation, figures of samples, grids, progress."""
     settings, main = recipe.training, trainer.accelerator.is_main_process
     window = Window(settings.batch)
     shown = progress("training", settings.steps, "steps", start=trainer.step, shown=main)
@@ -181,6 +190,10 @@ def _watch(trainer: Trainer, batches: Batches, recipe: Recipe, validation: Batch
                 log.write(window.line(report, trainer.seconds))
             if validation is not None and (_due(report, settings.validate_every) or last):
                 log.write({"step": report.step, **trainer.validate(validation)})
+            if evaluation is not None and (_due(report, recipe.evaluate.every) or last):
+                figures = evaluation(trainer)
+                if figures:
+                    log.write({"step": report.step, **figures})
             if _due(report, settings.grid_every) or (last and settings.grid_every):
                 _grid(trainer, recipe, path)
             advance(report.step, f"loss {window.smooth:.4f}")

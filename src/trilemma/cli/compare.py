@@ -1,0 +1,42 @@
+"""`trilemma compare`: evaluations against one of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trilemma.errors import InputError
+
+
+def compare(
+    sources: Annotated[
+        list[Path], typer.Argument(metavar="A.json B.json ...", help="Evaluations, folders of them, run directories.")
+    ],
+    baseline: Annotated[
+        str | None, typer.Option(metavar="LABEL|FILE", help="What the others are held against; the first unless given.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse if any figure cannot be compared.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+    json_: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Also write figures, reasons and verdicts.")
+    ] = None,
+) -> None:
+    """Compare evaluations: one table, what in it cannot be compared and why, and what differs beyond its standard
+    errors."""
+    from trilemma import report, runs
+    from trilemma.runs.evaluation import write_evaluation
+
+    measured = report.read_compared(sources)
+    if json_ is not None and json_.resolve() in {one.path.resolve() for one in measured}:
+        raise InputError(f"--json {json_}: is one of the evaluations; expected another file")
+    comparison = report.compare(measured, baseline=baseline, strict=strict)
+    if markdown:
+        typer.echo(report.comparison_markdown(comparison), nl=False)
+    else:
+        runs.show(report.comparison_table(comparison))
+    if json_ is not None:
+        write_evaluation(report.comparison_json(comparison), json_)
+        if not markdown:
+            runs.say(f"comparison: {json_}")
