@@ -73,7 +73,7 @@ def train(
         checkpoint.load_weights(learner.network, source.weights_file("ema" if source.recipe.training.ema else "raw"))
     # Nothing is written before all of this stands: what is refused leaves no run in the way.
     if process.is_main_process:
-        _prepare(path, chosen)
+        prepare(path, chosen)
         console.print(f"run directory: {path}")
     trainer = Trainer(learner, chosen.training, process, path, chosen.model_dump(mode="json"))
     if begun and checkpoint.steps(path / "checkpoints"):
@@ -122,7 +122,8 @@ def _resumed(path: Path, asked: Recipe, overrides: Sequence[str]) -> Recipe:
     return changed
 
 
-def _prepare(path: Path, recipe: Recipe) -> None:
+def prepare(path: Path, recipe: Recipe) -> None:
+    """Begin a run directory: its recipe, and room for samples. Raises InputError where it cannot be written."""
     try:
         (path / "samples").mkdir(parents=True, exist_ok=True)
         partial = path / ".recipe.yaml"
