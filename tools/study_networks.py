@@ -1,7 +1,7 @@
 """Networks of A and D on digits padded to 32×32, two seeds each, at equal steps: Fréchet distance with its spread over
 seeds, parameters, and sample grids from the same noise.
 
-    python tools/study_networks.py [--root runs/networks] [-n 1000] [--only RECIPE …]
+    python tools/study_networks.py [--root runs/networks] [-n 500] [--only RECIPE …]
 
 The runs are kept, and what is there already is not made again. Writes the evaluations to results/networks/*.json and
 the grid docs/images/networks.png. Another row of the sources' tables: `--only mnist-rdn`, or any recipe.
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -23,12 +24,13 @@ HOME = Path(__file__).parents[1]
 RESULTS = HOME / "results" / "networks"
 RECIPES = ("mnist-double", "mnist-additional-link", "mnist-biggan", "mnist-pure", "mnist-default", "mnist-mbconv64")
 SEEDS = (0, 1)
+SAMPLER: dict[str, Any] = {"name": "dpmpp", "kernel": {"stochastic": True}, "steps": 25, "grid": "log_snr"}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--root", type=Path, default=Path("runs/networks"))
-    parser.add_argument("-n", type=int, default=1000)
+    parser.add_argument("-n", type=int, default=500)
     parser.add_argument("--only", nargs="+", default=list(RECIPES))
     arguments = parser.parse_args()
     shown: dict[str, np.ndarray] = {}
@@ -39,10 +41,10 @@ def main() -> None:
             label = f"{recipe.removeprefix('mnist-')}, seed {seed}"
             out = RESULTS / f"{recipe.removeprefix('mnist-')}-{seed}.json"
             if not out.exists():
-                evaluate(run, n=arguments.n, out=out, label=label)
+                evaluate(run, n=arguments.n, out=out, label=label, **SAMPLER)
             print(label, json.loads(out.read_text())["metrics"]["frechet_distance"], flush=True)
             if seed == SEEDS[0]:
-                shown[recipe.removeprefix("mnist-")] = Run(place).sample(20).images
+                shown[recipe.removeprefix("mnist-")] = Run(place).sample(20, **SAMPLER).images
     print(save_figure(_grids(shown), HOME / "docs" / "images" / "networks.png"))
 
 
