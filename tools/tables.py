@@ -1,32 +1,118 @@
-"""Fill the tables of README and docs from the evaluation files under results/.
+"""Fill the tables of README and docs from the files under results/.
 
     python tools/tables.py           write them
     python tools/tables.py --check   exit 1 if one is not what its files say
 
-A table stands between `<!-- table: FOLDER -->` and `<!-- end table -->`.
+A table stands between `<!-- KIND: PATH -->` and `<!-- end table -->`. The kinds: `table`, a folder of evaluations;
+`seeds`, a folder of evaluations NAME-SEED.json, a row a name; `networks`, a file of `trilemma network --json`; `speed`,
+a file of a benchmark against a peer.
 """
 
 from __future__ import annotations
 
+import json
 import re
+import statistics
 import sys
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from trilemma.report import build_table, read_evaluation, to_markdown
 
 ROOT = Path(__file__).parents[1]
-PLACE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end table -->)", re.DOTALL)
+
+
+def evaluations(folder: Path) -> str:
+    """The evaluations of a folder, in the order they were made."""
+    found = [read_evaluation(path).evaluation for path in sorted(folder.glob("*.json"))]
+    return to_markdown(build_table(sorted(found, key=lambda evaluation: str(evaluation["created"]))))
+
+
+def seeds(folder: Path) -> str:
+    """Evaluations of the same networks trained from several seeds: means, and the half of the range they span."""
+    named: dict[str, list[dict[str, Any]]] = {}
+    for path in sorted(folder.glob("*-[0-9].json")):
+        named.setdefault(path.stem.rpartition("-")[0], []).append(json.loads(path.read_text()))
+    costs = {one["name"]: one for one in json.loads((folder / "costs.json").read_text())["networks"]}
+    rows = []
+    for name, runs in named.items():
+        figures = [run["metrics"] for run in runs]
+        cost = costs[f"mnist-{name}"]
+        relative = cost["relative_to_first"]
+        rows.append(
+            [
+                name,
+                f"{cost['parameters'] / 1e6:.2f}",
+                *(spread([m[key] for m in figures], form) for key, form in SHOWN.items()),
+                f"{relative['speed']:.2f}",
+                f"{relative['training']:.2f}",
+            ]
+        )
+    rows.sort(key=lambda row: float(row[2].split()[0]))
+    n = {run["samples"]["count"] for runs in named.values() for run in runs}
+    titles = ["parameters, M", f"FD-{n.pop():,} ↓", "precision ↑", "recall ↑", "speed ↑", "training time ↓"]
+    return markdown(["network", *titles], rows)
+
+
+SHOWN = {"frechet_distance": "{:.2f}", "precision": "{:.3f}", "recall": "{:.3f}"}
+
+
+def spread(values: Sequence[float], form: str) -> str:
+    """Mean ± half the range."""
+    return f"{form.format(statistics.mean(values))} ± {form.format((max(values) - min(values)) / 2)}"
+
+
+def networks(path: Path) -> str:
+    """What networks cost, beside what their sources printed."""
+    rows = []
+    for one in json.loads(path.read_text())["networks"]:
+        source = one["source"] or {}
+        deviation = one["parameters_deviation"]
+        rows.append(
+            [
+                f"`{one['name']}`",
+                f"{one['parameters_mi']:.2f}",
+                f"{source['parameters_mi']:.2f}" if source.get("parameters_mi") else "–",
+                f"{deviation:+.1%}" if deviation is not None else "–",
+                f"{one['multiply_adds'] / 1e9:.2f}",
+                f"{one['activations'] / 2**20:.1f}",
+                f"{source['fid']:.2f} ({source['paper']})" if source.get("fid") else "–",
+            ]
+        )
+    titles = ["parameters, Mi", "source's", "deviation", "multiply-adds, G", "activations, MiB", "source's FID"]
+    return markdown(["recipe", *titles], rows)
+
+
+def speed(path: Path) -> str:
+    """Times against a peer, and their ratios."""
+    rows = [
+        [
+            row["network"],
+            str(row["batch"]),
+            row["precision"],
+            row["what"],
+            *(f"{row[side] * 1e3:.1f}" for side in ("ours_s", "theirs_s")),
+            f"{row['ratio']:.2f}",
+        ]
+        for row in json.loads(path.read_text())["rows"]
+    ]
+    return markdown(["network", "batch", "precision", "what", "ours, ms", "theirs, ms", "ratio"], rows, words=4)
+
+
+def markdown(titles: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1) -> str:
+    """A Markdown table whose first `words` columns are words and the others figures."""
+    rule = ["---"] * words + ["---:"] * (len(titles) - words)
+    return "\n".join(f"| {' | '.join(row)} |" for row in [titles, rule, *rows])
+
+
+KINDS: dict[str, Callable[[Path], str]] = {"table": evaluations, "seeds": seeds, "networks": networks, "speed": speed}
+PLACE = re.compile(rf"(<!-- ({'|'.join(KINDS)}): (\S+) -->\n).*?(<!-- end table -->)", re.DOTALL)
 
 
 def filled(text: str) -> str:
     """The text with every table as its files say now."""
-
-    def table(match: re.Match[str]) -> str:
-        evaluations = [read_evaluation(path).evaluation for path in sorted((ROOT / match[2]).glob("*.json"))]
-        evaluations.sort(key=lambda evaluation: str(evaluation["created"]))
-        return f"{match[1]}\n{to_markdown(build_table(evaluations))}\n{match[3]}" if evaluations else match[0]
-
-    return PLACE.sub(table, text)
+    return PLACE.sub(lambda match: f"{match[1]}\n{KINDS[match[2]](ROOT / match[3]).strip()}\n\n{match[4]}", text)
 
 
 def main() -> None:

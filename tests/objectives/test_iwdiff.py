@@ -174,7 +174,14 @@ def test_the_random_state_after_it_is_the_one_pass_s() -> None:
 
 def test_batch_normalisation_is_refused_by_name() -> None:
     network = unet(
-        block="double", down="max", up="bilinear", entry="bottom", skips="level", attention=(), middle_attention=False
+        block="double",
+        norm="batch",
+        down="max",
+        up="bilinear",
+        entry="bottom",
+        skips="level",
+        attention=(),
+        middle_attention=False,
     )
     with pytest.raises(
         InputError, match=r"objective\.accumulate: the network has batch normalisation \(.+\); set it to"

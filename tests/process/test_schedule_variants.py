@@ -117,7 +117,8 @@ def test_the_named_presets_are_these() -> None:
 
 def test_a_presets_arguments_can_be_overridden() -> None:
     assert component("schedule", {"name": "linear-4000", "steps": 8}, "schedule") == {
-        **{"name": "linear", "steps": 8, "beta_start": 2.5e-5, "beta_end": 0.005, "terminal_snr": None}
+        **{"name": "linear", "steps": 8, "beta_start": 2.5e-5, "beta_end": 0.005, "terminal_snr": None},
+        "network_steps": None,
     }
 
 

@@ -17,7 +17,15 @@ from trilemma.runs import Run, train
 LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "trilemma"]
 PLAIN = {"dropout": 0.0}
 BATCH_NORM = {
-    **{"dropout": 0.0, "block": "double", "down": "max", "up": "bilinear", "entry": "bottom", "skips": "level"},
+    **{
+        "dropout": 0.0,
+        "block": "double",
+        "norm": "batch",
+        "down": "max",
+        "up": "bilinear",
+        "entry": "bottom",
+        "skips": "level",
+    },
     "time_range": 8,
 }
 

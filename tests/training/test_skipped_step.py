@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from tests.training.conftest import Pixels, to_floats
 from trilemma.training import Batches, DenoisingLearner, Trainer, TrainingSettings
 
-BATCH_NORM = {"block": "double", "entry": "bottom", "skips": "level", "down": "max", "up": "bilinear"}
+BATCH_NORM = {"block": "double", "norm": "batch", "entry": "bottom", "skips": "level", "down": "max", "up": "bilinear"}
 
 
 def test_batch_statistics_are_those_before_it(make_learner: Callable[..., DenoisingLearner], tmp_path: Path) -> None:

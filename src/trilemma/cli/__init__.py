@@ -12,9 +12,12 @@ from trilemma.cli import (
     data,
     demo,
     evaluate,
+    export,
     gradient_noise,
+    import_,
     invert,
     list_,
+    network,
     nll,
     report,
     sample,
@@ -39,11 +42,14 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("stats")(stats.stats)
 app.add_typer(data.app, name="data")
 app.command("schedule")(schedule.schedule)
+app.command("network")(network.network)
 app.command("nll")(nll.nll)
 app.command("gradient-noise")(gradient_noise.gradient_noise)
 app.command("invert")(invert.invert)
 app.command("interpolate")(invert.interpolate)
 app.command("compare")(compare.compare)
+app.command("import")(import_.import_)
+app.command("export")(export.export)
 app.command("report")(report.report)
 app.command("demo")(demo.demo)
 

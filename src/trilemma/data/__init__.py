@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trilemma.data.catalogue import SOURCES, available_splits, open_data, parse_reference
+from trilemma.data.catalogue import SOURCES, Outline, available_splits, open_data, outline, parse_reference
 from trilemma.data.check import DataReport, check
 from trilemma.data.decoding import DamagedImageError
 from trilemma.data.images import ImageSet, MemorySet, to_model, to_uint8
@@ -15,12 +15,14 @@ __all__ = [
     "DataReport",
     "ImageSet",
     "MemorySet",
+    "Outline",
     "ShapesSet",
     "available_splits",
     "check",
     "check_out",
     "image_grid",
     "open_data",
+    "outline",
     "parse_reference",
     "read_samples",
     "to_model",

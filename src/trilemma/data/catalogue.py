@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from trilemma.data.cifar10 import open_cifar10
@@ -22,6 +23,28 @@ SOURCES: dict[str, str] = {
     "cifar10": "small photographs, 3x32x32, 10 classes, 162 MB download (train 50 000, test 10 000)",
 }
 """The named sources, one line each. Besides these, a path opens: a folder of images, a .zip of them, an .npz."""
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What is known of a set of images without its files: (channels, height, width), and its classes."""
+
+    name: str
+    shape: tuple[int, int, int]
+    classes: tuple[str, ...] | None
+
+
+_TEN = tuple(str(k) for k in range(10))
+OUTLINES: dict[str, Outline] = {
+    "mnist5k": Outline("mnist5k", (1, 28, 28), _TEN),
+    "shapes": Outline("shapes", (3, 32, 32), _TEN),
+    "mnist": Outline("mnist", (1, 28, 28), _TEN),
+    "fashion-mnist": Outline("fashion-mnist", (1, 28, 28), _TEN),
+    "cifar10": Outline("cifar10", (3, 32, 32), _TEN),
+}
+"""The named sources' shapes; their classes by number."""
+
+IMAGENET_CLASSES = 1000
 
 _WITH_ROOT = ("mnist", "fashion-mnist", "cifar10")
 
@@ -64,6 +87,26 @@ def open_data(
         classes = None if labels is None else number_classes(labels)
         return _adapted(MemorySet(images, labels, name=label, split="all", classes=classes), pair, channels)
     return open_tree(open_store(path), name=label, split=split, size=pair, channels=channels)
+
+
+def outline(name: str, *, size: Size | None = None, channels: int | None = None) -> Outline:
+    """Shape and classes of the images that `open_data` would give, for building networks: of a named source without
+    its files. A path is looked into; one that is called imagenet need not exist, if `size` is given.
+
+    Raises:
+        InputError: an unknown name or path, or an option out of range.
+    """
+    pair = check_size(size)
+    check_channels(channels)
+    if name in OUTLINES:
+        known = OUTLINES[name]
+    elif pair is not None and not Path(name).exists() and Path(name).name == "imagenet":
+        known = Outline(name, (3, *pair), tuple(str(k) for k in range(IMAGENET_CLASSES)))
+    else:
+        opened = open_data(name, split="all", size=size, channels=channels)
+        return Outline(name, opened.shape, opened.classes)
+    depth, height, width = known.shape
+    return Outline(name, (channels or depth, *(pair or (height, width))), known.classes)
 
 
 def available_splits(name: str, root: str | None = None) -> tuple[str, ...]:

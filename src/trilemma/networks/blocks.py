@@ -1,21 +1,21 @@
-"""The parts a U-Net is built from: residual and double-convolution blocks, changes of resolution, normalisation."""
+"""The blocks a network is built from: (x, e) -> features of the same size, e the embedding of time and class.
+
+Each keeps to its network's `Style`: the same normalisation and activation, and time and class enter at the one
+`ConditionedNorm` in its middle, so that any block goes with any entry.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
+from typing import Literal
 
 import torch
-import torch.distributed.nn.functional as distributed
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-
-def group_norm(channels: int) -> nn.GroupNorm:
-    """Group normalisation with 32 groups (ε = 1e-6, as DDPM), fewer where that would leave less than four channels in
-    one: a group of one channel takes away what the time embedding adds to it."""
-    groups = next(g for g in range(max(1, min(32, channels // 4)), 0, -1) if channels % g == 0)
-    return nn.GroupNorm(groups, channels, eps=1e-6)
+from trilemma.networks.norms import ConditionedNorm, Style
 
 
 def zero(module: nn.Module) -> nn.Module:
@@ -25,100 +25,168 @@ def zero(module: nn.Module) -> nn.Module:
     return module
 
 
-class BatchNorm2d(nn.BatchNorm2d):
-    """Batch normalisation over the batch of all processes, on any device (PyTorch's SyncBatchNorm needs a GPU)."""
-
-    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-        alone = not (torch.distributed.is_available() and torch.distributed.is_initialized())
-        if not self.training or alone or torch.distributed.get_world_size() == 1:
-            return super().forward(x)
-        # In fp32 and in two passes: E[x²] − E[x]² loses its digits where the mean is large.
-        values = x.float()
-        count = values.new_tensor(values.numel() / values.shape[1])
-        count = distributed.all_reduce(count).detach()
-        mean = distributed.all_reduce(values.sum((0, 2, 3))) / count
-        variance = distributed.all_reduce((values - mean[:, None, None]).square().sum((0, 2, 3))) / count
-        with torch.no_grad():
-            assert self.running_mean is not None and self.running_var is not None
-            assert self.num_batches_tracked is not None and self.momentum is not None
-            self.num_batches_tracked += 1
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
-        scale = self.weight * torch.rsqrt(variance + self.eps)
-        return ((values - mean[:, None, None]) * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+def shortcut(inputs: int, outputs: int) -> nn.Module:
+    """What a residual link passes on: the input, through a 1×1 convolution where the channels change."""
+    return nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
 
 
 class ResidualBlock(nn.Module):
-    """DDPM's residual block (A figure 4.1): norm, swish, convolution, + embedding, norm, swish, dropout, convolution,
-    + shortcut, which is the identity or a 1×1 convolution where the channels change."""
+    """The pre-activated residual block (A figure 4.1): norm, activation, convolution, conditioned norm, activation,
+    dropout, convolution, + shortcut. With swish it is DDPM's, with ReLU BigGAN's (D figure 8).
 
-    def __init__(self, inputs: int, outputs: int, embedding: int, dropout: float):
+    `resample`: "down" halves the resolution (odd sizes round up) by averaging, "up" brings it to the size asked for by
+    repetition, both before the first convolution and on the shortcut (BigGAN's up- and downsampling in B, section 3).
+    """
+
+    def __init__(self, inputs: int, outputs: int, style: Style, resample: Literal["down", "up"] | None = None):
         super().__init__()
-        self.norm1 = group_norm(inputs)
+        self.style, self.resample = style, resample
+        self.norm1 = style.norm(inputs)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.embed = nn.Linear(embedding, outputs)
-        self.norm2 = group_norm(outputs)
-        self.dropout = nn.Dropout(dropout)
+        self.norm2 = ConditionedNorm(outputs, style)
         self.conv2 = zero(nn.Conv2d(outputs, outputs, 3, padding=1))
-        self.shortcut = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+        self.activation = style.activation()
+        self.dropout = nn.Dropout(style.dropout)
+        self.shortcut = shortcut(inputs, outputs)
 
-    def forward(self, x: Float[Tensor, "n c h w"], embedding: Float[Tensor, "n e"]) -> Float[Tensor, "n d h w"]:
-        h = self.conv1(functional.silu(self.norm1(x)))
-        h = h + self.embed(functional.silu(embedding))[:, :, None, None]
-        h = self.conv2(self.dropout(functional.silu(self.norm2(h))))
-        return self.shortcut(x) + h
+    def forward(
+        self, x: Float[Tensor, "n c h w"], e: Float[Tensor, "n e"] | None, size: tuple[int, int] | None = None
+    ) -> Float[Tensor, "n d h2 w2"]:
+        h = self.activation(self.norm1(x))
+        if self.resample == "down":
+            h, x = (functional.avg_pool2d(part, 2, ceil_mode=True, count_include_pad=False) for part in (h, x))
+        elif self.resample == "up":
+            h, x = (functional.interpolate(part, size=size, mode="nearest") for part in (h, x))
+        h = self.activation(self.norm2(self.conv1(h), e))
+        return self.style.residual(self.shortcut(x), self.conv2(self.dropout(h)))
+
+
+class MBConv(nn.Module):
+    """The inverted bottleneck with squeeze-and-excitation (A 4.4: Sandler et al. 2018, Hu et al. 2018, as CoAtNet has
+    it, Dai et al. 2021): norm, 1×1 convolution to four times the channels, norm, activation, depthwise 3×3, conditioned
+    norm, activation, channels reweighted by a bottleneck of a quarter of the input's channels, 1×1 convolution,
+    + shortcut."""
+
+    EXPANSION, SQUEEZE = 4, 0.25
+
+    def __init__(self, inputs: int, outputs: int, style: Style):
+        super().__init__()
+        wide, narrow = self.EXPANSION * inputs, max(1, int(self.SQUEEZE * inputs))
+        self.style = style
+        self.norm = style.norm(inputs)
+        self.expand = nn.Sequential(nn.Conv2d(inputs, wide, 1, bias=False), style.norm(wide), style.activation())
+        self.depthwise = nn.Conv2d(wide, wide, 3, padding=1, groups=wide, bias=False)
+        self.entry = ConditionedNorm(wide, style)
+        self.activation = style.activation()
+        squeeze = [nn.AdaptiveAvgPool2d(1), nn.Conv2d(wide, narrow, 1), style.activation()]
+        self.excite = nn.Sequential(*squeeze, nn.Conv2d(narrow, wide, 1), nn.Sigmoid())
+        self.dropout = nn.Dropout(style.dropout)
+        self.project = zero(nn.Conv2d(wide, outputs, 1))
+        self.shortcut = shortcut(inputs, outputs)
+
+    def forward(self, x: Float[Tensor, "n c h w"], e: Float[Tensor, "n e"] | None) -> Float[Tensor, "n d h w"]:
+        h = self.activation(self.entry(self.depthwise(self.expand(self.norm(x))), e))
+        return self.style.residual(self.shortcut(x), self.project(self.dropout(h * self.excite(h))))
 
 
 class DoubleConv(nn.Module):
-    """Two 3×3 convolutions, each with batch normalisation and ReLU (E 3.2). Takes no embedding."""
+    """Two 3×3 convolutions, each followed by a norm and an activation (E 3.2, D figure 2).
 
-    def __init__(self, inputs: int, outputs: int, embedding: int, dropout: float):
+    `linked`: a residual link around both, before the last activation: act(shortcut(x) + f(x)) (D 2.3,
+    AdditionalResLink)."""
+
+    def __init__(self, inputs: int, outputs: int, style: Style, linked: bool = False):
         super().__init__()
-        layers: list[nn.Module] = []
-        for channels in (inputs, outputs):
-            conv = nn.Conv2d(channels, outputs, 3, padding=1, bias=False)
-            layers += [conv, BatchNorm2d(outputs), nn.ReLU(), nn.Dropout(dropout)]
-        self.layers = nn.Sequential(*layers)
+        self.style = style
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+        self.norm1 = ConditionedNorm(outputs, style)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.norm2 = style.norm(outputs)
+        self.activation = style.activation()
+        self.dropout = nn.Dropout(style.dropout)
+        self.shortcut = shortcut(inputs, outputs) if linked else None
 
-    def forward(self, x: Float[Tensor, "n c h w"], embedding: Tensor | None) -> Float[Tensor, "n d h w"]:
-        return self.layers(x)
-
-
-class StridedDown(nn.Conv2d):
-    """Halve the resolution (odd sizes round up) by a 3×3 convolution of stride 2."""
-
-    def __init__(self, channels: int):
-        super().__init__(channels, channels, 3, stride=2, padding=1)
-
-
-class MaxDown(nn.MaxPool2d):
-    """Halve the resolution (odd sizes round up) by taking maxima."""
-
-    def __init__(self, channels: int):
-        super().__init__(2, ceil_mode=True)
+    def forward(self, x: Float[Tensor, "n c h w"], e: Float[Tensor, "n e"] | None) -> Float[Tensor, "n d h w"]:
+        h = self.dropout(self.activation(self.norm1(self.conv1(x), e)))
+        h = self.norm2(self.conv2(h))
+        if self.shortcut is not None:
+            h = self.style.residual(self.shortcut(x), h)
+        return self.dropout(self.activation(h))
 
 
-class NearestUp(nn.Module):
-    """Nearest-neighbour upsampling to the given size, then a 3×3 convolution."""
+class DoubleConvs(nn.Module):
+    """Several double convolutions as one block (D figures 2, 3 and 7), the channels changing in the last.
 
-    def __init__(self, channels: int):
+    `links`: which have residual links: none (E), all but the last, which may change the channels (`same`, D's
+    baseline), or all (AdditionalResLink)."""
+
+    def __init__(self, inputs: int, outputs: int, style: Style, count: int, links: Literal["none", "same", "all"]):
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        channels = [inputs] * count + [outputs]
+        self.parts = nn.ModuleList(
+            DoubleConv(a, b, style, linked=links == "all" or (links == "same" and i < count - 1))
+            for i, (a, b) in enumerate(pairwise(channels))
+        )
 
-    def forward(self, x: Float[Tensor, "n c h w"], size: tuple[int, int]) -> Float[Tensor, "n c h2 w2"]:
-        return self.conv(functional.interpolate(x, size=size, mode="nearest"))
+    def forward(self, x: Float[Tensor, "n c h w"], e: Float[Tensor, "n e"] | None) -> Float[Tensor, "n d h w"]:
+        for part in self.parts:
+            x = part(x, e)
+        return x
 
 
-class BilinearUp(nn.Module):
-    """Bilinear upsampling to the given size."""
+class DenseBlock(nn.Module):
+    """The residual dense block (D 2.2: Zhang et al. 2018, eqs. 5-8): four 3×3 convolutions, each of which sees the
+    input and all before it, fused by a 1×1 convolution, + shortcut. Its growth is the number of output channels (D 2.3:
+    by "the output channels of the baseline"); each convolution is followed by a norm, which the paper does without."""
 
-    def __init__(self, channels: int):
+    LAYERS = 4
+
+    def __init__(self, inputs: int, outputs: int, style: Style):
         super().__init__()
+        self.style = style
+        seen = [inputs + i * outputs for i in range(self.LAYERS + 1)]
+        self.convs = nn.ModuleList(nn.Conv2d(channels, outputs, 3, padding=1) for channels in seen[:-1])
+        self.norms = nn.ModuleList(
+            ConditionedNorm(outputs, style) if i == 0 else style.norm(outputs) for i in range(self.LAYERS)
+        )
+        self.activation = style.activation()
+        self.dropout = nn.Dropout(style.dropout)
+        self.fuse = nn.Conv2d(seen[-1], outputs, 1)
+        self.shortcut = shortcut(inputs, outputs)
 
-    def forward(self, x: Float[Tensor, "n c h w"], size: tuple[int, int]) -> Float[Tensor, "n c h2 w2"]:
-        return functional.interpolate(x, size=size, mode="bilinear", align_corners=False)
+    def forward(self, x: Float[Tensor, "n c h w"], e: Float[Tensor, "n e"] | None) -> Float[Tensor, "n d h w"]:
+        seen = x
+        for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
+            h = conv(seen)
+            seen = torch.cat([seen, self.activation(norm(h, e) if i == 0 else norm(h))], dim=1)
+        return self.style.residual(self.shortcut(x), self.fuse(self.dropout(seen)))
 
 
-BLOCKS: dict[str, Callable[[int, int, int, float], nn.Module]] = {"residual": ResidualBlock, "double": DoubleConv}
-DOWN: dict[str, Callable[[int], nn.Module]] = {"strided": StridedDown, "max": MaxDown}
-UP: dict[str, Callable[[int], nn.Module]] = {"nearest": NearestUp, "bilinear": BilinearUp}
+class ConvNeXt(nn.Module):
+    """The ConvNeXt block (D 2.2: Liu et al. 2022, figure 4): depthwise 7×7, conditioned norm, 1×1 convolution to four
+    times the channels, activation, 1×1 convolution, scaled by channel (from 1e-6), + shortcut."""
+
+    def __init__(self, inputs: int, outputs: int, style: Style):
+        super().__init__()
+        self.style = style
+        self.depthwise = nn.Conv2d(inputs, inputs, 7, padding=3, groups=inputs)
+        self.entry = ConditionedNorm(inputs, style)
+        self.expand = nn.Conv2d(inputs, 4 * inputs, 1)
+        self.activation = style.activation()
+        self.dropout = nn.Dropout(style.dropout)
+        self.project = nn.Conv2d(4 * inputs, outputs, 1)
+        self.scale = nn.Parameter(torch.full((outputs, 1, 1), 1e-6))
+        self.shortcut = shortcut(inputs, outputs)
+
+    def forward(self, x: Float[Tensor, "n c h w"], e: Float[Tensor, "n e"] | None) -> Float[Tensor, "n d h w"]:
+        h = self.activation(self.expand(self.entry(self.depthwise(x), e)))
+        return self.style.residual(self.shortcut(x), self.scale * self.project(self.dropout(h)))
+
+
+BLOCKS: dict[str, Callable[[int, int, Style], nn.Module]] = {
+    "residual": ResidualBlock,
+    "mbconv": MBConv,
+    "dense": DenseBlock,
+    "convnext": ConvNeXt,
+}
+"""Blocks by name; `double` takes two arguments more, see `DoubleConvs`."""

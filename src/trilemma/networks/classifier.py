@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
+import torch
 from annotated_types import Ge, Len, Lt
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
-from trilemma.networks.blocks import BatchNorm2d
+from trilemma.networks.norms import BatchNorm2d
+from trilemma.networks.unet import UNet
 
 
 class ConvClassifier(nn.Module):
@@ -46,3 +49,66 @@ class ConvClassifier(nn.Module):
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
         return self.head(self.dropout(self.features(x)))
+
+
+class AttentionPool(nn.Module):
+    """Feature maps of `size` (h, w) -> [n, channels]: their positions and, before them, the mean over positions, each
+    with a learned vector added; multi-head attention from the mean to all of them (CLIP: Radford et al. 2021, section
+    2.3; Dhariwal & Nichol 2021, section 4)."""
+
+    def __init__(self, channels: int, size: tuple[int, int], heads: int):
+        super().__init__()
+        self.heads = heads
+        self.position = nn.Parameter(torch.randn(1 + size[0] * size[1], channels) / channels**0.5)
+        self.query, self.key_value = nn.Linear(channels, channels), nn.Linear(channels, 2 * channels)
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c"]:
+        tokens = x.flatten(2).transpose(1, 2)
+        if tokens.shape[1] + 1 != len(self.position):
+            expected = len(self.position) - 1
+            raise ValueError(f"attention pooling over {tokens.shape[1]} positions: made for images with {expected}")
+        tokens = torch.cat([tokens.mean(1, keepdim=True), tokens], dim=1) + self.position
+        q = self.query(tokens[:, :1]).unflatten(2, (1, self.heads, -1))
+        kv = self.key_value(tokens).unflatten(2, (2, self.heads, -1))
+        q, k, v = (part.transpose(1, 2) for part in (q[:, :, 0], *kv.unbind(2)))
+        return functional.scaled_dot_product_attention(q, k, v).flatten(1)
+
+
+class NoisyClassifier(nn.Module):
+    """ADM's classifier of noised images, logits [n, classes] of (x_t, time), for images of `size` (h, w): the U-Net's
+    trunk, norm, activation, attention pooling over the coarsest resolution, one linear layer (Dhariwal & Nichol 2021,
+    section 4; 8×8 there). Images of another size are refused: a learned vector belongs to each position.
+
+    Arguments: the U-Net's, less patch and upsampler; and `pool_head_channels`: of each attention head in the pooling.
+    """
+
+    passes_on = UNet  # whose arguments `**unet` are: recipes check them against its constructor
+
+    def __init__(
+        self,
+        in_channels: int,
+        classes: int,
+        size: tuple[int, int],
+        *,
+        pool_head_channels: Annotated[int, Ge(1)] = 64,
+        **unet: Any,
+    ):
+        super().__init__()
+        whole = UNet(in_channels, in_channels, size, **unet)
+        if whole.patch > 1 or whole.upsampler:
+            raise ValueError("network.patch and network.upsampler: a classifier of noised images has neither")
+        self.trunk = whole.trunk
+        self.dim = channels = self.trunk.channels
+        if channels % pool_head_channels:
+            raise ValueError(f"network.pool_head_channels {pool_head_channels} does not divide {channels} channels")
+        self.out = nn.Sequential(self.trunk.style.norm(channels), self.trunk.style.activation())
+        self.pool = AttentionPool(channels, whole.sizes[-1], channels // pool_head_channels)
+        self.head = nn.Linear(channels, classes)
+
+    def features(self, x: Float[Tensor, "n c h w"], time: Float[Tensor, "n"]) -> Float[Tensor, "n d"]:
+        """What the attention pooling gives."""
+        h, _, _ = self.trunk(x, time, None)
+        return self.pool(self.out(h))
+
+    def forward(self, x: Float[Tensor, "n c h w"], time: Float[Tensor, "n"]) -> Float[Tensor, "n k"]:
+        return self.head(self.features(x, time))

@@ -11,14 +11,18 @@ from torch import Tensor, nn
 
 class Sinusoidal(nn.Module):
     """Transformer position embedding of the time [n] -> [n, dim]: cosines, then sines, of t · 10000^(−i/half)
-    (Vaswani et al. 2017), in the order and spacing of Ho et al.'s successors (improved-diffusion)."""
+    (Vaswani et al. 2017), in the order and spacing of Ho et al.'s successors (improved-diffusion). `endpoint`: spaced
+    so that the slowest is t / 10000, as in Ho et al.'s own code."""
 
-    def __init__(self, dim: int):
+    def __init__(self, dim: int, endpoint: bool = False):
         super().__init__()
         half = dim // 2
         self.dim = dim
+        # Multiplied before it is divided, as those libraries do: an angle of a thousand keeps four digits of a
+        # fraction, and weights learnt on their roundings ask for the same.
+        exponents = -math.log(10000.0) * torch.arange(half) / max(1, half - endpoint)
         self.frequencies: Tensor
-        self.register_buffer("frequencies", torch.exp(-math.log(10000.0) * torch.arange(half) / half), persistent=False)
+        self.register_buffer("frequencies", torch.exp(exponents), persistent=False)
 
     def forward(self, time: Float[Tensor, "n"]) -> Float[Tensor, "n dim"]:
         angles = time[:, None] * self.frequencies[None]
@@ -28,16 +32,19 @@ class Sinusoidal(nn.Module):
 
 class TimeAndClass(nn.Module):
     """Sinusoidal time embedding through two linear layers with a swish between (A 4.1); a class, where there are any,
-    is a learned vector added to it (Nichol & Dhariwal 2021, section 3.3)."""
+    is a learned vector added to it (Nichol & Dhariwal 2021, section 3.3). Given after one more swish, with which every
+    block's own linear layer begins."""
 
-    def __init__(self, base: int, dim: int, classes: int):
+    def __init__(self, base: int, dim: int, classes: int, endpoint: bool = False):
         super().__init__()
-        self.time = nn.Sequential(Sinusoidal(base), nn.Linear(base, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.time = nn.Sequential(Sinusoidal(base, endpoint), nn.Linear(base, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.label = nn.Embedding(classes, dim) if classes else None
 
     def forward(self, time: Float[Tensor, "n"], label: Int64[Tensor, "n"] | None) -> Float[Tensor, "n dim"]:
         embedding = self.time(time)
-        return embedding if self.label is None or label is None else embedding + self.label(label)
+        if self.label is not None and label is not None:
+            embedding = embedding + self.label(label)
+        return nn.functional.silu(embedding)
 
 
 class BottomMaps(nn.Module):

@@ -20,9 +20,11 @@ VARIANCES = get_args(Variance)
 
 @dataclass(frozen=True)
 class Condition:
-    """What the images are conditioned on. `label`: the class of each image, int64 in [0, classes), or None."""
+    """What the images are conditioned on, each part None where it is not given. `label`: the class of each image, int64
+    in [0, classes). `low`: what an upsampler starts from, each image at a lower resolution, in the data's range."""
 
     label: Int64[Tensor, "n"] | None = None
+    low: Float[Tensor, "n c h2 w2"] | None = None
 
     def to(self, device: torch.device | str) -> Condition:
         return replace(self, **{name: value.to(device) for name, value in self.given().items()})

@@ -77,17 +77,21 @@ class Tabulated(Schedule):
     """A discrete schedule given by β_1…β_T (float64): ᾱ_t = Π_{s≤t} (1 − β_s), α(t)² = ᾱ_t, σ(t)² = 1 − ᾱ_t, ᾱ_0 = 1.
 
     `terminal_snr` rescales it to end at that SNR, 0 allowed: √ᾱ is shifted and stretched so that √ᾱ_1 stays and √ᾱ_T is
-    what was asked for (Lin et al. 2024, algorithm 1, which asks for 0)."""
+    what was asked for (Lin et al. 2024, algorithm 1, which asks for 0). `network_steps`: the network is told the time
+    as if the table had so many steps, (t − 1) · network_steps/T (improved-diffusion tells it of 1 000)."""
 
     t_min = 1.0
 
-    def __init__(self, betas: Float64[Tensor, "T"], terminal_snr: float | None = None):
+    def __init__(
+        self, betas: Float64[Tensor, "T"], terminal_snr: float | None = None, network_steps: int | None = None
+    ):
         betas = betas.double()
         if betas.dim() != 1 or not len(betas) or not bool(((betas > 0) & (betas < 1)).all()):
             got = f"{betas.min():.3g} to {betas.max():.3g}" if betas.numel() else "none"
             raise InputError(f"schedule: every β must lie in (0, 1), got {got}")
         self.steps = len(betas)
         self.T = float(self.steps)
+        self.time_scale = (network_steps or self.steps) / self.steps
         log_alpha_bar = torch.log1p(-betas).cumsum(0)
         if terminal_snr is not None:
             log_alpha_bar = _rescaled(log_alpha_bar, terminal_snr)
@@ -115,7 +119,7 @@ class Tabulated(Schedule):
         return (upper + (gamma - left) / (right - left)).clamp(1.0, self.T)
 
     def network_time(self, t: Float64[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
-        return t - 1.0
+        return (t - 1.0) * self.time_scale
 
 
 def _rescaled(log_alpha_bar: Float64[Tensor, "T"], terminal_snr: float) -> Float64[Tensor, "T"]:
@@ -129,6 +133,7 @@ def _rescaled(log_alpha_bar: Float64[Tensor, "T"], terminal_snr: float) -> Float
 
 
 TerminalSNR = Annotated[float, Ge(0)] | None
+NetworkSteps = Annotated[int, Ge(1)] | None
 
 
 class Linear(Tabulated):
@@ -141,8 +146,9 @@ class Linear(Tabulated):
         beta_start: Annotated[float, Gt(0), Lt(1)] = 1e-4,
         beta_end: Annotated[float, Gt(0), Lt(1)] = 0.02,
         terminal_snr: TerminalSNR = None,
+        network_steps: NetworkSteps = None,
     ):
-        super().__init__(torch.linspace(beta_start, beta_end, steps, dtype=torch.float64), terminal_snr)
+        super().__init__(torch.linspace(beta_start, beta_end, steps, dtype=torch.float64), terminal_snr, network_steps)
 
 
 class Cosine(Tabulated):
@@ -155,10 +161,11 @@ class Cosine(Tabulated):
         s: Annotated[float, Ge(0), Lt(1)] = 0.008,
         max_beta: Annotated[float, Gt(0), Le(0.9999)] = 0.999,
         terminal_snr: TerminalSNR = None,
+        network_steps: NetworkSteps = None,
     ):
         t = torch.arange(steps + 1, dtype=torch.float64) / steps
         f = torch.cos((t + s) / (1 + s) * math.pi / 2) ** 2
-        super().__init__((1 - f[1:] / f[:-1]).clamp(max=max_beta), terminal_snr)
+        super().__init__((1 - f[1:] / f[:-1]).clamp(max=max_beta), terminal_snr, network_steps)
 
 
 class ContinuousVP(Schedule):

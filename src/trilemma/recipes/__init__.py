@@ -2,7 +2,7 @@
 
 from trilemma.recipes.components import COMPONENTS, component, construct
 from trilemma.recipes.files import dump, headline, load, packaged
-from trilemma.recipes.schema import DenoisingSettings, Images, Recipe, SamplingSettings, parse, parse_sampling
+from trilemma.recipes.schema import DenoisingSettings, Images, Recipe, SamplingSettings, Source, parse, parse_sampling
 
 __all__ = [
     "COMPONENTS",
@@ -10,6 +10,7 @@ __all__ = [
     "Images",
     "Recipe",
     "SamplingSettings",
+    "Source",
     "component",
     "construct",
     "dump",

@@ -12,14 +12,19 @@ from typing import Any, TypeVar, get_type_hints
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from trilemma.errors import InputError, unknown
-from trilemma.networks import ConvClassifier, UNet
+from trilemma.networks import ConvClassifier, Growing, RefineNet, UNet
 from trilemma.objectives import OBJECTIVES
 from trilemma.process import PARAMETERIZATIONS, PRESETS, SCHEDULES, TIME_SAMPLERS
 from trilemma.samplers import SAMPLERS
 
 M = TypeVar("M", bound=BaseModel)
 
-NETWORKS: dict[str, Callable[..., Any]] = {"unet": UNet, "classifier": ConvClassifier}
+NETWORKS: dict[str, Callable[..., Any]] = {
+    "unet": UNet,
+    "refinenet": RefineNet,
+    "growing": Growing,
+    "classifier": ConvClassifier,
+}
 
 COMPONENTS: dict[str, Mapping[str, Callable[..., Any]]] = {
     "schedule": SCHEDULES,
@@ -31,9 +36,14 @@ COMPONENTS: dict[str, Mapping[str, Callable[..., Any]]] = {
 }
 
 
+class _Arguments(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
 @cache
 def arguments_model(constructor: Callable[..., Any]) -> type[BaseModel]:
-    """A pydantic model of a constructor's keyword-only parameters."""
+    """A pydantic model of a constructor's keyword-only parameters, and of those of the constructor `passes_on` to which
+    it hands what it does not take itself."""
     # A dataclass's annotations are read from its classes, each in its own module; another's from its __init__.
     body = constructor if is_dataclass(constructor) else constructor.__init__
     hints = get_type_hints(body, include_extras=True)
@@ -42,7 +52,10 @@ def arguments_model(constructor: Callable[..., Any]) -> type[BaseModel]:
         for parameter in inspect.signature(constructor).parameters.values()
         if parameter.kind is parameter.KEYWORD_ONLY
     }
-    return create_model(constructor.__name__, __config__=ConfigDict(extra="forbid"), **fields)
+    passes_on = getattr(constructor, "passes_on", None)
+    return create_model(
+        constructor.__name__, __base__=arguments_model(passes_on) if passes_on else _Arguments, **fields
+    )
 
 
 def component(kind: str, value: Any, path: str) -> dict[str, Any]:

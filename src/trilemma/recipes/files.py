@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -25,13 +27,16 @@ def headline(text: str) -> str:
     return text.splitlines()[0].lstrip("# ").strip()
 
 
-def load(recipe: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe of this name or file, with `a.b=VALUE` overrides (VALUE in YAML) put over it, checked and completed.
+def load(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of this name or file, or of these values, with `a.b=VALUE` overrides (VALUE in YAML) put over it,
+    checked and completed.
 
     Raises InputError for an unknown name, a file that is not YAML, an override of a key that does not exist."""
-    values = _read(recipe)
+    values = deepcopy(dict(recipe)) if isinstance(recipe, Mapping) else _read(recipe)
     for override in overrides:
         _put(values, override)
+        if re.match(r"\s*network\b", override):
+            values.pop("source", None)  # it printed figures of another network
     return parse(values)
 
 
@@ -53,6 +58,7 @@ def _read(recipe: str | Path) -> Any:
     if not isinstance(base, str) or base not in packaged():
         raise unknown("recipe", base, packaged())
     under = _read(base)
+    under.pop("source", None)  # printed of the base, not of what stands on it
     return {**under, **{key: _merged(under.get(key), value) for key, value in values.items()}}
 
 

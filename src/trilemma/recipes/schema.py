@@ -107,6 +107,20 @@ class EvaluateSettings(Section):
     reference: str | None = None
 
 
+class Source(Section):
+    """What a recipe's source printed of it, beside which ours is put. `paper`: document and table; `parameters_mi`: in
+    2²⁰; `images_per_second`: sampled, and `training_hours`, on the source's machine; `fid` and `inception_score`: over
+    `samples` images. One's own: a recipe that stands on it (`base:`), or is given another network, has none of it."""
+
+    paper: str
+    parameters_mi: float | None = Field(default=None, gt=0)
+    images_per_second: float | None = Field(default=None, gt=0)
+    training_hours: float | None = Field(default=None, gt=0)
+    fid: float | None = Field(default=None, ge=0)
+    inception_score: float | None = Field(default=None, ge=1)
+    samples: int | None = Field(default=None, ge=1)
+
+
 class Recipe(Section):
     """A whole recipe. Raises InputError (through `parse`) with the place in the recipe and the nearest valid choice."""
 
@@ -119,6 +133,7 @@ class Recipe(Section):
     sampling: SamplingSettings = SamplingSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     images: Images | None = None
+    source: Source | None = None
 
 
 def parse(values: Any) -> Recipe:
@@ -141,6 +156,8 @@ def parse(values: Any) -> Recipe:
             values[part] = component(part, values[part], part)
     if values.get("sampling") is not None:
         values["sampling"] = parse_sampling(values["sampling"])
+    if values.get("source") is not None:
+        values["source"] = checked(Source, section(values["source"], "source"), "source")
     return checked(Recipe, values, "")
 
 

@@ -7,6 +7,8 @@ from trilemma.report.compare_views import comparison_json, comparison_markdown, 
 from trilemma.report.figures import balance_figure, by_class, loss_figure, tile
 from trilemma.report.html import render
 from trilemma.report.likelihood import likelihood_figure, likelihood_table
+from trilemma.report.network_drawing import draw_network, write_drawing
+from trilemma.report.network_table import network_tables
 from trilemma.report.schedules import schedule_figure, schedule_table
 from trilemma.report.sources import read_evaluation, read_run, read_sources
 from trilemma.report.table_views import to_html, to_markdown, to_rich
@@ -25,9 +27,11 @@ __all__ = [
     "comparison_json",
     "comparison_markdown",
     "comparison_table",
+    "draw_network",
     "likelihood_figure",
     "likelihood_table",
     "loss_figure",
+    "network_tables",
     "read_compared",
     "read_evaluation",
     "read_run",
@@ -41,4 +45,5 @@ __all__ = [
     "to_rich",
     "trilemma_chart",
     "verdict",
+    "write_drawing",
 ]

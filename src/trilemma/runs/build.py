@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import UInt8
 from torch import nn
 
-from trilemma.data import ImageSet, open_data, parse_reference, to_model
+from trilemma.data import ImageSet, Outline, open_data, parse_reference, to_model
 from trilemma.errors import InputError
 from trilemma.process import Denoiser, Schedule
 from trilemma.recipes import DenoisingSettings, Images, Recipe, component, construct
@@ -19,7 +19,7 @@ def open_images(recipe: Recipe, split: str | None = None) -> ImageSet:
     return open_data(data.name, split=split or data.split, root=data.root, size=data.size, channels=data.channels)
 
 
-def completed(recipe: Recipe, data: ImageSet) -> Recipe:
+def completed(recipe: Recipe, data: ImageSet | Outline) -> Recipe:
     """The recipe with what its images turned out to be written in. Raises InputError if it says otherwise already, or
     asks for classes of unlabelled data."""
     channels, height, width = data.shape
@@ -51,11 +51,20 @@ def build_denoiser(recipe: Recipe) -> Denoiser:
     if not isinstance(learner, DenoisingSettings) or images is None:
         raise InputError(f"recipe {recipe.name!r} trains a {learner.name}, which does not generate images")
     schedule = construct("schedule", recipe.schedule or {})
-    size = (images.height, images.width)
-    outputs = images.channels * (2 if learner.variance == "learned_range" else 1)
-    network = construct("network", recipe.network, images.channels, outputs, size, len(classes_of(recipe)))
+    network = build_network(recipe)
     parameterization = construct("parameterization", learner.parameterization)
     return Denoiser(network, schedule, parameterization, learner.variance, recipe.data.range)
+
+
+def build_network(recipe: Recipe) -> nn.Module:
+    """The network of a completed recipe, alone."""
+    learner, images = recipe.learner, recipe.images
+    assert images is not None
+    if not isinstance(learner, DenoisingSettings):
+        return build_classifier(recipe)
+    outputs = images.channels * (2 if learner.variance == "learned_range" else 1)
+    size = (images.height, images.width)
+    return construct("network", recipe.network, images.channels, outputs, size, len(classes_of(recipe)))
 
 
 def build_classifier(recipe: Recipe) -> nn.Module:

@@ -10,6 +10,7 @@ import torch
 from trilemma.data import to_model
 from trilemma.recipes import Recipe, dump, load
 from trilemma.runs.build import build_learner, completed, open_images, parameter_count
+from trilemma.runs.network_costs import kept_for_backward
 from trilemma.training import Batch
 
 
@@ -26,19 +27,10 @@ def dry_run(recipe: str | Path, overrides: Sequence[str] = ()) -> str:
         None if labels is None else torch.from_numpy(labels),
         [(chosen.training.seed, "train", 0, i) for i in range(2)],
     )
-    kept: dict[int, int] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
     mixed = torch.autocast("cpu", torch.bfloat16, enabled=chosen.training.precision == "bf16")
-    with mixed, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        learner.losses(batch)
+    with mixed:
+        activations = kept_for_backward(learner.network, lambda: learner.losses(batch)) / len(batch)
     count = parameter_count(learner.network)
-    weights = {p.untyped_storage().data_ptr() for p in learner.network.parameters()}
-    activations = sum(size for pointer, size in kept.items() if pointer not in weights) / len(batch)
     return dump(chosen) + "\n" + _implied(chosen, len(data), count, activations)
 
 

@@ -75,7 +75,7 @@ def train(
     evaluation = EvaluateEvery(chosen, process) if chosen.evaluate.every else None
     # Nothing is written before all of this stands: what is refused leaves no run in the way.
     if process.is_main_process:
-        _prepare(path, chosen)
+        prepare(path, chosen)
         console.print(f"run directory: {path}")
     trainer = Trainer(learner, chosen.training, process, path, chosen.model_dump(mode="json"))
     if begun and checkpoint.steps(path / "checkpoints"):
@@ -124,7 +124,8 @@ def _resumed(path: Path, asked: Recipe, overrides: Sequence[str]) -> Recipe:
     return changed
 
 
-def _prepare(path: Path, recipe: Recipe) -> None:
+def prepare(path: Path, recipe: Recipe) -> None:
+    """Begin a run directory: its recipe, and room for samples. Raises InputError where it cannot be written."""
     try:
         (path / "samples").mkdir(parents=True, exist_ok=True)
         partial = path / ".recipe.yaml"

@@ -12,6 +12,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor, nn
 from torch.nn import functional
 
+from trilemma.networks import Growing
 from trilemma.objectives import Losses, Objective
 from trilemma.process import GOLDEN, Condition, Denoiser, Draw, Times, TimeSampler, spread
 from trilemma.training.batches import Batch
@@ -34,12 +35,20 @@ class Learner(ABC):
     extra: int = 0
     """Batches a step it wants to `observe` besides the one it is trained on."""
 
+    partial: bool = False
+    """Whether a step may leave parameters without gradients."""
+
     def __init__(self, network: nn.Module):
         self.network = network
 
     @abstractmethod
     def prepare(self, wrap: Callable[[nn.Module], nn.Module]) -> None:
         """Compute losses through `wrap(network)` from now on."""
+
+    def begin(self, step: int) -> bool:
+        """Be told that training step `step` (0…) comes next. Says whether weights that were idle so far come into use:
+        the average of the weights then begins anew, or it would be mostly their initialisation."""
+        return False
 
     @abstractmethod
     def losses(self, batch: Batch) -> Outcome:
@@ -67,6 +76,7 @@ class DenoisingLearner(Learner):
         super().__init__(denoiser.network)
         self.denoiser, self.objective, self.times = denoiser, objective, times
         self.extra = times.extra
+        self.partial = isinstance(self.network, Growing)
 
     def prepare(self, wrap: Callable[[nn.Module], nn.Module]) -> None:
         self.denoiser.network = wrap(self.network)
@@ -75,6 +85,9 @@ class DenoisingLearner(Learner):
         """The denoiser over the plain network, which follows the weights but not the wrapping: for sampling."""
         d = self.denoiser
         return Denoiser(self.network, d.schedule, d.parameterization, d.variance_name, d.data_range)
+
+    def begin(self, step: int) -> bool:
+        return isinstance(self.network, Growing) and self.network.grow(step)
 
     def losses(self, batch: Batch) -> Outcome:
         draw = batch.draw()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import Tensor, nn
 
 from trilemma.process.noise import stream_seed
@@ -70,6 +70,8 @@ class Trainer:
         learner.prepare(self._wrap)
 
     def _wrap(self, network: nn.Module) -> nn.Module:
+        if self.learner.partial:  # or the processes would wait for gradients that never come
+            self.accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=True)
         self._wrapped = self.accelerator.prepare_model(network)
         return torch.compile(self._wrapped) if self.settings.compile else self._wrapped  # type: ignore[return-value]
 
@@ -154,6 +156,8 @@ class Trainer:
         # Dropout draws from the global generators: seeded by step, a resumed run drops what an unbroken one would.
         torch.manual_seed(stream_seed(settings.seed, "dropout", self.step, rank))
         self.network.train()
+        if self.learner.begin(self.step) and self.ema is not None:
+            self.ema.updates = 0  # its decay warms up once more
         self.optimizer.zero_grad(set_to_none=True)
         buffers = [buffer.clone() for buffer in self.network.buffers()]
         parts = batch.split(settings.micro_batch)

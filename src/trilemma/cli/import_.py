@@ -1,0 +1,64 @@
+"""`trilemma import`: a checkpoint of another library as a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trilemma.errors import InputError
+
+
+def import_(
+    path: Annotated[Path, typer.Argument(help="A diffusers folder, or a state dict (.pt).")],
+    format_: Annotated[str, typer.Option("--format", help="diffusers, improved-diffusion or guided-diffusion.")],
+    out: Annotated[Path | None, typer.Option(help="Run directory; runs/NAME unless given.")] = None,
+    name: Annotated[str | None, typer.Option(help="What the run's recipe is called; as the file unless given.")] = None,
+    size: Annotated[
+        str | None, typer.Option(help="The images' side, or HEIGHTxWIDTH; a state dict does not say it.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="What to train on and measure against: a source or a path. Not needed to sample.")
+    ] = None,
+    attention_order: Annotated[
+        str, typer.Option(help="Of guided-diffusion's attention: legacy, or new (its ImageNet 64).")
+    ] = "legacy",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Override what was read, such as network.heads=1.")
+    ] = None,
+) -> None:
+    """Turn a checkpoint into a run that samples, resumes and is evaluated like any other. Nothing in the file is run.
+
+    A state dict carries no settings. What its names and shapes do not tell is assumed: for improved-diffusion four
+    heads and the cosine schedule of 4 000 steps with rescaled timesteps, for guided-diffusion 64 channels a head and
+    the linear schedule of 1 000 steps; for both no dropout, and that ε is predicted. Where it was trained otherwise:
+    --set network.heads=1, --set network.head_channels=64, --set schedule=linear, --set schedule.steps=1000,
+    --set schedule.network_steps=1000 (or null, where timesteps were not rescaled), --set network.dropout=0.1,
+    --set learner.parameterization=x0."""
+    from trilemma import runs
+
+    if attention_order not in ("legacy", "new"):
+        raise InputError(f"--attention-order {attention_order!r}: expected legacy or new")
+    run = runs.import_run(
+        path,
+        format_,
+        out=out,
+        name=name,
+        size=_size(size),
+        data=data,
+        attention_order="new" if attention_order == "new" else "legacy",
+        overrides=set_ or [],
+    )
+    runs.say(f"imported: {run.path}  (next: trilemma sample {run.path})")
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    """Height and width of `64` or `64x96`."""
+    if text is None:
+        return None
+    height, by, width = text.lower().partition("x")
+    numbers = (height, width if by else height)
+    if not all(number.isascii() and number.isdigit() and int(number) for number in numbers):
+        raise InputError(f"--size {text!r}: expected a side such as 64, or HEIGHTxWIDTH such as 64x96")
+    return int(numbers[0]), int(numbers[1])

@@ -1,0 +1,37 @@
+"""`trilemma network`: what networks cost, and what they look like."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trilemma.errors import InputError
+
+
+def network(
+    recipes: Annotated[list[str], typer.Argument(metavar="RECIPE…", help="Packaged recipes, YAML files or runs.")],
+    svg: Annotated[Path | None, typer.Option(help="Draw: into FILE.svg, or as DIR/NAME.svg each.")] = None,
+    batch: Annotated[int, typer.Option(help="Images at once where time is measured.", min=1)] = 8,
+    device: Annotated[str | None, typer.Option(help="Where time is measured, such as cpu or cuda.")] = None,
+    json: Annotated[Path | None, typer.Option(help="FILE.json to write the figures to, with the machine.")] = None,
+    no_timing: Annotated[bool, typer.Option("--no-timing", help="Measure no time.")] = False,
+) -> None:
+    """Print networks' parameters, multiply-adds, activation memory and time beside their sources' figures. Needs none
+    of the recipes' data."""
+    from trilemma import runs
+    from trilemma.report import network_tables, write_drawing
+
+    if svg is not None and svg.suffix == ".svg" and len(recipes) > 1:
+        raise InputError(f"--svg {svg}: one file, and {len(recipes)} recipes: expected a directory")
+    found = [runs.anatomy(runs.resolve(recipe)) for recipe in recipes]
+    drawn = [
+        write_drawing(one, svg if svg.suffix == ".svg" else svg / f"{one.recipe.name}.svg") for one in found if svg
+    ]
+    costs = runs.network_costs(found, batch=batch, timing=not no_timing, device=device)
+    runs.show(network_tables(costs, runs.machine(device)))
+    for picture in drawn:
+        runs.say(f"drawing: {picture}")
+    if json is not None:
+        runs.say(f"figures: {runs.write_network_costs(costs, json, batch=batch, device=device)}")

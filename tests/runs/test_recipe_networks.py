@@ -1,0 +1,188 @@
+"""The network of every packaged recipe: its size against the source's, and what any denoiser's network must do."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.runs.test_recipe_bases import narrowed
+from trilemma.data import open_data, to_model
+from trilemma.recipes import Images, Recipe, load, packaged
+from trilemma.runs.build import build_denoiser
+
+DENOISING = [name for name in sorted(packaged()) if load(name).learner.name == "denoising"]
+CLASSES = ["a", "b", "c"]
+
+
+def network_of(name: str, side: int, overrides: tuple[str, ...] = (), channels: int = 1) -> nn.Module:
+    recipe = load(name, overrides)
+    images = Images(channels=channels, height=side, width=side, classes=CLASSES)
+    return build_denoiser(recipe.model_copy(update={"images": images})).network
+
+
+def count(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def distinct() -> list[str]:
+    """One recipe of each network, the shortest name first."""
+    seen: dict[str, str] = {}
+    for name in sorted(DENOISING, key=lambda n: ("mnist" not in n, len(n))):
+        recipe: Recipe = load(name, narrowed(name))
+        network = {key: value for key, value in recipe.network.items() if key not in ("dropout", "multipliers")}
+        assert recipe.learner.name == "denoising"
+        seen.setdefault(str((network, recipe.learner.conditional)), name)
+    return sorted(seen.values())
+
+
+NETWORKS = distinct()
+
+
+def small(name: str, side: int = 16) -> nn.Module:
+    """The recipe's network at a small width, for grey images of half the side, its attention moved along."""
+    attention = load(name).network.get("attention")
+    full = load(name).data.size or (28 if "mnist" in load(name).data.name else 32)
+    assert isinstance(full, int)
+    halved = () if attention is None else (f"network.attention={[max(1, a * side // full) for a in attention]}",)
+    overrides = (*narrowed(name), *halved, *(("network.start=4",) if "start" in load(name).network else ()))
+    torch.manual_seed(0)
+    return network_of(name, side, overrides)
+
+
+def inputs(name: str, side: int = 16, n: int = 3) -> tuple[Any, ...]:
+    recipe = load(name)
+    x = torch.randn(n, 1, side, side, generator=torch.Generator().manual_seed(1))
+    time = torch.tensor([1.0, 150.0, 700.0])[:n]
+    assert recipe.learner.name == "denoising"
+    return (x, time, torch.arange(n) % 3) if recipe.learner.conditional else (x, time)
+
+
+def awake(network: nn.Module) -> nn.Module:
+    generator = torch.Generator().manual_seed(2)
+    for name, parameter in network.named_parameters():
+        if parameter.dim() > 1:
+            nn.init.normal_(parameter, std=(2 / parameter[0].numel()) ** 0.5, generator=generator)
+        else:
+            nn.init.normal_(parameter, float(name.endswith("weight") or "scale" in name), 0.3, generator=generator)
+    grown(network)
+    return network.eval()
+
+
+def grown(network: nn.Module) -> None:
+    """A growing network in the middle of fading in its finest level: every part has a say."""
+    for name, buffer in network.named_buffers():
+        if name == "fade":
+            buffer.fill_(0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "printed", "tolerance"),
+    [
+        ("ddpm-cifar10", 34.21, 0.01),
+        ("cifar10-deepres1", 23.27, 0.01),
+        ("cifar10-shallowres2", 24.76, 0.01),
+        ("cifar10-shallowres1", 17.02, 0.01),
+        ("cifar10-mbconv64", 11.51, 0.05),
+        ("cifar10-mbconv96", 25.68, 0.05),
+    ],
+)
+def test_parameters_of_table_4_3(name: str, printed: float, tolerance: float) -> None:
+    """In units of 2²⁰, as A's are."""
+    assert count(network_of(name, 32, channels=3)) / 2**20 == pytest.approx(printed, rel=tolerance)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+class TestEveryNetwork:
+    def test_gradients_reach_every_parameter(self, name: str) -> None:
+        network = awake(small(name)).train()
+        network(*inputs(name)).square().sum().backward()
+        without = [key for key, p in network.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
+        assert without == []
+
+    def test_the_output_depends_on_time_and_class(self, name: str) -> None:
+        network = awake(small(name))
+        x, time, *label = inputs(name)
+        found = network(x, time, *label)
+        assert found.shape[0] == 3
+        assert found.shape[-2:] == x.shape[-2:]
+        scale = found.std()
+        assert (network(x, time + 200, *label) - found).abs().amax((1, 2, 3)).min() > 1e-3 * scale
+        if label:
+            assert (network(x, time, (label[0] + 1) % 3) - found).abs().amax((1, 2, 3)).min() > 1e-3 * scale
+
+    def test_channels_last_is_the_same(self, name: str) -> None:
+        network = awake(small(name))
+        x, *rest = inputs(name)
+        expected = network(x, *rest)
+        found = copy.deepcopy(network).to(memory_format=torch.channels_last)(
+            x.contiguous(memory_format=torch.channels_last), *rest
+        )
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.std()))
+
+    def test_bf16_is_close(self, name: str) -> None:
+        network = awake(small(name))
+        expected = network(*inputs(name))
+        with torch.autocast("cpu", torch.bfloat16):
+            found = network(*inputs(name)).float()
+        assert (found - expected).square().mean().sqrt() < 0.1 * expected.std()
+
+    def test_the_loss_falls_on_digits(self, name: str) -> None:
+        """From ε of variance 1, at fixed digits, times and noise, in a few steps of Adam."""
+        network = small(name).train()
+        images, labels = open_data("mnist5k", size=16).batch(range(0, 4500, 300))
+        assert labels is not None
+        x0, generator = to_model(images, (-1.0, 1.0)), torch.Generator().manual_seed(4)
+        eps, t = torch.randn(x0.shape, generator=generator), torch.linspace(0.1, 1.4, len(x0))
+        x_t = t.cos()[:, None, None, None] * x0 + t.sin()[:, None, None, None] * eps
+        rest: tuple[Tensor, ...] = (t * 500, torch.from_numpy(labels) % 3)[: len(inputs(name)) - 1]
+        grown(network)
+        optimizer = torch.optim.Adam(network.parameters(), 3e-3)
+        losses = []
+        for _ in range(12):
+            loss = (network(x_t, *rest)[:, :1] - eps).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        assert losses[0] < 1.6
+        assert losses[-1] < 0.9 * losses[0]
+
+    @pytest.mark.parametrize("size", [(15, 15), (12, 20)])
+    def test_odd_and_oblong_images_work_or_are_refused(self, name: str, size: tuple[int, int]) -> None:
+        recipe = load(
+            name, (*narrowed(name), *(("network.attention=[]",) if "attention" in load(name).network else ()))
+        )
+        images = Images(channels=1, height=size[0], width=size[1], classes=CLASSES)
+        try:
+            network = awake(build_denoiser(recipe.model_copy(update={"images": images})).network)
+        except ValueError as error:
+            # A patch has to divide the image; `start` names a resolution, and other images have others.
+            refusals = (
+                f"network.patch 2 does not divide the image size {size[0]}×{size[1]}",
+                "network.start 8: expected",
+            )
+            assert any(refusal in str(error) for refusal in refusals)  # noqa: PT017
+            return
+        found = network(torch.randn(3, 1, *size), *inputs(name)[1:])
+        assert found.shape[-2:] == size
+        assert torch.isfinite(found).all()
+
+    @pytest.mark.slow
+    def test_compiled_equals_eager(self, name: str) -> None:
+        compiled_equals_eager(name)
+
+
+def test_one_network_compiled_equals_eager() -> None:
+    compiled_equals_eager("demo")
+
+
+def compiled_equals_eager(name: str) -> None:
+    network = awake(small(name))
+    expected = network(*inputs(name))
+    torch._dynamo.reset()
+    found = torch.compile(network)(*inputs(name))
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3 * float(expected.std()))

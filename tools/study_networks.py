@@ -1,0 +1,64 @@
+"""Networks of A and D on digits padded to 32×32, two seeds each, at equal steps: Fréchet distance with its spread over
+seeds, parameters, and sample grids from the same noise.
+
+    python tools/study_networks.py [--root runs/networks] [-n 500] [--only RECIPE …]
+
+The runs are kept, and what is there already is not made again. Writes the evaluations to results/networks/*.json and
+the grid docs/images/networks.png. Another row of the sources' tables: `--only mnist-rdn`, or any recipe.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from trilemma.report.saving import save_figure
+from trilemma.runs import Run, evaluate, train
+
+HOME = Path(__file__).parents[1]
+RESULTS = HOME / "results" / "networks"
+RECIPES = ("mnist-double", "mnist-additional-link", "mnist-biggan", "mnist-pure", "mnist-default", "mnist-mbconv64")
+SEEDS = (0, 1)
+SAMPLER: dict[str, Any] = {"name": "dpmpp", "kernel": {"stochastic": True}, "steps": 25, "grid": "log_snr"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--root", type=Path, default=Path("runs/networks"))
+    parser.add_argument("-n", type=int, default=500)
+    parser.add_argument("--only", nargs="+", default=list(RECIPES))
+    arguments = parser.parse_args()
+    shown: dict[str, np.ndarray] = {}
+    for seed in SEEDS:
+        for recipe in arguments.only:
+            place = arguments.root / f"{recipe}-{seed}"
+            run = train(recipe, out=place, overrides=[f"training.seed={seed}"], resume=True)
+            label = f"{recipe.removeprefix('mnist-')}, seed {seed}"
+            out = RESULTS / f"{recipe.removeprefix('mnist-')}-{seed}.json"
+            if not out.exists():
+                evaluate(run, n=arguments.n, out=out, label=label, **SAMPLER)
+            print(label, json.loads(out.read_text())["metrics"]["frechet_distance"], flush=True)
+            if seed == SEEDS[0]:
+                shown[recipe.removeprefix("mnist-")] = Run(place).sample(20, **SAMPLER).images
+    print(save_figure(_grids(shown), HOME / "docs" / "images" / "networks.png"))
+
+
+def _grids(shown: dict[str, np.ndarray]) -> Figure:
+    """A row a network; column i is made from the same noise."""
+    figure = Figure(figsize=(9, 0.47 * len(shown)), dpi=150, layout="constrained")
+    for axes, (name, images) in zip(figure.subplots(len(shown), 1, squeeze=False)[:, 0], shown.items(), strict=True):
+        axes.imshow(255 - np.concatenate(list(images[..., 0]), axis=1), cmap="gray", vmin=0, vmax=255)
+        axes.set_yticks([images.shape[1] / 2], [name], fontsize=8)
+        axes.set_xticks([])
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+    return figure
+
+
+if __name__ == "__main__":
+    main()
