@@ -11,7 +11,7 @@ import pytest
 
 from trilemma.report import balance_figure, build_table, by_class, loss_figure, tile, trilemma_chart
 from trilemma.report.chart import Box, left_out, place_labels
-from trilemma.report.figures import thin_strip
+from trilemma.report.figures import progress_figure, thin_strip
 
 
 def annotation_texts(figure):
@@ -158,3 +158,11 @@ def test_a_label_far_from_its_point_has_a_leader_that_ends_at_it(evaluation):
         assert abs(leader.y1 - near[1]) + abs(math.log(leader.x1 / near[0])) > abs(leader.y0 - near[1]) + abs(
             math.log(leader.x0 / near[0])
         )
+
+
+def test_the_distance_during_training_is_drawn_where_it_was_measured() -> None:
+    log = [{"step": 10, "loss": 1.0}, {"step": 10, "frechet_distance": 4.0, "frechet_distance_se": 0.5}]
+    assert progress_figure(log[:1]) is None
+    svg = progress_figure([*log, {"step": 20, "frechet_distance": 2.0}])
+    assert svg is not None
+    assert "training step" in svg

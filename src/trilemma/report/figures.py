@@ -115,6 +115,31 @@ def loss_figure(log: Sequence[Mapping[str, Any]]) -> str | None:
         return _svg(figure)
 
 
+def progress_figure(log: Sequence[Mapping[str, Any]]) -> str | None:
+    """SVG of the Fréchet distance during training, ± its standard error where there is one, against the step; None
+    where the run measured none (recipe section `evaluate`)."""
+    points = [
+        (line["step"], line["frechet_distance"], line.get("frechet_distance_se") or 0.0)
+        for line in log
+        if line.get("frechet_distance") is not None
+    ]
+    if not points:
+        return None
+    steps, distances, errors = zip(*points, strict=True)
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(9.4, 2.6), layout="constrained")
+        axes = figure.add_subplot()
+        axes.errorbar(steps, distances, errors, fmt="o-", color="#0b7a75", ms=4, lw=1.4, capsize=2)
+        if min(distances) > 0:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter(_minor_ticks(axes.get_ylim()))
+        axes.set_xlabel("training step")
+        axes.set_ylabel("Fréchet distance")
+        axes.margins(x=0.01)
+        return _svg(figure)
+
+
 def _minor_ticks(limits: tuple[float, float]) -> str:
     """Minor ticks of a log axis are written out only where few decades would leave it nearly bare."""
     return "{x:.2g}" if limits[1] / limits[0] < 12 else ""

@@ -206,6 +206,9 @@ def _loss_section(runs: Sequence[RunFiles]) -> str:
             caption = f"<figcaption>{escape(run.path.resolve().name)}</figcaption>" if len(runs) > 1 else ""
             alt = f"Loss by quarter of t against the training step{_of(run, runs)}"
             body += f'<figure>{caption}<img alt="{escape(alt)}" src="{figures.svg_uri(svg)}"></figure>'
+        if svg := figures.progress_figure(run.log):
+            alt = f"Fréchet distance during training{_of(run, runs)}"
+            body += f'<figure><img alt="{escape(alt)}" src="{figures.svg_uri(svg)}"></figure>'
     lead = "An average over all t hides where a model still learns: the quarters, from clean to noisy, show it."
     return _section("Loss by quarter of t", body, name="loss", lead=lead)
 

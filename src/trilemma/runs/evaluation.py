@@ -7,22 +7,25 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Int64, UInt8
 
 from trilemma.data import open_data, parse_reference, read_samples
 from trilemma.errors import InputError
 from trilemma.metrics import Speed, compute, extract, gathered_cautions, measure
+from trilemma.process import Condition
 from trilemma.runs.devices import process_state
 from trilemma.runs.environment import environment
 from trilemma.runs.evaluation_files import FORMAT, NEIGHBOURS, default_out, kept, write_evaluation
 from trilemma.runs.extractors import extractor_of
 from trilemma.runs.feature_cache import BATCH
+from trilemma.runs.network_costs import multiply_adds
 from trilemma.runs.places import check_writable
 from trilemma.runs.reference import Reference, data_record, open_reference
 from trilemma.runs.run import Run, describe
@@ -230,7 +233,8 @@ def _speed(beside: Path, sampler: Sampler, run: Run, batch: int) -> Speed:
     same = all(record["environment"].get(key) == here[key] for key in ("device", "hardware", "threads", "processes"))
     full = [count / seconds for count, seconds in record["batches"][1:] if count == batch]
     if len(full) >= 2 and same and state.num_processes == 1:
-        return Speed(statistics.median(full), min(full), max(full), batch, len(full), 1, sampler.evaluations)
+        rates = (statistics.median(full), min(full), max(full))
+        return Speed(*rates, batch, len(full), 1, sampler.evaluations, _multiply_adds(sampler, run))
     if "speed" not in record or not same:
 
         def generate(count: int) -> None:
@@ -238,10 +242,22 @@ def _speed(beside: Path, sampler: Sampler, run: Run, batch: int) -> Speed:
             sampler.generate(seeds, labels_for(seeds, run.classes, None))
 
         timed = measure(generate, batch=min(batch, 16), network_evaluations=sampler.evaluations)
+        timed = replace(timed, multiply_adds=_multiply_adds(sampler, run))
         record |= {"speed": asdict(timed), "environment": here}
         if state.is_main_process:
             beside.write_text(json.dumps(record, indent=1))
     return Speed(**record["speed"])
+
+
+def _multiply_adds(sampler: Sampler, run: Run) -> int:
+    """What the networks do for one image, over all evaluations."""
+    denoiser, t = sampler.denoiser, torch.tensor(sampler.denoiser.schedule.T, dtype=torch.float64)
+    label = torch.zeros(1, dtype=torch.int64, device=sampler.device) if run.classes else None
+    with torch.inference_mode():
+        each = multiply_adds(
+            lambda: denoiser(torch.zeros(1, *sampler.shape, device=sampler.device), t, Condition(label))
+        )
+    return each * sampler.evaluations
 
 
 def _of_samples(path: Path, settings: dict[str, Any], cls: Any, sampling: dict[str, Any]) -> Subject:

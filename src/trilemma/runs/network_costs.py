@@ -22,7 +22,7 @@ from trilemma.recipes import Recipe, Source, load
 from trilemma.runs.build import build_network, completed, parameter_count
 from trilemma.runs.devices import process_state
 from trilemma.runs.environment import environment
-from trilemma.runs.evaluation import write_evaluation
+from trilemma.runs.evaluation_files import write_evaluation
 from trilemma.runs.progress import progress
 
 FORMAT = "trilemma-networks/1"
