@@ -1,11 +1,11 @@
-"""The measures on synthetic features of FID's size: the Fréchet distance against pytorch-fid's method, statistics in one
-pass, precision and recall in tiles; times and the highest memory, in one run.
+"""The measures on synthetic features of FID's size: the Fréchet distance against pytorch-fid's method, statistics in
+one pass, precision and recall in tiles; times and the highest memory, in one run.
 
-    python benchmarks/bench_measures.py [-n 50000] [--dim 2048] [--neighbours-n 10000] [--json results/measures/speed.json]
+    python benchmarks/bench_measures.py [-n 50000] [--dim 2048] [--neighbours-n 10000] [--json FILE]
 
 pytorch-fid's method is `scipy.linalg.sqrtm` of the product of the covariances. The features are correlated Gaussians in
-float32, another mean for the generated ones. Precision and recall take time with the square of the count, so they have a
-count of their own.
+float32, another mean for the generated ones. Precision and recall take time with the square of the count, so they have
+a count of their own.
 """
 
 from __future__ import annotations
