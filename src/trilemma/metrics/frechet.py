@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from jaxtyping import Float, Float64
+from scipy.linalg import blas, lapack
 
 from trilemma.errors import InputError
 from trilemma.metrics.cautions import caution
@@ -99,14 +100,19 @@ def trace_sqrt_product(a: Float64[np.ndarray, "d d"], b: Float64[np.ndarray, "d 
 
     A root turns an error of 1e-16 at an eigenvalue of zero into 1e-8, so where a covariance is singular, or nearly, the
     trace is taken as the sum of the singular values of FᵀG instead, a = FFᵀ and b = GGᵀ, which is the same number
-    without roots. F and G come from symmetric eigenvalue solves and leave out the null space. That is exact for
-    singular covariances, and slower.
+    without roots. F and G come from pivoted Cholesky factorisations, which end at the rank. That is exact for singular
+    covariances, and takes two to three times as long.
     """
     left, right = (torch.from_numpy(np.array(cov, dtype=np.float64)) for cov in (a, b))
-    lower = _cholesky(left)
-    if lower is not None and _cholesky(right) is not None:
-        return float(torch.linalg.eigvalsh(lower.T @ right @ lower).clamp(min=0).sqrt().sum())
-    return float(torch.linalg.svdvals(_factor(left).T @ _factor(right)).sum())
+    lower, failed = torch.linalg.cholesky_ex(left)
+    if not failed:
+        # Triangular products take half the time of full ones.
+        half = blas.dtrmm(1.0, lower.numpy(), right.numpy().T, lower=1, trans_a=1)
+        product = blas.dtrmm(1.0, lower.numpy(), half, side=1, lower=1, overwrite_b=1)
+        values = torch.linalg.eigvalsh(torch.from_numpy(product))
+        if values[0] > 1e-14 * values[-1]:
+            return float(values.sqrt().sum())
+    return float(torch.linalg.svdvals(_pivoted(left).T @ _pivoted(right)).sum())
 
 
 def _cholesky(cov: Float[torch.Tensor, "d d"]) -> Float[torch.Tensor, "d d"] | None:
@@ -115,6 +121,17 @@ def _cholesky(cov: Float[torch.Tensor, "d d"]) -> Float[torch.Tensor, "d d"] | N
     if failed or lower.diagonal().min() ** 2 <= 1e-6 * cov.diagonal().max():
         return None
     return lower
+
+
+def _pivoted(cov: Float[torch.Tensor, "d d"]) -> Float[torch.Tensor, "d r"]:
+    """F with cov = FFᵀ, r the numerical rank. Raises InputError where there is none: an eigenvalue is negative beyond
+    rounding."""
+    packed, pivots, rank, _ = lapack.dpstrf(cov.numpy(), lower=1)
+    factor = torch.zeros(len(cov), rank, dtype=cov.dtype)
+    factor[torch.from_numpy(pivots).long() - 1] = torch.from_numpy(np.tril(packed)[:, :rank])
+    if (cov - factor @ factor.T).abs().max() > 1e-5 * cov.diagonal().abs().max():
+        return _factor(cov)  # which says what is wrong, if something is
+    return factor
 
 
 def _factor(cov: Float[torch.Tensor, "d d"]) -> Float[torch.Tensor, "d r"]:
