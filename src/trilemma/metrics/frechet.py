@@ -110,8 +110,11 @@ def trace_sqrt_product(a: Float64[np.ndarray, "d d"], b: Float64[np.ndarray, "d 
         half = blas.dtrmm(1.0, lower.numpy(), right.numpy().T, lower=1, trans_a=1)
         product = blas.dtrmm(1.0, lower.numpy(), half, side=1, lower=1, overwrite_b=1)
         values = torch.linalg.eigvalsh(torch.from_numpy(product))
-        if values[0] > 1e-14 * values[-1]:
-            return float(values.sqrt().sum())
+        # Rounding moves each eigenvalue by some ε of the largest, and so its root by half of that over the root.
+        roots = values.clamp(min=0).sqrt()
+        error = torch.finfo(values.dtype).eps * values[-1] * (0.5 / roots).sum()
+        if error < 1e-9 * roots.sum():
+            return float(roots.sum())
     return float(torch.linalg.svdvals(_pivoted(left).T @ _pivoted(right)).sum())
 
 
