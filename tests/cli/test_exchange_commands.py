@@ -38,7 +38,9 @@ def test_a_checkpoint_in_and_out_again(
     assert code == 0 and err == "" and "samples: two.npz" in out
     code, out, err = command("export", "runs/theirs", "--format", "diffusers", "--out", "folder", "--weights", "raw")
     assert code == 0 and err == ""
-    assert out.splitlines()[0] == "exported: folder" and "class_labels" in out.splitlines()[1]
+    classes, steps, exported = out.splitlines()
+    assert classes.startswith("note: DDPMPipeline gives no class") and exported == "exported: folder"
+    assert steps.startswith("note: sampling.steps None") and "num_inference_steps=5" in steps
     assert json.loads((tmp_path / "folder/model_index.json").read_text())["_class_name"] == "DDPMPipeline"
 
 
@@ -48,6 +50,15 @@ def test_a_checkpoint_in_and_out_again(
         (["--format", "guided-diffusion", "--size", "8 by 8"], "--size '8 by 8': expected a side such as 64"),
         (["--format", "guided-diffusion", "--size", "0"], "--size '0'"),
         (["--format", "guided-diffusion", "--size", "8", "--attention-order", "old"], "--attention-order 'old'"),
+        (
+            ["--format", "improved-diffusion", "--size", "8", "--attention-order", "new"],
+            "--attention-order 'new': only --format guided-diffusion has it, not improved-diffusion",
+        ),
+        (["--format", "diffusers", "--attention-order", "legacy"], "--attention-order 'legacy': only --format guided-"),
+        (
+            ["--format", "guided-diffusion", "--size", "8", "--set", "learner.conditional=false"],
+            "--set learner.conditional=false: expected true",
+        ),
         (["--format", "pytorch"], "unknown --format 'pytorch'"),
         (["--format", "improved-diffusion", "--size", "8", "--set", "network.head=1"], "unknown key in network 'head'"),
         (["--format", "improved-diffusion", "--size", "8", "--name", "a b"], "name: "),

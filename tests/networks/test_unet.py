@@ -252,6 +252,28 @@ def test_options_of_double_convolutions_alone_are_refused_elsewhere() -> None:
         UNet(1, 1, (8, 8), **SMALL, links="all")
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"heads": 2, "head_channels": 8}, r"network.heads 2 and network.head_channels 8: expected one of them"),
+        ({"norm": "layer", "groups": 4}, r"network.groups 4: norm 'layer' has none"),
+        ({"middle": "double"}, r"network.middle 'double' has no attention"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        UNet(1, 1, (8, 8), **{**SMALL, **options})
+
+
+@pytest.mark.parametrize("entry", ["added", "adagn", "after"])
+def test_time_enters_residual_blocks_that_resample_too(entry: Any) -> None:
+    """D 2.3: "added the time embedding input to each of the residual blocks"."""
+    network = awake(UNet(1, 1, (8, 8), **{**SMALL, "entry": entry, "down": "biggan", "up": "biggan"}))
+    for block in (network.trunk.levels[0].resample, network.decoder[0].resample):
+        x, e = images(1, block.conv1.in_channels, 4, 4), images(2, 256)
+        assert (block(x, e[:1], (8, 8)) - block(x, e[1:], (8, 8))).abs().max() > 1e-3
+
+
 def test_rescaled_sums_keep_their_variance() -> None:
     """(x + h)/√2 of independent x and h of variance 1 has variance 1 (Song et al. 2021)."""
     x, h = images(1, 1, 400, 400), torch.randn(1, 1, 400, 400, generator=torch.Generator().manual_seed(3))
@@ -269,6 +291,8 @@ def test_an_upsampler_sees_a_smaller_image() -> None:
     assert (network(x, time, low=images(2, 1, 4, 4)) - flat[0]).abs().max() > 1e-2
     with pytest.raises(ValueError, match="it needs a `low` image"):
         network(x, time)
+    with pytest.raises(ValueError, match="it takes no `low` image"):
+        UNet(1, 1, (8, 8), **SMALL)(x, time, low=x)
 
 
 @pytest.mark.parametrize("dim", [2, 7, 128])

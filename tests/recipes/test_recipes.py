@@ -48,7 +48,7 @@ def test_e_s_recipes_are_its_200_linear_steps() -> None:
 
 def test_a_written_recipe_is_complete(tmp_path: Path) -> None:
     values = yaml.safe_load(dump(load("demo")))
-    assert values["network"]["heads"] == 1, "a default is missing: another version's default would change the run"
+    assert values["network"]["skips"] == "block", "a default is missing: another version's default would change the run"
     assert values["training"]["clip_norm"] == 1.0
     assert values["sampling"]["eta"] == 0.0 and "kernel" not in values["sampling"]
 

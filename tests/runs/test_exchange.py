@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from trilemma.report import build_report
 from trilemma.runs import Run, evaluate, export_run, import_run, train
 
 OPENAI = Model(channels=1, outputs=2, classes=4, heads=1)
-EXPRESSIBLE: dict[str, Any] = {"groups": 4, "attention": [4], "middle_attention": True, "heads": 1}
+EXPRESSIBLE: dict[str, Any] = {"groups": 4, "attention": [4], "middle_attention": True}
 
 
 @pytest.fixture
@@ -102,10 +103,51 @@ class TestAnImportedRun:
             assert np.array_equal(*images)
 
 
+@pytest.mark.parametrize("heads", [{"heads": 4}, {"head_channels": 16}])
+@pytest.mark.parametrize("format", ["improved-diffusion", "guided-diffusion"])
+def test_heads_are_overridden_by_count_or_by_channels(
+    format: str, heads: dict[str, int], state_dict: Path, tmp_path: Path
+) -> None:
+    """Whichever of the two the format has."""
+    changes = [f"network.{key}={value}" for key, value in heads.items()]
+    run = import_run(state_dict, format, size=(8, 8), out=tmp_path / "run", overrides=changes)
+    widths = {
+        part.qkv.weight.shape[1] // part.heads for part in run.denoiser().network.modules() if hasattr(part, "qkv")
+    }
+    assert widths == {16}
+
+
 class TestDataOfAnImportedRun:
     def test_other_images(self, state_dict: Path, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match=r"--data mnist5k: its images are \(1, 28, 28\).*--set data.size=8"):
+        with pytest.raises(InputError, match=r"--data mnist5k: its images are \(1, 28, 28\).*with --set data.size=8$"):
             import_run(state_dict, "guided-diffusion", size=(8, 8), data="mnist5k", out=tmp_path / "run")
+
+    @pytest.mark.parametrize(
+        ("channels", "size", "remedy"),
+        [
+            (3, (8, 8), "with --set data.channels=3"),
+            (3, (8, 16), r"with --set data.channels=3 --set data.size=\[8,16\]"),
+            (1, (8, 16), r"with --set data.size=\[8,16\]"),
+            (2, (8, 8), r"no data has 2 channels \(1 or 3\)"),
+        ],
+    )
+    def test_the_remedy_works(
+        self, channels: int, size: tuple[int, int], remedy: str, data: Path, tmp_path: Path
+    ) -> None:
+        torch.save(Model(channels=channels, outputs=channels, heads=1).state_dict(), tmp_path / "model.pt")
+        out, changes = tmp_path / "run", ["network.heads=1", "schedule.steps=8"]
+
+        def attempt(overrides: list[str]) -> Run:
+            path = tmp_path / "model.pt"
+            return import_run(path, "guided-diffusion", size=size, data=str(data), out=out, overrides=overrides)
+
+        with pytest.raises(InputError, match=f"{remedy}$") as caught:
+            attempt(changes)
+        told = str(caught.value).split("--set ")[1:]
+        assert not out.exists()
+        if told:
+            run = attempt([*changes, *(setting.strip() for setting in told)])
+            assert run.recipe.images is not None and run.recipe.images.shape == (channels, *size)
 
     def test_other_classes(self, state_dict: Path, tmp_path: Path) -> None:
         arguments: dict[str, Any] = {"size": (8, 8), "data": "mnist5k", "out": tmp_path / "run"}
@@ -118,6 +160,25 @@ class TestImportRefuses:
     def test_an_unknown_format(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"unknown --format 'difusers': did you mean 'diffusers'\?"):
             import_run(tmp_path, "difusers", out=tmp_path / "run")
+
+    @pytest.mark.parametrize("order", ["legacy", "new"])
+    @pytest.mark.parametrize("format", ["diffusers", "improved-diffusion"])
+    def test_an_attention_order_that_a_format_has_not(
+        self, format: str, order: Any, state_dict: Path, tmp_path: Path
+    ) -> None:
+        with pytest.raises(
+            InputError, match=f"--attention-order '{order}': only --format guided-diffusion .* {format}"
+        ):
+            import_run(state_dict, format, size=(8, 8), attention_order=order, out=tmp_path / "run")
+
+    @pytest.mark.parametrize(("classes", "conditional"), [(0, "true"), (4, "false")])
+    def test_classes_that_the_checkpoint_has_not_or_has(self, classes: int, conditional: str, tmp_path: Path) -> None:
+        torch.save(Model(classes=classes, heads=1).state_dict(), tmp_path / "model.pt")
+        changes = ["network.heads=1", f"learner.conditional={conditional}"]
+        message = rf"learner\.conditional={conditional}: expected .*model\.pt has {classes or 'no'} classes"
+        with pytest.raises(InputError, match=message):
+            import_run(tmp_path / "model.pt", "guided-diffusion", size=(8, 8), out=tmp_path / "run", overrides=changes)
+        assert not (tmp_path / "run").exists()
 
     def test_a_place_that_is_taken(self, from_openai: Run, state_dict: Path) -> None:
         with pytest.raises(InputError, match="holds a run already"):
@@ -167,6 +228,23 @@ class TestImportRefuses:
             ("scheduler", {"variance_type": "learned"}, "variance_type: .*'learned_range' .got 'learned'"),
             ("scheduler", {"clip_sample_range": 2.0}, "clip_sample_range"),
             ("scheduler", {"prediction_type": "flow"}, "prediction_type"),
+            ("scheduler", {"steps_offset": 1}, r"steps_offset: input should be 0 \(got 1\)"),
+            (
+                "scheduler",
+                {"beta_schedule": "linear", "beta_start": 0.02, "beta_end": 1e-4},
+                r"beta_start 0\.02: expected at most beta_end, 0\.0001",
+            ),
+            (
+                "scheduler",
+                {"thresholding": True, "sample_max_value": 1.5},
+                r"sample_max_value 1\.5: supported with thresholding are 1, .* and 1000000 or more",
+            ),
+            ("scheduler", {"thresholding": True, "sample_max_value": 0.5}, r"sample_max_value 0\.5"),
+            (
+                "scheduler",
+                {"thresholding": True, "sample_max_value": 1e6, "dynamic_thresholding_ratio": 0.99},
+                r"dynamic_thresholding_ratio 0\.99: supported is 0\.995",
+            ),
         ],
     )
     def test_settings_without_a_counterpart(
@@ -202,13 +280,86 @@ class TestImportRefuses:
         refused("has no scheduler/scheduler_config.json")
 
 
+class TestExportSays:
+    CLASSES, STEPS = "note: DDPMPipeline gives no class", "note: sampling.steps None .*num_inference_steps=8"
+
+    @pytest.mark.parametrize(
+        ("sampling", "kind", "lines"),
+        [
+            ({"name": "ancestral"}, "DDPM", [STEPS]),
+            (
+                {"name": "ancestral", "steps": 4, "grid": "uniform"},
+                "DDPM",
+                ["sampling.steps 4 .*num_inference_steps=4"],
+            ),
+            ({"name": "ddim", "clip": "none"}, "DDIM", [STEPS]),
+            ({"name": "ddim", "clip": "static"}, "DDIM", ["sampling.clip 'static': .*use_clipped_model_output", STEPS]),
+            (
+                {"name": "ddim", "clip": "none", "kernel": {"eta": 0.5}, "steps": 3},
+                "DDIM",
+                [
+                    "sampling.kernel.eta 0.5 is not",
+                    "sampling.steps 3 is not",
+                    "sampling.grid 'even': DDIMScheduler has",
+                ],
+            ),
+            ({"name": "ddim", "clip": "none", "kernel": {"eta": 0.0}}, "DDIM", [STEPS]),
+            ({"name": "dpmpp"}, "DDPM", ["sampling.name 'dpmpp' is not in the folder, which has DDPMScheduler", STEPS]),
+            ({"name": "unipc"}, "DDPM", ["sampling.name 'unipc'", STEPS]),
+            ({"name": "heun"}, "DDPM", ["sampling.name 'heun'", STEPS]),
+            ({"name": "probability_flow"}, "DDPM", ["sampling.name 'probability_flow'", STEPS]),
+            (
+                {"name": "ancestral", "skip": 1, "precision": "bf16", "grid": "quadratic"},
+                "DDPM",
+                ["sampling.skip 1", "sampling.precision 'bf16'", "sampling.grid 'quadratic'", STEPS],
+            ),
+            ({"name": "ancestral", "grid": "2,3"}, "DDPM", ["sampling.grid '2,3'"]),
+            ({"name": "ancestral", "times": [8, 4]}, "DDPM", [r"sampling.times \[8.0, 4.0\]"]),
+        ],
+    )
+    def test_what_of_sampling_is_left_out(
+        self,
+        sampling: dict[str, Any],
+        kind: str,
+        lines: list[str],
+        expressible: Run,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        path = expressible.path / "recipe.yaml"
+        path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "sampling": sampling}))
+        capsys.readouterr()
+        folder = export_run(expressible.path, out=tmp_path / "out")
+        said = capsys.readouterr().out.splitlines()
+        expected = [self.CLASSES, *lines]
+        assert len(said) == len(expected), said
+        for line, pattern in zip(said, expected, strict=True):
+            assert line.startswith("note: ") and re.search(pattern, line), (line, pattern)
+        classes = [
+            json.loads((folder / "scheduler/scheduler_config.json").read_text())["_class_name"],
+            json.loads((folder / "model_index.json").read_text())["scheduler"][1],
+        ]
+        assert classes == [f"{kind}Scheduler"] * 2
+
+    def test_ddim_of_a_learned_variance(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """DDIMScheduler would take the half that is the variance for noise."""
+        torch.save(Model(outputs=2, heads=1).state_dict(), tmp_path / "model.pt")
+        changes = ["network.heads=1", "sampling.name=ddim"]
+        run = import_run(
+            tmp_path / "model.pt", "guided-diffusion", size=(8, 8), out=tmp_path / "run", overrides=changes
+        )
+        folder = export_run(run.path)
+        assert json.loads((folder / "model_index.json").read_text())["scheduler"][1] == "DDPMScheduler"
+        assert "note: sampling.name 'ddim' is not in the folder, which has DDPMScheduler" in capsys.readouterr().out
+
+
 class TestExportRefuses:
     @pytest.mark.parametrize(
         ("network", "message"),
         [
             ({"groups": None}, r"network\.groups None: the layers have \[2, 4, 6, 8\] groups"),
             ({"block": "mbconv"}, r"network\.block 'mbconv' has no counterpart in diffusers \(supported: 'residual'\)"),
-            ({"norm": "batch"}, r"network\.norm 'batch'"),
+            ({"norm": "batch", "groups": None}, r"network\.norm 'batch'"),
             ({"patch": 2, "attention": []}, r"network\.patch 2"),
             ({"activation": "relu"}, r"network\.activation 'relu'"),
             ({"rescale": True}, r"network\.rescale True"),

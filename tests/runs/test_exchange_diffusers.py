@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from tests.exact import Given
 from trilemma.process import Condition
 from trilemma.runs import Run, export_run, import_run
-from trilemma.samplers import grid
+from trilemma.runs.exchange.schedulers import SAMPLERS, not_carried, scheduler_config
+from trilemma.samplers import Clip, grid
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -65,6 +66,9 @@ MODELS = {
     },
 }
 
+OTHERS = {"DDPMScheduler": {"set_alpha_to_one"}, "DDIMScheduler": {"variance_type"}}
+"""The settings that only the other scheduler has."""
+
 
 def model(**changes: Any) -> Any:
     """A UNet2DModel with random weights throughout, none asleep behind zeros."""
@@ -83,6 +87,12 @@ def folder(place: Path, unet: Any, **scheduler: Any) -> Path:
     made = getattr(diffusers, kind)(**{"num_train_timesteps": 20, "beta_end": 0.3, **scheduler})
     diffusers.DDPMPipeline(unet, made).save_pretrained(place)
     return place
+
+
+@pytest.fixture(scope="module")
+def twenty_steps(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    place = tmp_path_factory.mktemp("imported")
+    return import_run(folder(place / "theirs", model()), "diffusers", out=place / "run")
 
 
 def inputs(unet: Any) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -181,8 +191,11 @@ class TestSchedulers:
             ({"variance_type": "fixed_large", "clip_sample": False}, {"variance": "fixed_large", "clip": "none"}),
             (
                 {"variance_type": "fixed_small_log", "thresholding": True},
-                {"variance": "fixed_small", "clip": "dynamic"},
+                {"variance": "fixed_small", "clip": "static"},
             ),
+            ({"thresholding": True, "sample_max_value": 1e6}, {"clip": "dynamic"}),
+            ({"kind": "DDIMScheduler", "thresholding": True, "sample_max_value": 2e9}, {"clip": "dynamic"}),
+            ({"sample_max_value": 1.5, "dynamic_thresholding_ratio": 0.9}, {"clip": "static"}),
             ({"prediction_type": "sample", "timestep_spacing": "linspace"}, {"parameterization": "x0", "grid": "even"}),
             ({"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}, {"parameterization": "v"}),
             ({"beta_schedule": "squaredcos_cap_v2"}, {}),
@@ -206,6 +219,76 @@ class TestSchedulers:
         run = import_run(folder(tmp_path / "theirs", model(), **said), "diffusers", out=tmp_path / "run")
         exported = json.loads((export_run(run.path) / "scheduler" / "scheduler_config.json").read_text())
         assert said.items() <= exported.items()
+
+    @pytest.mark.parametrize("kind", ["DDPMScheduler", "DDIMScheduler"])
+    @pytest.mark.parametrize("said", [{}, {"sample_max_value": 1e6}])
+    def test_thresholding_is_theirs(self, said: dict[str, float], kind: str, tmp_path: Path) -> None:
+        """x̂_0 is held as their scheduler holds it, the one that was imported and the one that is exported again."""
+        place = folder(tmp_path / "theirs", model(), kind=kind, thresholding=True, **said)
+        run = import_run(place, "diffusers", out=tmp_path / "run")
+        clip = run.sampler(run.recipe.sampling).kernel.clip
+        assert clip == Clip(quantile=0.995 if said else 1.0)
+        x0 = torch.randn(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+        x0 *= torch.tensor([0.1, 1.0, 3.0, 100.0, 1e5]).view(5, 1, 1, 1)
+        found = clip(x0)
+        torch.testing.assert_close(
+            found, getattr(diffusers, kind).from_pretrained(place / "scheduler")._threshold_sample(x0)
+        )
+        exported = getattr(diffusers, kind).from_pretrained(export_run(run.path) / "scheduler")
+        assert exported.config.thresholding == bool(said) and exported.config.clip_sample == (not said)
+        if said:
+            torch.testing.assert_close(found, exported._threshold_sample(x0))
+            assert float((found - x0.clamp(-1, 1)).abs().max()) > 0.5
+
+    def test_ddim_stays_ddim(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        place = folder(tmp_path / "theirs", model(), kind="DDIMScheduler")
+        config = place / "scheduler" / "scheduler_config.json"
+        # DDIMScheduler has no variance, but keeps what a DDPMScheduler that it was made from says.
+        config.write_text(json.dumps({**json.loads(config.read_text()), "variance_type": "fixed_large"}))
+        run = import_run(place, "diffusers", out=tmp_path / "run")
+        exported = export_run(run.path)
+        assert "use_clipped_model_output=True" in capsys.readouterr().out
+        pipeline = diffusers.DDPMPipeline.from_pretrained(exported)
+        assert isinstance(pipeline.scheduler, diffusers.DDIMScheduler)
+        pipeline.set_progress_bar_config(disable=True)
+        assert pipeline(batch_size=1, num_inference_steps=4, output_type="np").images.shape == (1, 8, 8, 1)
+        again = import_run(exported, "diffusers", out=tmp_path / "again")
+        assert again.recipe.learner.model_dump()["variance"] == "fixed_large"
+        assert again.recipe.sampling == run.recipe.sampling and again.recipe.learner == run.recipe.learner
+
+    def test_trailing_is_said_and_the_full_chain_is_theirs(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        place = folder(tmp_path / "theirs", model(), timestep_spacing="trailing")
+        run = import_run(place, "diffusers", out=tmp_path / "run")
+        out = capsys.readouterr().out
+        assert out.startswith("note: timestep_spacing 'trailing' has no counterpart") and out.count("\n") == 1
+        scheduler = diffusers.DDPMScheduler.from_pretrained(place / "scheduler")
+        scheduler.set_timesteps(20)
+        assert scheduler.timesteps.tolist() == [int(t) - 1 for t in run.sampler(run.recipe.sampling).times[:-1]]
+
+    @pytest.mark.parametrize("count", [1, 3, 5, 7, 10, 20])
+    @pytest.mark.parametrize("spacing", ["leading", "linspace"])
+    @pytest.mark.parametrize("kind", ["DDPMScheduler", "DDIMScheduler"])
+    def test_a_note_wherever_their_times_are_others(
+        self, kind: str, spacing: str, count: int, twenty_steps: Run
+    ) -> None:
+        """Of the network's times, and of DDIM's the one that a step ends at."""
+        grid_name = {"leading": "uniform", "linspace": "even"}[spacing]
+        sampling = twenty_steps.recipe.sampling.model_copy(
+            update={"name": SAMPLERS[kind], "grid": grid_name, "steps": count}
+        )
+        recipe = twenty_steps.recipe.model_copy(update={"sampling": sampling})
+        config = scheduler_config(recipe)
+        scheduler = getattr(diffusers, kind)(**config.model_dump(exclude={"class_name", *OTHERS[kind]}))
+        scheduler.set_timesteps(count)
+        times = [int(t) - 1 for t in grid(twenty_steps.denoiser().schedule, count, grid_name)]
+        visited = scheduler.timesteps.tolist()
+        same = visited == times[:-1]
+        if kind == "DDIMScheduler":
+            same = same and [max(t - 20 // count, -1) for t in visited] == times[1:]
+        noted = any("has other times" in note for note in not_carried(recipe, config))
+        assert noted == (not same)
 
 
 class TestSameImages:

@@ -123,16 +123,54 @@ class TestRefusals:
             ({"output_blocks.0.1.conv.weight": torch.zeros(1)}, "not a UNetModel"),
             ({"input_blocks.1.0.in_layers.2.weight": None}, "lacks 'input_blocks.1.0.in_layers.2.weight'"),
             ({"out.2.weight": 3}, "'out.2.weight' is int"),
+            ({7: torch.zeros(1)}, "a name is 7"),
+            ({"out.2.weight": torch.tensor(1.0)}, r"'out.2.weight' has shape \[\]: expected 4 axes"),
+            ({"input_blocks.0.0.weight": torch.zeros(32)}, r"'input_blocks.0.0.weight' has shape \[32\]: expected 4"),
+            ({"time_embed.0.weight": torch.zeros(128)}, r"'time_embed.0.weight' has shape \[128\]: expected 2 axes"),
+            ({"label_emb.weight": torch.tensor(1.0)}, r"'label_emb.weight' has shape \[\]: expected 2 axes"),
+            (
+                {"input_blocks.3.0.in_layers.2.weight": torch.tensor(1.0)},
+                r"'input_blocks.3.0.in_layers.2.weight' has shape \[\]: expected 4 axes",
+            ),
+            ({"output_blocks.9000.0.in_layers.0.weight": torch.zeros(1)}, "not a UNetModel"),
+            ({"out.2.bias": torch.zeros(1).to_sparse()}, "'out.2.bias' is sparse"),
+            ({"out.2.bias": torch.zeros(1, device="meta")}, "'out.2.bias' has no numbers"),
+            (
+                {"out.2.bias": torch.zeros(1, dtype=torch.int64)},
+                "'out.2.bias' is of torch.int64: expected one of torch.f",
+            ),
+            ({"out.2.bias": torch.zeros(1, dtype=torch.complex64)}, "'out.2.bias' is of torch.complex64"),
+            ({"out.2.bias": torch.zeros(1, dtype=torch.bool)}, "'out.2.bias' is of torch.bool"),
+            ({"out.2.bias": torch.tensor([float("nan")])}, "'out.2.bias' has numbers that are not finite"),
+            ({"out.2.bias": torch.tensor([float("-inf")])}, "'out.2.bias' has numbers that are not finite"),
+            (
+                {"out.2.bias": torch.tensor([1e300], dtype=torch.float64)},
+                "'out.2.bias' has numbers that are not finite",
+            ),
+            ({"time_embed.0.weight": torch.zeros(128, 0)}, r"'time_embed.0.weight' is empty \(shape \[128, 0\]\)"),
         ],
     )
-    def test_weights_that_do_not_fit_are_named(self, change: dict[str, Any], message: str, tmp_path: Path) -> None:
-        weights: dict[str, Any] = {**Model().state_dict(), **change}
+    def test_weights_that_do_not_fit_are_named(self, change: dict[Any, Any], message: str, tmp_path: Path) -> None:
+        weights: dict[Any, Any] = {**Model().state_dict(), **change}
         path = tmp_path / "model.pt"
         torch.save({name: value for name, value in weights.items() if value is not None}, path)
         with pytest.raises(InputError, match=message) as caught:
             import_run(path, "guided-diffusion", size=(8, 8), out=tmp_path / "run", overrides=["network.heads=2"])
         assert "\n" not in str(caught.value)
         assert not (tmp_path / "run").exists()
+
+    @pytest.mark.parametrize("kept", ["", "time_embed.", "input_blocks.", "output_blocks.", "out.2", "middle_block."])
+    def test_only_a_few_names(self, kept: str, tmp_path: Path) -> None:
+        weights = {name: value for name, value in Model().state_dict().items() if kept and name.startswith(kept)}
+        torch.save(weights, tmp_path / "model.pt")
+        with pytest.raises(InputError, match=r"lacks '.*': not the state dict of a guided-diffusion UNetModel"):
+            import_run(tmp_path / "model.pt", "guided-diffusion", size=(8, 8), out=tmp_path / "run")
+
+    def test_only_the_names_that_are_looked_at_first(self, tmp_path: Path) -> None:
+        names = ("time_embed.0.weight", "input_blocks.0.0.weight", "middle_block.0.in_layers.0.weight", "out.2.weight")
+        torch.save({name: Model().state_dict()[name] for name in names}, tmp_path / "model.pt")
+        with pytest.raises(InputError, match=r"lacks 'input_blocks\.1\.0\.emb_layers\.1\.weight'"):
+            import_run(tmp_path / "model.pt", "guided-diffusion", size=(8, 8), out=tmp_path / "run")
 
     def test_an_upsampler(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="upsampler"):

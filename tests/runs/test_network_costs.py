@@ -125,9 +125,6 @@ KINDS: dict[str, dict[str, Any]] = {
     "1×1 with batch norm": {
         "network": {"name": "unet", "base_channels": 4, "multipliers": [1] * 5, "attention": [], "norm": "batch"}
     },
-    "upsampler": {
-        "network": {"name": "unet", "base_channels": 4, "multipliers": [1], "attention": [], "upsampler": True}
-    },
     "refinenet": {"network": {"name": "refinenet", "base_channels": 8, "multipliers": [1, 2]}},
     "classifier": {"learner": "classifier", "network": {"name": "classifier", "widths": [[4], [8]]}},
 }

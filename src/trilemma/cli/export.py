@@ -17,7 +17,4 @@ def export(
     """Write a run as a folder that diffusers' DDPMPipeline loads."""
     from trilemma import runs
 
-    opened = runs.Run(run)
     runs.say(f"exported: {runs.export_run(run, format_, out=out, weights=weights)}")
-    if opened.classes:
-        runs.say("note: DDPMPipeline gives no class: call its unet with class_labels")

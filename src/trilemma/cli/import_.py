@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -22,8 +22,9 @@ def import_(
         str | None, typer.Option(help="What to train on and measure against: a source or a path. Not needed to sample.")
     ] = None,
     attention_order: Annotated[
-        str, typer.Option(help="Of guided-diffusion's attention: legacy, or new (its ImageNet 64).")
-    ] = "legacy",
+        str | None,
+        typer.Option(help="Of guided-diffusion's attention: legacy unless given, or new (its ImageNet 64)."),
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Override what was read, such as network.heads=1.")
     ] = None,
@@ -38,7 +39,8 @@ def import_(
     --set learner.parameterization=x0."""
     from trilemma import runs
 
-    if attention_order not in ("legacy", "new"):
+    orders: dict[str | None, Literal["legacy", "new"] | None] = {None: None, "legacy": "legacy", "new": "new"}
+    if attention_order not in orders:
         raise InputError(f"--attention-order {attention_order!r}: expected legacy or new")
     run = runs.import_run(
         path,
@@ -47,7 +49,7 @@ def import_(
         name=name,
         size=_size(size),
         data=data,
-        attention_order="new" if attention_order == "new" else "legacy",
+        attention_order=orders[attention_order],
         overrides=set_ or [],
     )
     runs.say(f"imported: {run.path}  (next: trilemma sample {run.path})")

@@ -26,6 +26,9 @@ def network(
     if svg is not None and svg.suffix == ".svg" and len(recipes) > 1:
         raise InputError(f"--svg {svg}: one file, and {len(recipes)} recipes: expected a directory")
     found = [runs.anatomy(runs.resolve(recipe)) for recipe in recipes]
+    names = [one.recipe.name for one in found]
+    if svg is not None and (twice := next((name for name in names if names.count(name) > 1), None)):
+        raise InputError(f"--svg {svg}: two recipes are called {twice!r}, and one drawing would overwrite the other's")
     drawn = [
         write_drawing(one, svg if svg.suffix == ".svg" else svg / f"{one.recipe.name}.svg") for one in found if svg
     ]

@@ -37,7 +37,8 @@ def attend(
     """softmax(q kᵀ/√d) v (Vaswani et al. 2017, eq. 1).
 
     A CPU's fused kernel computes in fp32 whatever it is given; two products of bf16 matrices are three times as fast
-    while the weights, kept for the backward pass, are small."""
+    while the weights, kept for the backward pass, are small. The scores are rounded to bf16 then, as everything is
+    under autocast."""
     if q.device.type != "cpu" or q.dtype is not torch.bfloat16 or q.shape[2] > 512:
         return functional.scaled_dot_product_attention(q, k, v)
     heads = q.shape[1]

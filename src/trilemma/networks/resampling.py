@@ -4,6 +4,7 @@ no use for e, the embedding of time and class; BigGAN's are residual blocks and 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -53,18 +54,18 @@ class Pool(nn.Module):
         return functional.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
 
 
-class BigGANDown(ResidualBlock):
-    """A residual block that halves the resolution."""
+class BigGAN(ResidualBlock):
+    """A residual block that halves or doubles the resolution; time and class enter it as every block."""
 
-    def __init__(self, channels: int, style: Style):
-        super().__init__(channels, channels, style, "down")
+    def __init__(self, channels: int, style: Style, resample: Literal["down", "up"]):
+        super().__init__(channels, channels, style, resample)
+        self.after = nn.Linear(style.embedding, channels) if style.entry == "after" else None
 
-
-class BigGANUp(ResidualBlock):
-    """A residual block that doubles the resolution."""
-
-    def __init__(self, channels: int, style: Style):
-        super().__init__(channels, channels, style, "up")
+    def forward(
+        self, x: Float[Tensor, "n c h w"], e: Float[Tensor, "n e"] | None, size: tuple[int, int] | None = None
+    ) -> Float[Tensor, "n c h2 w2"]:
+        h = super().forward(x, e, size)
+        return h if self.after is None else h + self.after(e)[:, :, None, None]
 
 
 class NearestUp(nn.Module):
@@ -95,10 +96,10 @@ DOWN: dict[str, Callable[[int, Style], nn.Module]] = {
     "max": lambda channels, style: Pool(channels, style, "max"),
     "blurred": lambda channels, style: Pool(channels, style, "max", blur=True),
     "blurred_summed": lambda channels, style: Pool(channels, style, "max", blur=True, summed=True),
-    "biggan": BigGANDown,
+    "biggan": lambda channels, style: BigGAN(channels, style, "down"),
 }
 UP: dict[str, Callable[[int, Style], nn.Module]] = {
     "nearest": NearestUp,
     "bilinear": BilinearUp,
-    "biggan": BigGANUp,
+    "biggan": lambda channels, style: BigGAN(channels, style, "up"),
 }

@@ -144,7 +144,7 @@ class UNet(nn.Module):
         blocks: blocks at each resolution of the trunk, one number or one a resolution. With `skips: block` the decoder
             has one more at each; with `skips: level` as many, but none at the coarsest and elsewhere at least one.
         attention: resolutions (the feature map's shorter side) with self-attention, and `middle_attention`.
-        heads, or head_channels: attention heads, or the channels of each. dropout: in every block.
+        heads, or head_channels: attention heads (1), or the channels of each. dropout: in every block.
         patch: side of the square patches that are folded into channels first, unfolded last (1: none).
         block: residual, mbconv, double, dense, convnext (`networks.blocks`); `repeats`: double convolutions in one
             `double` block, `links`: which of them have residual links.
@@ -173,7 +173,7 @@ class UNet(nn.Module):
         blocks: Annotated[int, Ge(1)] | Sequence[Annotated[int, Ge(0)]] = 2,
         attention: Sequence[Annotated[int, Ge(1)]] = (16,),
         middle_attention: bool = True,
-        heads: Annotated[int, Ge(1)] = 1,
+        heads: Annotated[int, Ge(1)] | None = None,
         head_channels: Annotated[int, Ge(1)] | None = None,
         dropout: Annotated[float, Ge(0), Lt(1)] = 0.1,
         patch: Annotated[int, Ge(1)] = 1,
@@ -200,6 +200,12 @@ class UNet(nn.Module):
             raise ValueError(f"network.patch {patch} does not divide the image size {size[0]}×{size[1]}")
         if block != "double" and (repeats > 1 or links != "none"):
             raise ValueError(f"network.repeats and network.links are those of block 'double', and block is {block!r}")
+        if head_channels is not None and heads is not None:
+            raise ValueError(f"network.heads {heads} and network.head_channels {head_channels}: expected one of them")
+        if groups is not None and norm != "group":
+            raise ValueError(f"network.groups {groups}: norm {norm!r} has none, only 'group' has")
+        if middle == "double" and middle_attention:
+            raise ValueError("network.middle 'double' has no attention: it goes with middle_attention false")
         widths = tuple(round(base_channels * m) for m in multipliers)
         if any(abs(w - base_channels * m) > 1e-6 * w for w, m in zip(widths, multipliers, strict=True)):
             raise ValueError(
@@ -266,6 +272,8 @@ class UNet(nn.Module):
             if low is None:
                 raise ValueError("this network is an upsampler: it needs a `low` image for each image")
             x = torch.cat([x, functional.interpolate(low, size=x.shape[-2:], mode="bilinear")], dim=1)
+        elif low is not None:
+            raise ValueError("this network is no upsampler (network.upsampler): it takes no `low` image")
         h, skips, e = self.trunk(functional.pixel_unshuffle(x, self.patch) if self.patch > 1 else x, time, label)
         h = self.head(self.ascend(h, skips, e))
         return functional.pixel_shuffle(h, self.patch) if self.patch > 1 else h
@@ -285,9 +293,9 @@ class UNet(nn.Module):
         return h
 
 
-def _heads(width: int, heads: int, head_channels: int | None) -> int:
-    each = head_channels or width // heads
-    if width % (head_channels or heads):
+def _heads(width: int, heads: int | None, head_channels: int | None) -> int:
+    each = head_channels or width // (heads or 1)
+    if width % (head_channels or heads or 1):
         what = f"head_channels {head_channels}" if head_channels else f"heads {heads}"
         raise ValueError(f"network.{what} does not divide {width} channels")
     return width // each

@@ -11,12 +11,11 @@ from trilemma.networks.blocks import ConvNeXt, DenseBlock, DoubleConv, DoubleCon
 from trilemma.networks.embeddings import TimeAndClass
 from trilemma.networks.norms import ConditionedNorm
 from trilemma.networks.refinenet import RefineBlock
-from trilemma.networks.resampling import BigGANDown, BigGANUp, BilinearUp, NearestUp, Pool, StridedDown
+from trilemma.networks.resampling import BigGAN, BilinearUp, NearestUp, Pool, StridedDown
 from trilemma.networks.unet import Layer, Plain, UNet
 
 _NAMES: dict[type[nn.Module], str] = {
-    BigGANDown: "BigGAN residual",
-    BigGANUp: "BigGAN residual",
+    BigGAN: "BigGAN residual",
     RefineBlock: "refine block",
     MBConv: "MBConv + SE",
     DenseBlock: "residual dense",

@@ -62,6 +62,8 @@ def build_network(recipe: Recipe) -> nn.Module:
     assert images is not None
     if not isinstance(learner, DenoisingSettings):
         return build_classifier(recipe)
+    if recipe.network.get("upsampler"):
+        raise InputError("network.upsampler: nothing trains or samples one yet; in Python, `networks.UNet` takes it")
     outputs = images.channels * (2 if learner.variance == "learned_range" else 1)
     size = (images.height, images.width)
     return construct("network", recipe.network, images.channels, outputs, size, len(classes_of(recipe)))

@@ -260,7 +260,6 @@ def _inputs(
     given = {
         "time": torch.full((count,), 500.0, device=device),
         "label": torch.zeros(count, dtype=torch.int64, device=device),
-        "low": x,
     }
     return x, {name: given[name] for name in inspect.signature(network.forward).parameters if name in given}
 

@@ -1,32 +1,19 @@
-"""diffusers: the folders of a UNet2DModel and a DDPM or DDIM scheduler, their settings and their names of weights."""
+"""diffusers: the folder of a UNet2DModel and a scheduler, the network's settings and its names of weights."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Le, Len, Lt
-from pydantic import BaseModel, ConfigDict, Field
+from annotated_types import Ge, Gt, Len, Lt
+from pydantic import Field
 from torch import Tensor
 
 from trilemma.errors import InputError
-from trilemma.recipes.components import checked
 from trilemma.runs.exchange.drafts import Draft, attention_sides, multipliers
-from trilemma.runs.exchange.files import read_json, read_sharded, read_state_dict
+from trilemma.runs.exchange.files import Config, One, Positive, read_config, read_sharded, read_state_dict
+from trilemma.runs.exchange.schedulers import SchedulerConfig, left_out, sections
 from trilemma.runs.exchange.weights import Layout
-
-Positive = Annotated[int, Ge(1)]
-One = Annotated[float, Ge(1), Le(1)]
-PredictionType = Literal["epsilon", "sample", "v_prediction"]
-Spacing = Literal["leading", "linspace", "trailing"]
-M = TypeVar("M", bound="Config")
-
-
-class Config(BaseModel):
-    """A JSON file of theirs: what it may say here, and what it means where it says nothing. Like theirs, it is silent
-    about keys it does not know."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True)
 
 
 class UNetConfig(Config):
@@ -73,31 +60,6 @@ class UNetConfig(Config):
     num_class_embeds: Positive | None = None
 
 
-class SchedulerConfig(Config):
-    """Those of DDPMScheduler's and DDIMScheduler's settings that the schedules and samplers here have as well."""
-
-    class_name: Literal["DDPMScheduler", "DDIMScheduler"] = Field(default="DDPMScheduler", alias="_class_name")
-    num_train_timesteps: Positive = 1000
-    beta_start: float = 1e-4
-    beta_end: float = 0.02
-    beta_schedule: Literal["linear", "squaredcos_cap_v2"] = "linear"
-    trained_betas: None = None
-    # fixed_small_log is fixed_small, computed by way of its logarithm.
-    variance_type: Literal["fixed_small", "fixed_small_log", "fixed_large", "learned_range"] = "fixed_small"
-    clip_sample: bool = True
-    clip_sample_range: One = 1
-    prediction_type: PredictionType = "epsilon"
-    thresholding: bool = False
-    dynamic_thresholding_ratio: Annotated[float, Ge(0.995), Le(0.995)] = 0.995
-    sample_max_value: One = 1
-    timestep_spacing: Spacing = "leading"
-    set_alpha_to_one: Literal[True] = True
-    rescale_betas_zero_snr: bool = False
-
-
-PREDICTION_TYPES: dict[str, PredictionType] = {"epsilon": "epsilon", "x0": "sample", "v": "v_prediction"}
-GRIDS: dict[str, Spacing] = {"uniform": "leading", "even": "linspace"}
-SAMPLERS = {"DDPMScheduler": "ancestral", "DDIMScheduler": "ddim"}
 RESAMPLES = {
     "AttnDownBlock2D": "downsample_type",
     "AttnUpBlock2D": "upsample_type",
@@ -148,12 +110,12 @@ def read(path: Path, size: tuple[int, int] | None) -> Draft:
     if not (folder / "config.json").is_file():
         raise InputError(f"{path}: expected a diffusers folder, with a config.json in it or in its unet/")
     where = str(folder / "config.json")
-    config = _read(UNetConfig, folder / "config.json")
+    config = read_config(UNetConfig, folder / "config.json")
     beside = (path / "scheduler" / "scheduler_config.json", path / "scheduler_config.json")
     found = next((place for place in beside if place.is_file()), None)
     if found is None:
         raise InputError(f"{path} has no scheduler/scheduler_config.json, which says what the network is trained on")
-    scheduler = _read(SchedulerConfig, found)
+    scheduler = read_config(SchedulerConfig, found)
     sample_size = config.sample_size
     size = size or ((sample_size, sample_size) if isinstance(sample_size, int) else sample_size)
     if size is None:
@@ -165,42 +127,14 @@ def read(path: Path, size: tuple[int, int] | None) -> Draft:
             f"in_channels {config.in_channels} and a scheduler of variance_type {scheduler.variance_type!r}"
         )
     return Draft(
-        values={**_of_scheduler(scheduler), "network": _network(config, size, where)},
+        values={**sections(scheduler, str(found)), "network": _network(config, size, where)},
         weights=_weights(folder),
         layout=layout(sine_first=not config.flip_sin_to_cos),
         shape=(config.in_channels, *size),
         classes=config.num_class_embeds or 0,
         where=str(folder),
+        notes=left_out(scheduler),
     )
-
-
-def _read(kind: type[M], path: Path) -> M:
-    try:
-        return checked(kind, read_json(path), "")
-    except InputError as error:
-        raise error if str(error).startswith(str(path)) else InputError(f"{path}: {error}") from None
-
-
-def _of_scheduler(config: SchedulerConfig) -> dict[str, Any]:
-    """The sections of a recipe that a scheduler says."""
-    if config.beta_schedule == "linear":
-        schedule: dict[str, Any] = {"name": "linear", "beta_start": config.beta_start, "beta_end": config.beta_end}
-    else:
-        schedule = {"name": "cosine"}
-    schedule["steps"] = config.num_train_timesteps
-    schedule["terminal_snr"] = 0.0 if config.rescale_betas_zero_snr else None
-    return {
-        "learner": {
-            "parameterization": next(k for k, v in PREDICTION_TYPES.items() if v == config.prediction_type),
-            "variance": config.variance_type.removesuffix("_log"),
-        },
-        "schedule": schedule,
-        "sampling": {
-            "name": SAMPLERS[config.class_name],
-            "clip": "dynamic" if config.thresholding else "static" if config.clip_sample else "none",
-            "grid": next((k for k, v in GRIDS.items() if v == config.timestep_spacing), "even"),
-        },
-    }
 
 
 def _network(config: UNetConfig, size: tuple[int, int], where: str) -> dict[str, Any]:

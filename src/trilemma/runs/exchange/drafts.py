@@ -13,7 +13,8 @@ from trilemma.runs.exchange.weights import Layout, Weights
 @dataclass(frozen=True)
 class Draft:
     """A checkpoint as read: the sections of a recipe it stands for, its weights by their own names, their layout, the
-    images' shape (channels, height, width), the count of classes (0: unconditional), and where it was."""
+    images' shape (channels, height, width), the count of classes (0: unconditional), where it was, and what of its
+    settings, in a line each, the run has not."""
 
     values: dict[str, Any]
     weights: Weights
@@ -21,6 +22,7 @@ class Draft:
     shape: tuple[int, int, int]
     classes: int
     where: str
+    notes: tuple[str, ...] = ()
 
 
 def attention_sides(size: tuple[int, int], levels: Sequence[bool], where: str) -> list[int]:

@@ -15,8 +15,10 @@ from trilemma.errors import InputError, unknown
 from trilemma.networks import UNet
 from trilemma.recipes import DenoisingSettings, Recipe, component
 from trilemma.runs.build import build_network, classes_of
-from trilemma.runs.exchange.diffusers import GRIDS, PREDICTION_TYPES, WEIGHTS, SchedulerConfig, UNetConfig, layout
+from trilemma.runs.exchange.diffusers import WEIGHTS, UNetConfig, layout
+from trilemma.runs.exchange.schedulers import SchedulerConfig, not_carried, scheduler_config, without
 from trilemma.runs.exchange.weights import correspondence, to_theirs
+from trilemma.runs.progress import say
 from trilemma.runs.run import Run
 from trilemma.training import checkpoint
 
@@ -36,7 +38,7 @@ def export_run(
     run: str | Path, format: str = "diffusers", *, out: str | Path | None = None, weights: str = "ema"
 ) -> Path:
     """Write a run as the folder `out` (RUN/diffusers unless given) that `DDPMPipeline.from_pretrained` of diffusers
-    loads. diffusers itself is not needed.
+    loads. diffusers itself is not needed. What of the run's sampling the folder does not carry is said, a line each.
 
     `weights`: the `ema` (averaged) or the `raw` ones. Raises InputError for a run whose network, schedule or
     parameterisation diffusers has no counterpart of, naming the setting; nothing is written then."""
@@ -50,7 +52,7 @@ def export_run(
     with torch.device("meta"):
         network = build_network(opened.recipe) if opened.recipe.network["name"] == "unet" else None
     if not isinstance(network, UNet):
-        raise _without("network.name", opened.recipe.network["name"], "unet")
+        raise without("network.name", opened.recipe.network["name"], "unet")
     unet = unet_config(opened.recipe, network)
     tensors = to_theirs(
         correspondence(network, layout(sine_first=False)), checkpoint.read_tensors(opened.weights_file(weights))
@@ -58,7 +60,7 @@ def export_run(
     documents = {
         "model_index.json": {
             **{"_class_name": "DDPMPipeline", "_diffusers_version": VERSION},
-            **{"scheduler": ["diffusers", "DDPMScheduler"], "unet": ["diffusers", "UNet2DModel"]},
+            **{"scheduler": ["diffusers", scheduler.class_name], "unet": ["diffusers", "UNet2DModel"]},
         },
         "scheduler/scheduler_config.json": _document(scheduler),
         "unet/config.json": _document(unet),
@@ -73,49 +75,13 @@ def export_run(
         partial.replace(place)
     except OSError as error:
         raise InputError(f"out: cannot write to {place} ({error.strerror})") from error
+    for note in not_carried(opened.recipe, scheduler):
+        say(f"note: {note}")
     return place
 
 
 def _document(config: SchedulerConfig | UNetConfig) -> dict[str, Any]:
     return {"_diffusers_version": VERSION, **config.model_dump(mode="json", by_alias=True)}
-
-
-def _without(key: str, value: Any, *supported: Any) -> InputError:
-    return InputError(f"{key} {value!r} has no counterpart in diffusers (supported: {', '.join(map(repr, supported))})")
-
-
-def scheduler_config(recipe: Recipe) -> SchedulerConfig:
-    """A run's schedule, parameterisation and defaults of sampling as a DDPMScheduler's settings."""
-    learner, schedule = recipe.learner, dict(recipe.schedule or {})
-    if not isinstance(learner, DenoisingSettings):
-        raise InputError(f"learner {learner.name!r}: only a denoising run is exported")
-    kind, name = schedule.get("name"), learner.parameterization["name"]
-    if kind not in ("linear", "cosine"):
-        raise _without("schedule.name", kind, "linear", "cosine")
-    if name not in PREDICTION_TYPES:
-        raise _without("learner.parameterization.name", name, *PREDICTION_TYPES)
-    if recipe.data.range != (-1.0, 1.0):
-        raise _without("data.range", list(recipe.data.range), [-1.0, 1.0])
-    if schedule["network_steps"] not in (None, schedule["steps"]):
-        raise _without("schedule.network_steps", schedule["network_steps"], None)
-    if schedule["terminal_snr"] not in (None, 0.0):
-        raise _without("schedule.terminal_snr", schedule["terminal_snr"], None, 0.0)
-    usual = component("schedule", kind, "schedule")
-    for key in ("s", "max_beta"):
-        if schedule.get(key) != usual.get(key):
-            raise _without(f"schedule.{key}", schedule[key], usual[key])
-    betas = {key: schedule[key] for key in ("beta_start", "beta_end") if key in schedule}
-    return SchedulerConfig(
-        num_train_timesteps=schedule["steps"],
-        beta_schedule="linear" if kind == "linear" else "squaredcos_cap_v2",
-        variance_type=learner.variance,
-        prediction_type=PREDICTION_TYPES[name],
-        clip_sample=recipe.sampling.clip == "static",
-        thresholding=recipe.sampling.clip == "dynamic",
-        timestep_spacing=GRIDS.get(recipe.sampling.grid, "leading"),
-        rescale_betas_zero_snr=schedule["terminal_snr"] == 0.0,
-        **betas,
-    )
 
 
 def unet_config(recipe: Recipe, network: UNet) -> UNetConfig:
@@ -124,20 +90,20 @@ def unet_config(recipe: Recipe, network: UNet) -> UNetConfig:
     given, usual = recipe.network, component("network", "unet", "network")
     for key in given.keys() - EXPRESSED:
         if given[key] != usual[key]:
-            raise _without(f"network.{key}", given[key], usual[key])
+            raise without(f"network.{key}", given[key], usual[key])
     for key, supported in (
         ("down", ("strided", "strided_same", "biggan")),
         ("up", ("nearest", "biggan")),
         ("entry", ("added", "adagn")),
     ):
         if given[key] not in supported:
-            raise _without(f"network.{key}", given[key], *supported)
+            raise without(f"network.{key}", given[key], *supported)
     widths, base = network.widths, given["base_channels"]
     if widths[0] != base:
-        raise _without("network.multipliers", list(given["multipliers"]), [1, "…"])
+        raise without("network.multipliers", list(given["multipliers"]), [1, "…"])
     counts = {len(level.layers) for level in network.trunk.levels}
     if len(counts) > 1:
-        raise _without("network.blocks", given["blocks"], "one number")
+        raise without("network.blocks", given["blocks"], "one number")
     height, width = recipe.images.height, recipe.images.width
     if height % 2 ** (len(widths) - 1) or width % 2 ** (len(widths) - 1):
         raise InputError(
@@ -182,7 +148,7 @@ def unet_config(recipe: Recipe, network: UNet) -> UNetConfig:
 
 def _head_channels(given: dict[str, Any], network: UNet, attends: list[bool]) -> int | None:
     """Channels of a head, the same wherever there is attention; None: one head."""
-    if given["head_channels"] is not None or given["heads"] == 1:
+    if given["head_channels"] is not None or given["heads"] in (None, 1):
         return given["head_channels"]
     widths = {width for width, attending in zip(network.widths, attends, strict=True) if attending}
     widths |= {network.widths[-1]} if given["middle_attention"] else set()

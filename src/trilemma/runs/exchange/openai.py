@@ -29,6 +29,16 @@ as its unconditional CIFAR-10 and ImageNet 64 have them. guided-diffusion: 64 ch
 1 000 steps, as ImageNet 256, 512 and LSUN have them (ImageNet 64: the cosine one, and the new attention order; 128:
 four heads)."""
 
+AXES = {
+    "time_embed.0.weight": 2,
+    "input_blocks.0.0.weight": 4,
+    "input_blocks.1.0.emb_layers.1.weight": 2,
+    "middle_block.0.in_layers.0.weight": 1,
+    "output_blocks.0.0.in_layers.0.weight": 1,
+    "out.2.weight": 4,
+}
+"""Weights that every such network has, among them those it is read off, and their axes."""
+
 
 def layout(order: Order) -> Layout:
     """UNetModel's names; `order` is that of q, k and v in an attention's rows (`use_new_attention_order`)."""
@@ -69,11 +79,7 @@ def read(path: Path, size: tuple[int, int] | None, family: str, order: Order) ->
         raise InputError(f"--size: a state dict of {family} does not say how large its images are: expected such as 64")
     weights = read_state_dict(path)
     where = str(path)
-    for name in ("time_embed.0.weight", "input_blocks.0.0.weight", "middle_block.0.in_layers.0.weight", "out.2.weight"):
-        if name not in weights:
-            raise InputError(
-                f"{where} lacks {name!r}: not the state dict of a {family} UNetModel (a classifier's is not)"
-            )
+    _check(weights, family, where)
     outputs, channels = len(weights["out.2.weight"]), weights["input_blocks.0.0.weight"].shape[1]
     if outputs not in (channels, 2 * channels):
         raise InputError(
@@ -93,6 +99,20 @@ def read(path: Path, size: tuple[int, int] | None, family: str, order: Order) ->
     return Draft(values, weights, layout(order), (channels, *size), classes, where)
 
 
+def _check(weights: Weights, family: str, where: str) -> None:
+    """Raises InputError where a weight that all such networks have is missing, or one whose shape is read has another
+    number of axes."""
+    first_convs = (name for name in weights if re.fullmatch(r"input_blocks\.[0-9]+\.0\.in_layers\.2\.weight", name))
+    labels = {"label_emb.weight": 2} if "label_emb.weight" in weights else {}
+    for name, axes in {**AXES, **dict.fromkeys(first_convs, 4), **labels}.items():
+        if name not in weights:
+            raise InputError(
+                f"{where} lacks {name!r}: not the state dict of a {family} UNetModel (a classifier's is not)"
+            )
+        if weights[name].dim() != axes:
+            raise InputError(f"{where}: weight {name!r} has shape {list(weights[name].shape)}: expected {axes} axes")
+
+
 def _network(weights: Weights, size: tuple[int, int], where: str) -> dict[str, Any]:
     """The network's section as far as names and shapes tell."""
     base = weights["time_embed.0.weight"].shape[1]
@@ -101,12 +121,14 @@ def _network(weights: Weights, size: tuple[int, int], where: str) -> dict[str, A
     changes = {
         int(found[1]): found[2]
         for name in weights
-        if (found := re.fullmatch(r"output_blocks\.(\d+)\.[12]\.(conv|in_layers\.0)\.weight", name))
+        if (found := re.fullmatch(r"output_blocks\.([0-9]{1,4})\.[12]\.(conv|in_layers\.0)\.weight", name))
     }
-    count = 1 + max(int(found[1]) for name in weights if (found := re.match(r"output_blocks\.(\d+)\.", name)))
+    blocks = {int(found[1]) for name in weights if (found := re.match(r"output_blocks\.([0-9]{1,4})\.", name))}
+    count = len(blocks)
     levels = len(changes) + 1
     each = count // levels
-    if sorted(changes) != [each * (k + 1) - 1 for k in range(levels - 1)] or count % levels or each < 2:
+    regular = sorted(changes) == [each * (k + 1) - 1 for k in range(levels - 1)] and blocks == set(range(count))
+    if not regular or count % levels or each < 2:
         raise InputError(
             f"{where}: {count} output_blocks with changes of resolution at {sorted(changes)}: not a UNetModel"
         )
