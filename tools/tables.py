@@ -5,7 +5,7 @@
 
 A table stands between `<!-- KIND: PATH -->` and `<!-- end table -->`. The kinds: `table`, a folder of evaluations;
 `seeds`, a folder of evaluations NAME-SEED.json, a row a name; `networks`, a file of `trilemma network --json`; `speed`,
-a file of a benchmark against a peer.
+a file of a benchmark against a peer; `figures`, another benchmark's file.
 """
 
 from __future__ import annotations
@@ -100,13 +100,42 @@ def speed(path: Path) -> str:
     return markdown(["network", "batch", "precision", "what", "ours, ms", "theirs, ms", "ratio"], rows, words=4)
 
 
+FIGURES = {
+    "statistics_s": "statistics of both sets, one pass, s",
+    "trace_s": "the distance's trace term, s",
+    "sqrtm_s": "the same by `scipy.linalg.sqrtm`, s",
+    "trace_ratio": "ratio",
+    "trace_difference": "relative difference of the two",
+    "precision_recall_s": "precision and recall, s",
+    "features_gib": "the features themselves, GiB",
+    "highest_gib": "the process's highest memory, GiB",
+}
+
+
+def figures(path: Path) -> str:
+    """A benchmark's figures, one a row."""
+    found = json.loads(path.read_text())
+    counts = f"{found['count']:,} × {found['dim']:,} features, {found['threads']} thread"
+    few = f" ({found['precision_recall_count']:,} images a side)"
+    rows = [
+        [words + (few if key == "precision_recall_s" else ""), f"{found[key]:.3g}"] for key, words in FIGURES.items()
+    ]
+    return markdown([counts, ""], rows)
+
+
 def markdown(titles: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1) -> str:
     """A Markdown table whose first `words` columns are words and the others figures."""
     rule = ["---"] * words + ["---:"] * (len(titles) - words)
     return "\n".join(f"| {' | '.join(row)} |" for row in [titles, rule, *rows])
 
 
-KINDS: dict[str, Callable[[Path], str]] = {"table": evaluations, "seeds": seeds, "networks": networks, "speed": speed}
+KINDS: dict[str, Callable[[Path], str]] = {
+    "table": evaluations,
+    "seeds": seeds,
+    "networks": networks,
+    "speed": speed,
+    "figures": figures,
+}
 PLACE = re.compile(rf"(<!-- ({'|'.join(KINDS)}): (\S+) -->\n).*?(<!-- end table -->)", re.DOTALL)
 
 
