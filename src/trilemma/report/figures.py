@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from jaxtyping import Int64, UInt8
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -104,13 +105,7 @@ def loss_figure(log: Sequence[Mapping[str, Any]]) -> str | None:
                 values = list(_smooth(values, max(5, len(values) // 25)))
             mark = "o" if len(values) == 1 else None
             axes.plot(steps, values, ls=style, marker=mark, color=colour, lw=1.7, label=label)
-        if all(value > 0 for _, values in drawn.values() for value in values):
-            axes.set_yscale("log")
-            axes.yaxis.set_major_formatter("{x:g}")
-            axes.yaxis.set_minor_formatter(_minor_ticks(axes.get_ylim()))
-        axes.set_xlabel("training step")
-        axes.set_ylabel("loss")
-        axes.margins(x=0.01)
+        _against_steps(axes, "loss", [value for _, values in drawn.values() for value in values])
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
         return _svg(figure)
 
@@ -130,14 +125,19 @@ def progress_figure(log: Sequence[Mapping[str, Any]]) -> str | None:
         figure = Figure(figsize=(9.4, 2.6), layout="constrained")
         axes = figure.add_subplot()
         axes.errorbar(steps, distances, errors, fmt="o-", color="#0b7a75", ms=4, lw=1.4, capsize=2)
-        if min(distances) > 0:
-            axes.set_yscale("log")
-            axes.yaxis.set_major_formatter("{x:g}")
-            axes.yaxis.set_minor_formatter(_minor_ticks(axes.get_ylim()))
-        axes.set_xlabel("training step")
-        axes.set_ylabel("Fréchet distance")
-        axes.margins(x=0.01)
+        _against_steps(axes, "Fréchet distance", distances)
         return _svg(figure)
+
+
+def _against_steps(axes: Axes, what: str, values: Sequence[float]) -> None:
+    """Axes of what is followed over training; the values' is logarithmic where all are positive."""
+    if min(values) > 0:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(_minor_ticks(axes.get_ylim()))
+    axes.set_xlabel("training step")
+    axes.set_ylabel(what)
+    axes.margins(x=0.01)
 
 
 def _minor_ticks(limits: tuple[float, float]) -> str:
