@@ -51,6 +51,7 @@ def seeds(folder: Path) -> str:
         )
     rows.sort(key=lambda row: float(row[2].split()[0]))
     n = {run["samples"]["count"] for runs in named.values() for run in runs}
+    assert len(n) == 1, f"{folder}: distances of {sorted(n)} samples do not compare"
     titles = ["parameters, M", f"FD-{n.pop():,} ↓", "precision ↑", "recall ↑", "speed ↑", "training time ↓"]
     return markdown(["network", *titles], rows)
 
