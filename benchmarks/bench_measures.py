@@ -1,11 +1,11 @@
-"""The measures on synthetic features of FID's size: the Fréchet distance against pytorch-fid's method, statistics in
-one pass, precision and recall in tiles; times and the highest memory, in one run.
+"""The measures on synthetic features of FID's size: the Fréchet distance's trace term against pytorch-fid's method,
+statistics in one pass, precision and recall in tiles; times and memory, each stage in a process of its own.
 
     python benchmarks/bench_measures.py [-n 50000] [--dim 2048] [--neighbours-n 10000] [--json FILE]
 
 pytorch-fid's method is `scipy.linalg.sqrtm` of the product of the covariances. The features are correlated Gaussians in
 float32, another mean for the generated ones. Precision and recall take time with the square of the count, so they have
-a count of their own.
+a count of their own. Memory is what a stage takes beyond the features it is given.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,29 +24,58 @@ import numpy as np
 import torch
 from scipy import linalg
 
-from trilemma.metrics import Statistics, frechet_distance, precision_recall
+from trilemma.metrics import Statistics, precision_recall
 from trilemma.metrics.frechet import trace_sqrt_product
 from trilemma.runs.environment import environment
 
+BLOCK = 2048
+"""Images made at once."""
+
 
 def features(n: int, dim: int, seed: int) -> np.ndarray:
-    """Correlated Gaussian features [n, dim] whose spectrum falls as Inception's does, by orders of magnitude."""
+    """Correlated Gaussian features [n, dim] whose covariance has eigenvalues from 1 to 1e-6."""
     draw = np.random.default_rng(seed)
-    mixing = draw.standard_normal((dim, dim), dtype=np.float32) * np.geomspace(1, 0.01, dim, dtype=np.float32)
-    return draw.standard_normal((n, dim), dtype=np.float32) @ mixing.T / np.float32(np.sqrt(dim)) + np.float32(
-        seed * 0.01
-    )
+    turn = np.linalg.qr(draw.standard_normal((dim, dim), dtype=np.float32))[0]
+    mixing = turn * np.geomspace(1, 1e-3, dim, dtype=np.float32)
+    made = np.empty((n, dim), dtype=np.float32)
+    for start in range(0, n, BLOCK):
+        block = made[start : start + BLOCK]
+        block[:] = draw.standard_normal(block.shape, dtype=np.float32) @ mixing.T
+    return made
 
 
-def timed(call: Callable[[], Any]) -> tuple[Any, float]:
-    began = time.perf_counter()
+def statistics_stage(n: int, dim: int) -> dict[str, Any]:
+    """Moments of one set of features, in one pass over it."""
+    given = features(n, dim, 0)
+    return timed("statistics", lambda: Statistics.of(given))[1]
+
+
+def trace_stage(n: int, dim: int) -> dict[str, Any]:
+    """The trace term by both methods, of regular covariances; and ours of singular ones."""
+    covs = [Statistics.of(features(4 * dim, dim, seed)).cov for seed in (0, 1)]
+    ours, found = timed("trace", lambda: trace_sqrt_product(*covs))
+    theirs, more = timed("sqrtm", lambda: np.trace(np.real(linalg.sqrtm(covs[0] @ covs[1]))))
+    found |= more | {"trace_difference": abs(ours - theirs) / theirs}
+    few = [Statistics.of(features(dim // 2, dim, seed)).cov for seed in (0, 1)]
+    found |= timed("singular_trace", lambda: trace_sqrt_product(*few))[1]
+    return found | {"trace_ratio": found["sqrtm_s"] / found["trace_s"]}
+
+
+def precision_recall_stage(n: int, dim: int) -> dict[str, Any]:
+    """Precision and recall of two sets."""
+    real, fake = (features(n, dim, seed) for seed in (0, 1))
+    return timed("precision_recall", lambda: precision_recall(real=real, fake=fake))[1]
+
+
+STAGES = {"statistics": statistics_stage, "trace": trace_stage, "precision_recall": precision_recall_stage}
+
+
+def timed(name: str, call: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
+    """Its result, its seconds, and the GiB by which it raised the process's highest memory."""
+    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
     result = call()
-    return result, time.perf_counter() - began
-
-
-def resident() -> float:
-    """The highest memory of this process so far, GiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return result, {f"{name}_s": seconds, f"{name}_gib": (after - before) / 2**20}
 
 
 def main() -> None:
@@ -53,24 +84,17 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=2048)
     parser.add_argument("--neighbours-n", type=int, default=10_000)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--stage", choices=STAGES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.stage:
+        print(json.dumps(STAGES[arguments.stage](arguments.n, arguments.dim)))
+        return
     found: dict[str, Any] = {"count": arguments.n, "dim": arguments.dim, "threads": torch.get_num_threads()}
-    pair = [features(arguments.n, arguments.dim, seed) for seed in (0, 1)]
-    found["features_gib"] = sum(part.nbytes for part in pair) / 2**30
-    before = resident()
-    (real, fake), found["statistics_s"] = timed(lambda: [Statistics.of(part) for part in pair])
-    found["statistics_gib"] = resident() - before
-    ours, found["trace_s"] = timed(lambda: trace_sqrt_product(real.cov, fake.cov))
-    theirs, found["sqrtm_s"] = timed(lambda: np.trace(np.real(linalg.sqrtm(real.cov @ fake.cov))))
-    found["trace_ratio"] = found["sqrtm_s"] / found["trace_s"]
-    found["trace_difference"] = abs(ours - theirs) / theirs
-    found["frechet_distance"] = frechet_distance(real=real, fake=fake)
-    few = [part[: arguments.neighbours_n].copy() for part in pair]
-    del pair, real, fake
-    before = resident()
-    _, found["precision_recall_s"] = timed(lambda: precision_recall(real=few[0], fake=few[1]))
-    found |= {"precision_recall_count": len(few[0]), "precision_recall_gib": resident() - before}
-    found["highest_gib"] = resident()
+    found["precision_recall_count"] = arguments.neighbours_n
+    for stage in STAGES:
+        n = arguments.neighbours_n if stage == "precision_recall" else arguments.n
+        command = [sys.executable, __file__, "--stage", stage, "-n", str(n), "--dim", str(arguments.dim)]
+        found |= json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     for name, value in found.items():
         print(f"{name:24} {value:.4g}" if isinstance(value, float) else f"{name:24} {value}")
     if arguments.json:

@@ -102,14 +102,15 @@ def speed(path: Path) -> str:
 
 
 FIGURES = {
-    "statistics_s": "statistics of both sets, one pass, s",
+    "statistics_s": "statistics of one set, one pass, s",
+    "statistics_gib": "its memory beyond the features, GiB",
     "trace_s": "the distance's trace term, s",
     "sqrtm_s": "the same by `scipy.linalg.sqrtm`, s",
     "trace_ratio": "ratio",
+    "singular_trace_s": "the trace term of singular covariances (half as many images as features), s",
     "trace_difference": "relative difference of the two",
     "precision_recall_s": "precision and recall, s",
-    "features_gib": "the features themselves, GiB",
-    "highest_gib": "the process's highest memory, GiB",
+    "precision_recall_gib": "its memory beyond the features, GiB",
 }
 
 

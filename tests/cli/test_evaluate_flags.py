@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trilemma.cli.evaluate import figures, parse_counts
+from trilemma.cli.evaluate import figures, parse_counts, parse_metrics
 from trilemma.errors import InputError
 
 Command = Callable[..., Any]
@@ -25,6 +25,46 @@ def test_counts_are_numbers_with_commas() -> None:
 def test_and_nothing_else(text: str) -> None:
     with pytest.raises(InputError, match="expected whole numbers with commas between"):
         parse_counts(text)
+
+
+def test_metrics_are_names_with_commas_and_blanks() -> None:
+    assert parse_metrics("kid, recall ") == ["kid", "recall"]
+    assert parse_metrics(None) is None
+
+
+@pytest.mark.parametrize("text", ["", " ", "kid,", ",kid"])
+def test_no_metrics_are_not_all_of_them(command: Command, data: Path, text: str) -> None:
+    refused = command("evaluate", data, "--reference", data, "--features", "pixels", "--metrics", text)
+    assert refused.code == 2 and f"--metrics {text!r}" in refused.err and refused.err.count("\n") == 1
+
+
+def test_evaluate_overwrites_none_of_its_inputs(command: Command, data: Path, tmp_path: Path) -> None:
+    samples, reference = tmp_path / "s.npz", tmp_path / "r.npz"
+    for path in (samples, reference):
+        path.write_bytes(data.read_bytes())
+    (tmp_path / "x.json").symlink_to(samples)
+    asked = ("evaluate", samples, "--features", "pixels", "--metrics", "frechet_distance", "--reference")
+    for against, out, says in (
+        (reference, samples, "is what is measured"),
+        (reference, tmp_path / "x.json", "is what is measured"),
+        (reference, reference, "is the reference"),
+        (f"{reference}:train", reference, "is the reference"),
+        (reference, tmp_path / "s.npz.record.json", "is the record of the samples"),
+        (reference, tmp_path / "e.txt", "should end in .json"),
+    ):
+        refused = command(*asked, against, "--out", out)
+        assert refused.code == 2 and says in refused.err and refused.err.count("\n") == 1
+    assert samples.read_bytes() == reference.read_bytes() == data.read_bytes()
+    assert not (tmp_path / "e.txt").exists()
+
+
+def test_stats_does_not_overwrite_the_data(command: Command, data: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.npz"
+    mine.write_bytes(data.read_bytes())
+    for name in (str(mine), f"{mine}:train"):
+        refused = command("stats", name, "--features", "pixels", "--out", tmp_path / "." / "mine.npz")
+        assert refused.code == 2 and "is the data itself" in refused.err and refused.err.count("\n") == 1
+    assert mine.read_bytes() == data.read_bytes()
 
 
 def test_figures_without_a_column_are_said_with_their_errors() -> None:

@@ -15,6 +15,7 @@ from trilemma.metrics import (
     ReferenceFeatures,
     Speed,
     TooFewError,
+    check_enough,
     check_needs,
     compute,
     gathered_cautions,
@@ -121,9 +122,9 @@ def test_by_default_what_takes_more_images_is_left_out_and_said():
     few = features(5, 5)
     with gathered_cautions() as texts:
         values = compute(None, real=REAL, fake=few)
-    assert {"frechet_distance", "kid", "confidence"} < set(values)
-    assert not {"frechet_infinity", "inception_score", "precision", "coverage"} & set(values)
-    for name in ("frechet_infinity", "inception_score", "precision", "recall", "density", "coverage"):
+    assert {"frechet_distance", "kid", "confidence", "precision", "recall"} < set(values)
+    assert not {"frechet_infinity", "inception_score", "density", "coverage"} & set(values)
+    for name in ("frechet_infinity", "inception_score", "density", "coverage"):
         assert any(text.startswith(f"left out: {name}; ") and "5 image" in text for text in texts), name
     with pytest.raises(TooFewError, match="generated: 5 image"):
         compute(["coverage"], real=REAL, fake=few)
@@ -219,3 +220,36 @@ def test_every_metric_says_what_it_is():
         assert metric.axis in ("quality", "coverage", "speed"), name
         assert metric.better in ("lower", "higher"), name
     assert {metric.axis for metric in METRICS.values()} == {"quality", "coverage", "speed"}
+
+
+@pytest.mark.parametrize(("count", "there"), [(3, set()), (4, {"precision", "recall"}), (5, {"precision", "recall"})])
+def test_each_neighbour_measure_has_a_minimum_by_its_own_k(count, there):
+    names = ["precision", "recall", "density", "coverage"]
+    real, fake = ReferenceFeatures.of(features(0, 40)), features(1, count)
+    with gathered_cautions() as cautions:
+        found = compute(names, real=real, fake=fake, lenient=True)
+    assert set(found) == there
+    k = {name: 3 if name in ("precision", "recall") else 5 for name in names}
+    for name in set(names) - there:
+        assert any(f"left out: {name}; " in line and line.endswith(f"for k = {k[name]}") for line in cautions)
+    with pytest.raises(TooFewError, match="for k = "):
+        compute(names, real=real, fake=fake)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_least_is_what_a_measure_refuses_below(name):
+    real = ReferenceFeatures.of(features(0, 60, spatial=True), holdout=features(2, 60))
+    least = METRICS[name].least(real.statistics.dim, 3)
+    check_enough([name], least, dim=real.statistics.dim)
+    if least > 1:
+        fake = features(1, least - 1, spatial=True)
+        with pytest.raises(InputError, match=f"expected at least {least}"):
+            compute([name], real=real, fake=fake, counts=[2])
+        with pytest.raises(TooFewError, match=f"{name}: {least - 1} .* at least {least}"):
+            check_enough([name], least - 1, dim=real.statistics.dim)
+    if name != "images_per_second":
+        with gathered_cautions():
+            assert name in compute(
+                [name], real=real, fake=features(1, least, spatial=True),
+                labels=np.zeros(least, int), counts=[2],
+            )  # fmt: skip

@@ -234,3 +234,12 @@ def test_standard_error_refuses_bad_input():
         frechet_standard_error(real=real, fake=fake[:, :2])
     with pytest.raises(InputError, match="NaN"):
         frechet_standard_error(real=real, fake=fake * np.nan)
+
+
+def test_a_matrix_without_positive_eigenvalues_is_refused_on_either_side():
+    mean = np.zeros(3)
+    for wrong in (-np.eye(3), np.diag([1.0, 1.0, -0.1])):
+        right, bad = Statistics(mean, np.eye(3)), Statistics(mean, wrong)
+        for real, fake in ((right, bad), (bad, right)):
+            with pytest.raises(InputError, match="eigenvalue"):
+                frechet_distance(real=real, fake=fake)

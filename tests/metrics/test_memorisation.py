@@ -81,8 +81,9 @@ def test_few_or_copied_held_out_images_warn():
     real, fake, holdout = sets(6)
     with pytest.warns(MetricWarning, match="99 held-out images, expected 100"):
         figures(real, fake, holdout[:99])
-    with pytest.warns(MetricWarning, match="10 of 200 held-out images are copies"):
-        figures(real, fake, np.concatenate([real[:10], holdout[10:]]))
+    with pytest.warns(MetricWarning, match="10 of 200 held-out images are copies .* left out of the share"):
+        share, ratio, _ = figures(real, fake, np.concatenate([real[:10], holdout[10:]]))
+    assert (share, ratio) == figures(real, fake, holdout[10:])[:2]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         figures(real, fake, holdout)
@@ -92,8 +93,14 @@ def test_constant_features_have_no_ratio():
     ones = np.ones((100, 2))
     with pytest.warns(MetricWarning, match="copies"):
         share, ratio, z = figures(ones, ones, ones)
-    assert (share, z) == (0, 0)
-    assert np.isnan(ratio)
+    assert z == 0
+    assert np.isnan([share, ratio]).all()
+
+
+def test_copies_show_though_some_held_out_images_are_copies_too():
+    real, _, holdout = sets(8)
+    with pytest.warns(MetricWarning, match="copies"):
+        assert figures(real, real[:300], np.concatenate([real[:10], holdout[10:]]))[:2] == (1, 0)
 
 
 def test_one_image_is_measured():

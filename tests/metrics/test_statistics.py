@@ -164,3 +164,22 @@ def test_metadata_is_json_text(features, tmp_path):
     with np.load(path, allow_pickle=False) as file:
         assert sorted(file.files) == ["metadata", "mu", "sigma"]
         assert json.loads(str(file["metadata"])) == {"count": 500, "note": "é"}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({"count": "x"}, "metadata has the count 'x', expected a number"),
+        ({"count": True}, "count True"),
+        ({"features": [1]}, r"features \[1\], expected a JSON object"),
+        ({"reference": "z"}, "reference 'z', expected a JSON object"),
+        ({"reference": {"size": 3}}, "reference.size 3, expected three whole numbers"),
+        ({"reference": {"size": [1, 8]}}, "reference.size"),
+    ],
+)
+def test_metadata_of_another_kind_is_refused(tmp_path, metadata, message):
+    path = tmp_path / "stats.npz"
+    np.savez(path, mu=np.zeros(2), sigma=np.eye(2), metadata=np.array(json.dumps(metadata)))
+    with pytest.raises(InputError, match=message) as caught:
+        load_statistics(path)
+    assert str(path) in str(caught.value)

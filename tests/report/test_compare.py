@@ -383,3 +383,11 @@ def test_a_file_that_is_no_evaluation_is_named_with_what_is_wrong(
     for source in (bad, bad.parent):
         with pytest.raises(InputError, match=r"bad\.json: .*" + re.escape(says)):
             read_compared([good, source])
+
+
+def test_seeds_as_a_list_are_compared_too(one: Make) -> None:
+    seeds = {"count": 3, "seeds": [0, 5, 7]}
+    a, b = (one(label, {"kid": 0.1}, samples={**seeds, "sha256": label * 8}) for label in "ab")
+    assert any(remark.startswith("same seeds") for remark in compare([a, b]).remarks)
+    other = one("c", {"kid": 0.1}, samples={**seeds, "seeds": [1, 2], "sha256": "c" * 8})
+    assert not any(remark.startswith("same seeds") for remark in compare([a, other]).remarks)

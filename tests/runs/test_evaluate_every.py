@@ -7,10 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from trilemma.data import write_samples
 from trilemma.errors import InputError
 from trilemma.runs import Run, evaluate, train
 from trilemma.runs.sampling import Sampler
@@ -103,6 +105,8 @@ def test_what_cannot_be_measured_ends_no_training(
         (["evaluate.reference=mnist5k"], r"its images are \(1, 28, 28\)|of \d+, expected"),
         (["evaluate.reference=mnist6k"], "did you mean 'mnist5k'"),
         (["evaluate.n=1"], r"evaluate\.n"),
+        (["evaluate.n=3"], r"evaluate\.n: precision: 3 generated image\(s\), expected at least 4"),
+        (["evaluate.metrics=[frechet_infinity]"], r"evaluate\.n: frechet_infinity: 10 .* at least 260"),
         (["evaluate.evry=1"], "did you mean 'every'"),
     ],
 )
@@ -121,3 +125,13 @@ def test_a_classifier_has_nothing_to_sample(write_recipe: Write, tmp_path: Path)
     path.write_text(yaml.safe_dump(values))
     with pytest.raises(InputError, match="a classifier generates no images to evaluate"):
         train(path, out=tmp_path / "run", overrides=SECTION)
+
+
+def test_what_takes_more_real_images_is_left_out_and_the_others_logged(
+    write_recipe: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = write_samples(tmp_path / "few.npz", np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1), dtype=np.uint8))
+    metrics = "evaluate.metrics=[precision,density]"
+    run = train(write_recipe(), out=tmp_path / "run", overrides=[*SECTION, f"evaluate.reference={few}", metrics])
+    assert [list(line) for line in figures(run.path).values()] == [["precision"], ["precision"]]
+    assert capsys.readouterr().out.count("warning: left out: density; density: real: 5 image(s)") == 1

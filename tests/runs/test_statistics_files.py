@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from trilemma.data import open_data, write_samples
 from trilemma.errors import InputError
-from trilemma.metrics import EXTRACTORS, Extractor, Features
+from trilemma.metrics import EXTRACTORS, Extractor, Features, MetricWarning
 from trilemma.runs import evaluate, statistics_files, write_statistics
 
 
@@ -217,3 +218,15 @@ class TestSamples:
     def test_of_another_kind_are_refused(self, real: Path, tmp_path: Path, arrays: dict[str, Any], says: str) -> None:
         with pytest.raises(InputError, match=says):
             evaluate(foreign(tmp_path / "samples.npz", **arrays), str(real), features="quarters")
+
+
+def test_statistics_of_few_images_say_so_as_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = write_samples(tmp_path / "few.npz", pictures(2, 16))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", MetricWarning)
+        write_statistics(str(few), tmp_path / "stats.npz", "quarters")
+    assert "warning: statistics: 16 images for 16 features make a singular covariance" in capsys.readouterr().out
+    write_statistics(
+        str(write_samples(tmp_path / "more.npz", pictures(2, 17))), tmp_path / "more-stats.npz", "quarters"
+    )
+    assert "warning" not in capsys.readouterr().out

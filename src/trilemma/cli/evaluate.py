@@ -77,7 +77,7 @@ def evaluate(
     evaluation = runs.evaluate(
         subject,
         reference,
-        metrics=metrics.split(",") if metrics else None,
+        metrics=parse_metrics(metrics),
         features=features,
         neighbours=neighbours,
         counts=parse_counts(counts),
@@ -97,6 +97,16 @@ def evaluate(
     for warning in evaluation["warnings"]:
         runs.say(f"warning: {warning}")
     runs.say(f"evaluation: {evaluation['path']}")
+
+
+def parse_metrics(text: str | None) -> list[str] | None:
+    """The names in kid,recall; blanks around them don't count. Raises InputError where one is empty."""
+    if text is None:
+        return None
+    names = [part.strip() for part in text.split(",")]
+    if not all(names):
+        raise InputError(f"--metrics {text!r}: expected names with commas between, such as kid,recall")
+    return names
 
 
 def parse_counts(text: str | None) -> list[int] | None:

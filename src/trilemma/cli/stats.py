@@ -9,6 +9,7 @@ import typer
 
 from trilemma.cli import options as o
 from trilemma.cli.evaluate import FEATURES
+from trilemma.errors import InputError
 
 
 def stats(
@@ -22,5 +23,8 @@ def stats(
     """Write the mean and covariance of the data's features, with pytorch-fid's names `mu` and `sigma`; with --adm and
     --images, a reference batch as ADM's tools read it."""
     from trilemma import runs
+    from trilemma.data import parse_reference
 
+    if out.resolve() == Path(parse_reference(data)[0]).resolve():
+        raise InputError(f"--out {out}: is the data itself, which would be overwritten; expected another STATS.npz")
     runs.say(f"statistics: {runs.write_statistics(data, out, features, root, spatial=adm, images=images)}")

@@ -12,7 +12,7 @@ from trilemma.metrics.balance import (
 from trilemma.metrics.catalogue import METRICS, Metric
 from trilemma.metrics.cautions import MetricWarning, caution, gathered_cautions
 from trilemma.metrics.checks import TooFewError
-from trilemma.metrics.computing import check_needs, compute
+from trilemma.metrics.computing import check_enough, check_needs, compute
 from trilemma.metrics.density_coverage import DensityCoverage, density_coverage
 from trilemma.metrics.extractors import EXTRACTORS, open_extractor
 from trilemma.metrics.features import (
@@ -58,6 +58,7 @@ __all__ = [
     "TooFewError",
     "balance",
     "caution",
+    "check_enough",
     "check_needs",
     "class_counts",
     "compute",

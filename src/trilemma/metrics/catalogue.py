@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from trilemma.metrics.balance import balance, class_counts, recognisability_by_class, recognised
+from trilemma.metrics.checks import TooFewError, check_sets
 from trilemma.metrics.density_coverage import DENSITY_NEIGHBOURS, DensityCoverage
 from trilemma.metrics.frechet import frechet_distance, frechet_standard_error
-from trilemma.metrics.frechet_counts import frechet_by_count, frechet_infinity
-from trilemma.metrics.inception_score import inception_score
+from trilemma.metrics.frechet_counts import PARTS, frechet_by_count, frechet_infinity
+from trilemma.metrics.inception_score import SPLITS, inception_score
 from trilemma.metrics.inputs import Inputs, Need
 from trilemma.metrics.kid import kid
 from trilemma.metrics.memorisation import memorisation
@@ -29,7 +30,8 @@ Measure = Callable[[Inputs], dict[str, Any]]
 @dataclass(frozen=True)
 class Metric:
     """One measure. `axis`: where it stands among quality, coverage and speed. `better`: the direction. `details`: keys
-    that come with its own in an evaluation. `measure` may give several metrics' keys at once; it runs once."""
+    that come with its own in an evaluation. `measure` may give several metrics' keys at once; it runs once. `least`:
+    how many generated images it takes, given the number of features and k of precision and recall."""
 
     description: str
     axis: Literal["quality", "coverage", "speed"]
@@ -37,6 +39,7 @@ class Metric:
     needs: frozenset[Need]
     measure: Measure
     details: tuple[str, ...] = ()
+    least: Callable[[int, int], int] = lambda dim, k: 1
 
 
 def _frechet(inputs: Inputs) -> dict[str, Any]:
@@ -80,17 +83,28 @@ def _inception_score(inputs: Inputs) -> dict[str, Any]:
 
 
 def _neighbours(inputs: Inputs) -> dict[str, Any]:
-    """Of precision, recall, density and coverage those asked for, from one pass over each pair of sets."""
+    """Of precision, recall, density and coverage those asked for, from one pass over each pair of sets; a
+    `TooFewError` in place of those whose k takes more images than there are."""
     assert inputs.real.features is not None
-    names, k = inputs.names, inputs.neighbours
-    manifolds, densities = bool({"precision", "recall"} & names), bool({"density", "coverage"} & names)
+    real, fake, k = inputs.real.features.pooled, inputs.fake.pooled, inputs.neighbours
+    values: dict[str, Any] = {}
+    for name in {"precision", "recall", "density", "coverage"} & inputs.names:
+        of = k if name in ("precision", "recall") else DENSITY_NEIGHBOURS
+        try:
+            check_sets(name, of + 1, f" for k = {of}", real=real, generated=fake)
+        except TooFewError as few:
+            values[name] = few
+    left = inputs.names - values.keys()
+    manifolds, densities = bool({"precision", "recall"} & left), bool({"density", "coverage"} & left)
+    if not (manifolds or densities):
+        return values
     found = overlap(
-        real=inputs.real.features.pooled,
-        fake=inputs.fake.pooled,
+        real=real,
+        fake=fake,
         real_ks={*([k] if manifolds else []), *([DENSITY_NEIGHBOURS] if densities else [])},
         fake_ks=[k] if manifolds else [],
     )
-    values = vars(PrecisionRecall.of(found, k)) if manifolds else {}
+    values |= vars(PrecisionRecall.of(found, k)) if manifolds else {}
     return values | (vars(DensityCoverage.of(found, DENSITY_NEIGHBOURS)) if densities else {})
 
 
@@ -156,6 +170,7 @@ METRICS: dict[str, Metric] = {
         frozenset(),
         _frechet,
         ("frechet_distance_se",),
+        least=lambda dim, k: 2,
     ),
     "frechet_infinity": Metric(
         "Fréchet distance extrapolated to infinitely many generated images (FID∞)",
@@ -164,6 +179,7 @@ METRICS: dict[str, Metric] = {
         frozenset(),
         _frechet_infinity,
         ("frechet_infinity_se",),
+        least=lambda dim, k: PARTS * (dim + 1),
     ),
     "frechet_by_count": Metric(
         "Fréchet distance at each of the counts given, as pairs of count and distance",
@@ -171,6 +187,7 @@ METRICS: dict[str, Metric] = {
         "lower",
         frozenset({"counts"}),
         _frechet_by_count,
+        least=lambda dim, k: 2,
     ),
     "sfid": Metric(
         "Fréchet distance of spatial features (sFID, of the Inception network's)",
@@ -179,6 +196,7 @@ METRICS: dict[str, Metric] = {
         frozenset({"spatial"}),
         _sfid,
         ("sfid_se",),
+        least=lambda dim, k: 2,
     ),
     "kid": Metric(
         "unbiased squared kernel distance of features, mean over 100 subsets (KID)",
@@ -187,6 +205,7 @@ METRICS: dict[str, Metric] = {
         frozenset({"features"}),
         _kid,
         ("kid_se", "kid_std", "kid_full"),
+        least=lambda dim, k: 2,
     ),
     "inception_score": Metric(
         "how sure and how varied a classifier's answers are, over 10 splits (IS)",
@@ -195,6 +214,7 @@ METRICS: dict[str, Metric] = {
         frozenset({"logits"}),
         _inception_score,
         ("inception_score_se", "inception_score_std"),
+        least=lambda dim, k: SPLITS,
     ),
     "precision": Metric(
         "share of generated images within the reference's neighbourhoods (k nearest)",
@@ -202,6 +222,7 @@ METRICS: dict[str, Metric] = {
         "higher",
         frozenset({"features"}),
         _neighbours,
+        least=lambda dim, k: k + 1,
     ),
     "recall": Metric(
         "share of the reference within the generated images' neighbourhoods (k nearest)",
@@ -209,6 +230,7 @@ METRICS: dict[str, Metric] = {
         "higher",
         frozenset({"features"}),
         _neighbours,
+        least=lambda dim, k: k + 1,
     ),
     "density": Metric(
         "how many of the reference's neighbourhoods a generated image lies in, over k = 5",
@@ -216,6 +238,7 @@ METRICS: dict[str, Metric] = {
         "higher",
         frozenset({"features"}),
         _neighbours,
+        least=lambda dim, k: DENSITY_NEIGHBOURS + 1,
     ),
     "coverage": Metric(
         "share of the reference with a generated image in its neighbourhood (5 nearest)",
@@ -223,6 +246,7 @@ METRICS: dict[str, Metric] = {
         "higher",
         frozenset({"features"}),
         _neighbours,
+        least=lambda dim, k: DENSITY_NEIGHBOURS + 1,
     ),
     "memorisation": Metric(
         "share of images nearer to a training image than 99 % of held-out ones; 0.01 of real images",

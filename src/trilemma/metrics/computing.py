@@ -28,6 +28,7 @@ def compute(
     neighbours: int = 3,
     counts: Sequence[int] | None = None,
     features: Mapping[str, Any] | None = None,
+    lenient: bool = False,
 ) -> dict[str, Any]:
     """The measures `names`, or all that can be had (None), as flat keys and plain JSON values; None stands for a figure
     that is not finite, or for a class without images.
@@ -35,7 +36,7 @@ def compute(
     `fake`: features of generated images. `labels`: the classes they were asked for. `sampler`: times the sampler when
     called, as `lambda: measure(generate, batch=64)`. `neighbours`: k of precision and recall. `counts`: how many images
     to compute the Fréchet distance from, each in turn. `features`: the record of `fake`'s extractor, which must be the
-    reference's.
+    reference's. `lenient`: leave out what takes more images than there are also where it is asked for by name.
 
     Warns of what a reader must know, in `MetricWarning`s: gather them with `gathered_cautions`; among it, what was left
     out because there are too few images. Raises InputError for a name that does not exist, a measure asked for by name
@@ -59,23 +60,33 @@ def compute(
             continue
         metric = METRICS[name]
         if metric.measure not in done:
-            done[metric.measure] = _measured(metric.measure, inputs, names is not None)
+            done[metric.measure] = _measured(metric.measure, inputs)
         found = done[metric.measure]
-        if isinstance(found, TooFewError):
-            caution(f"left out: {name}; {found}")
-        else:
+        few = found if isinstance(found, TooFewError) else found[name]
+        if isinstance(few, TooFewError):
+            if names is not None and not lenient:
+                raise few
+            caution(f"left out: {name}; {few}")
+        elif not isinstance(found, TooFewError):
             values |= {key: _plain(found[key]) for key in (name, *metric.details)}
     return values
 
 
-def _measured(measure: Measure, inputs: Inputs, asked: bool) -> dict[str, Any] | TooFewError:
-    """What it gives, or why not, unless it was asked for by name."""
+def _measured(measure: Measure, inputs: Inputs) -> dict[str, Any] | TooFewError:
+    """What it gives, or that there are too few images for it."""
     try:
         return measure(inputs)
     except TooFewError as few:
-        if asked:
-            raise
         return few
+
+
+def check_enough(names: Sequence[str], count: int, *, dim: int, neighbours: int = 3) -> None:
+    """Refuse now the metrics that `count` generated images with `dim` features are too few for; `neighbours` as for
+    `compute`. Raises `TooFewError`."""
+    for name in check_names(names):
+        least = METRICS[name].least(dim, neighbours)
+        if count < least:
+            raise TooFewError(f"{name}: {count} generated image(s), expected at least {least}")
 
 
 def check_needs(

@@ -101,7 +101,7 @@ def trace_sqrt_product(a: Float64[np.ndarray, "d d"], b: Float64[np.ndarray, "d 
     A root turns an error of 1e-16 at an eigenvalue of zero into 1e-8, so where a covariance is singular, or nearly, the
     trace is taken as the sum of the singular values of FᵀG instead, a = FFᵀ and b = GGᵀ, which is the same number
     without roots. F and G come from pivoted Cholesky factorisations, which end at the rank. That is exact for singular
-    covariances, and takes two to three times as long.
+    covariances, and takes two to three times as long. Raises InputError for a matrix that is no covariance.
     """
     left, right = (torch.from_numpy(np.array(cov, dtype=np.float64)) for cov in (a, b))
     lower, failed = torch.linalg.cholesky_ex(left)
@@ -110,11 +110,12 @@ def trace_sqrt_product(a: Float64[np.ndarray, "d d"], b: Float64[np.ndarray, "d 
         half = blas.dtrmm(1.0, lower.numpy(), right.numpy().T, lower=1, trans_a=1)
         product = blas.dtrmm(1.0, lower.numpy(), half, side=1, lower=1, overwrite_b=1)
         values = torch.linalg.eigvalsh(torch.from_numpy(product))
-        # Rounding moves each eigenvalue by some ε of the largest, and so its root by half of that over the root.
-        roots = values.clamp(min=0).sqrt()
-        error = torch.finfo(values.dtype).eps * values[-1] * (0.5 / roots).sum()
-        if error < 1e-9 * roots.sum():
-            return float(roots.sum())
+        if values[0] > 0:  # else b is singular, or no covariance at all, which its factorisation says
+            # Rounding moves each eigenvalue by some ε of the largest, and so its root by half of that over the root.
+            roots = values.sqrt()
+            error = torch.finfo(values.dtype).eps * values[-1] * (0.5 / roots).sum()
+            if error < 1e-9 * roots.sum():
+                return float(roots.sum())
     return float(torch.linalg.svdvals(_pivoted(left).T @ _pivoted(right)).sum())
 
 

@@ -13,6 +13,9 @@ from trilemma.metrics.checks import check_count
 from trilemma.metrics.frechet import frechet_distance, frechet_standard_error
 from trilemma.metrics.statistics import Moments, Statistics
 
+PARTS = 4
+"""Parts that the images are cut into at the most, for the extrapolation."""
+
 
 @dataclass(frozen=True)
 class FrechetInfinity:
@@ -25,7 +28,7 @@ class FrechetInfinity:
 
 
 def frechet_infinity(
-    *, real: Statistics, fake: Float[np.ndarray, "n d"], parts: int = 4, seed: int = 0
+    *, real: Statistics, fake: Float[np.ndarray, "n d"], parts: int = PARTS, seed: int = 0
 ) -> FrechetInfinity:
     """FID∞ (Chong & Forsyth 2020, sec. 4): the distance from N images is, to first order, that from infinitely many
     plus b/N; a line through distances at several N, over 1/N, meets 0 there.

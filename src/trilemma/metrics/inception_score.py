@@ -14,6 +14,9 @@ from trilemma.errors import InputError
 from trilemma.metrics.cautions import caution
 from trilemma.metrics.checks import check_count
 
+SPLITS = 10
+"""The paper's number of parts."""
+
 
 @dataclass(frozen=True)
 class InceptionScore:
@@ -26,7 +29,7 @@ class InceptionScore:
     standard_error: float
 
 
-def inception_score(*, fake: Float[np.ndarray, "n k"], splits: int = 10, seed: int = 0) -> InceptionScore:
+def inception_score(*, fake: Float[np.ndarray, "n k"], splits: int = SPLITS, seed: int = 0) -> InceptionScore:
     """exp(E_x KL(p(y|x) ‖ p(y))) over each of `splits` equal parts of the images (Salimans et al. 2016, sec. 4), from
     `fake`, the classifier's logits. p(y) is a part's own mean.
 

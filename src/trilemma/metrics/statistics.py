@@ -134,7 +134,8 @@ def load_statistics(
     Nothing in it is unpickled. With `extractor`, they must be of its features; `spatial`: of the spatial ones, from
     `mu_s` and `sigma_s`.
 
-    Raises InputError: no such file, not an .npz, no `mu` or `sigma`, shapes that don't fit, NaN, other features.
+    Raises InputError: no such file, not an .npz, no `mu` or `sigma`, shapes that don't fit, NaN, other features,
+    metadata that isn't what `Statistics` says.
     """
     what, names = f"statistics {os.fspath(path)!r}", ("mu_s", "sigma_s") if spatial else ("mu", "sigma")
     with _reading(what, path, f"an .npz with {names[0]} and {names[1]}") as file:
@@ -155,12 +156,31 @@ def load_statistics(
         raise InputError(f"{what}: {names[1]} is not symmetric, expected a covariance")
     if not isinstance(metadata, dict):
         raise InputError(f"{what}: metadata is a {type(metadata).__name__}, expected a JSON object")
+    _check_metadata(metadata, what)
     statistics = Statistics(mean, (cov + cov.T) / 2, metadata.pop("count", None), metadata)
     if extractor is not None:
         check_same_features(extractor.record(statistics.dim), statistics.metadata.get("features"), what)
         if not spatial:
             _check_dim(statistics.dim, extractor, what)
     return statistics
+
+
+def _check_metadata(metadata: Mapping[str, Any], what: str) -> None:
+    """Raises InputError unless what is read of the metadata is there in its kind, or not at all."""
+
+    def whole(value: Any) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+    def check(key: str, value: Any, fits: bool, expected: str) -> None:
+        if value is not None and not fits:
+            raise InputError(f"{what}: metadata has the {key} {value!r:.60}, expected {expected}")
+
+    check("count", metadata.get("count"), whole(metadata.get("count")), "a number of images")
+    for key in ("features", "reference"):
+        check(key, metadata.get(key), isinstance(metadata.get(key), Mapping), "a JSON object")
+    size = (metadata.get("reference") or {}).get("size")
+    fits = isinstance(size, list) and len(size) == 3 and all(whole(side) for side in size)
+    check("reference.size", size, fits, "three whole numbers: channels, height, width")
 
 
 def load_features(path: str | os.PathLike[str], *, extractor: Extractor | None = None) -> Float32[np.ndarray, "n d"]:

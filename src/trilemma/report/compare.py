@@ -10,7 +10,7 @@ from typing import Literal
 
 from trilemma.errors import InputError, unknown
 from trilemma.report.comparability import EXACT, Figure, all_columns, column_figures, shown
-from trilemma.report.sources import FORMAT, Measured, read_evaluation, same_seeds
+from trilemma.report.sources import FORMAT, Measured, read_evaluation
 from trilemma.report.tables import Column, Evaluation, _unique_labels, is_yardstick, lookup
 
 Outcome = Literal["better", "worse", "within the noise", "equal", "no standard error known", "the same samples"]
@@ -191,7 +191,9 @@ def same_samples(a: Evaluation, b: Evaluation) -> bool:
 
 
 def _same_noise(a: Evaluation, b: Evaluation) -> bool:
-    return not is_yardstick(b) and same_seeds([a, b]) and not same_samples(a, b)
+    if is_yardstick(b) or same_samples(a, b) or lookup(a, "samples.seeds") is None:
+        return False
+    return all(str(lookup(a, path)) == str(lookup(b, path)) for path in ("samples.seeds", "samples.classes"))
 
 
 def _remarks(entries: Sequence[Entry]) -> list[str]:

@@ -172,7 +172,6 @@ def read_sources(sources: Sequence[Path]) -> tuple[list[RunFiles], list[Measured
 
 def same_seeds(evaluations: Sequence[Mapping[str, Any]]) -> bool:
     """Whether several models' samples came from the same seeds and classes, so that they can be held side by side."""
-    drawn = {
-        (lookup(e, "samples.seeds"), str(lookup(e, "samples.classes"))) for e in evaluations if not is_yardstick(e)
-    }
-    return len(evaluations) > 1 and len(drawn) == 1 and next(iter(drawn))[0] is not None
+    models = [e for e in evaluations if not is_yardstick(e)]
+    drawn = {(str(lookup(e, "samples.seeds")), str(lookup(e, "samples.classes"))) for e in models}
+    return len(evaluations) > 1 and len(drawn) == 1 and lookup(models[0], "samples.seeds") is not None

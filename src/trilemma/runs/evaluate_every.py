@@ -8,7 +8,7 @@ from accelerate.utils import gather_object
 from jaxtyping import UInt8
 
 from trilemma.errors import InputError
-from trilemma.metrics import compute, extract, gathered_cautions
+from trilemma.metrics import TooFewError, check_enough, compute, extract, gathered_cautions
 from trilemma.recipes import DenoisingSettings, Recipe
 from trilemma.runs.build import classes_of
 from trilemma.runs.extractors import extractor_of
@@ -49,11 +49,15 @@ class EvaluateEvery:
                 recipe.images.shape, self.real, settings.features, settings.metrics,
                 labels=bool(classes_of(recipe)), sampler=False,
             )  # fmt: skip
+        try:
+            check_enough(settings.metrics, settings.n, dim=self.real.features.statistics.dim)
+        except TooFewError as few:
+            raise InputError(f"evaluate.n: {few}") from None
         self._say(cautions)
 
     def __call__(self, trainer: Trainer) -> dict[str, float]:
-        """The figures at the trainer's step; none in other processes, and none where a figure cannot be had, which is
-        said but ends no training."""
+        """The figures at the trainer's step, without those that there are too few images for; none in other processes,
+        and none where one cannot be had for another reason. What is missing is said, but ends no training."""
         seeds = list(range(self.settings.n))
         labels = labels_for(seeds, classes_of(self.recipe), None)
         rank, processes = self.accelerator.process_index, self.accelerator.num_processes
@@ -100,7 +104,9 @@ class EvaluateEvery:
         look = extractor_of(self.settings.features)
         fake = extract((images[i : i + BATCH] for i in range(0, len(images), BATCH)), look)
         record = look.record(fake.dim)
-        found = compute(self.settings.metrics, real=self.real.features, fake=fake, labels=labels, features=record)
+        found = compute(
+            self.settings.metrics, real=self.real.features, fake=fake, labels=labels, features=record, lenient=True
+        )
         return {name: float(value) for name, value in found.items() if isinstance(value, int | float)}
 
     def _say(self, lines: list[str]) -> None:

@@ -22,14 +22,22 @@ from trilemma.metrics import Speed, compute, extract, gathered_cautions, measure
 from trilemma.process import Condition
 from trilemma.runs.devices import process_state
 from trilemma.runs.environment import environment
-from trilemma.runs.evaluation_files import FORMAT, NEIGHBOURS, default_out, kept, write_evaluation
+from trilemma.runs.evaluation_files import (
+    FORMAT,
+    MACHINE,
+    NEIGHBOURS,
+    check_evaluation_out,
+    default_out,
+    samples_sha256,
+    with_kept,
+    write_evaluation,
+)
 from trilemma.runs.extractors import extractor_of
 from trilemma.runs.feature_cache import BATCH
 from trilemma.runs.network_costs import multiply_adds
-from trilemma.runs.places import check_writable
 from trilemma.runs.reference import Reference, data_record, open_reference
 from trilemma.runs.run import Run, describe
-from trilemma.runs.sampling import Sampler, labels_for, overridden, read_record, record_of, sha256
+from trilemma.runs.sampling import Sampler, labels_for, overridden, read_record, record_of
 from trilemma.runs.wanted import Wanted, check_measurable
 
 __all__ = ["Subject", "evaluate", "evaluate_data", "write_evaluation"]
@@ -77,7 +85,7 @@ def evaluate(
     run = subject if isinstance(subject, Run) else _as_run(Path(subject))
     reference, root = _reference_of(run, reference, root)
     if out is not None:
-        check_writable(Path(out))
+        check_evaluation_out(Path(out), run.path if run is not None else Path(str(subject)), reference)
     with gathered_cautions() as warnings:
         fitted = (run.recipe.data.size, run.recipe.data.channels) if run is not None else (None, None)
         own = run is None or parse_reference(reference) == (run.recipe.data.name, run.recipe.data.split)
@@ -105,7 +113,7 @@ def evaluate(
         if out is not None
         else default_out(None if run is None else run.path, Path(str(subject)), evaluation, features)
     )
-    evaluation["metrics"] = kept(place, evaluation) | evaluation["metrics"]
+    evaluation = with_kept(place, evaluation)
     if process_state().is_main_process:
         write_evaluation(evaluation, place)
     return evaluation | {"path": str(place)}
@@ -118,6 +126,8 @@ def evaluate_data(
     beat."""
     began = time.perf_counter()
     name, split = parse_reference(spec)
+    if out is not None:
+        check_evaluation_out(out, Path(name), reference)
     data = open_data(name, split=split, root=root)
     images, labels = data.batch(range(len(data)))
     record = data_record(data)
@@ -217,7 +227,7 @@ def _of_run(run: Run, n: int, seeds: Sequence[int] | None, cls: Any, out: Any, s
             "seeds": record["seeds"],
             "classes": record["classes"],
             "file": _inside(samples.path, run.path),
-            "sha256": sha256(samples.path) if samples.path.is_file() else None,
+            "sha256": samples_sha256(samples.path),
         },
         "sampler": record["sampler"] | ({"surrogate": record["surrogate"]} if record["surrogate"] else {}),
     }
@@ -230,7 +240,7 @@ def _speed(beside: Path, sampler: Sampler, run: Run, batch: int) -> Speed:
     written into the samples' record."""
     record, state = read_record(beside), process_state()
     here = environment(state.device, state.num_processes)
-    same = all(record["environment"].get(key) == here[key] for key in ("device", "hardware", "threads", "processes"))
+    same = all(record["environment"].get(key) == here[key] for key in MACHINE)
     full = [count / seconds for count, seconds in record["batches"][1:] if count == batch]
     if len(full) >= 2 and same and state.num_processes == 1:
         rates = (statistics.median(full), min(full), max(full))
@@ -265,11 +275,10 @@ def _of_samples(path: Path, settings: dict[str, Any], cls: Any, sampling: dict[s
     if asked:
         raise InputError(f"{asked[0]}: {path} holds finished samples, nothing is sampled; give a run instead")
     images, labels = read_samples(path)
-    file_hash = sha256(path) if path.is_file() else None
     made = read_record(record_of(path)) if record_of(path).exists() else {}
     samples = {
         **{"count": len(images), "seeds": made.get("seeds"), "classes": made.get("classes")},
-        **{"file": str(path), "sha256": file_hash},
+        **{"file": str(path), "sha256": samples_sha256(path)},
     }
     described = {
         "label": path.stem,

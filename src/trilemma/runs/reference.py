@@ -14,9 +14,10 @@ from jaxtyping import UInt8
 from trilemma.data import ImageSet, open_data, parse_reference
 from trilemma.data.catalogue import SOURCES
 from trilemma.errors import InputError
-from trilemma.metrics import Features, Moments, ReferenceFeatures, caution, save_statistics
+from trilemma.metrics import Features, Moments, ReferenceFeatures, caution, gathered_cautions, save_statistics
 from trilemma.runs.extractors import Stamp, extractor_of, stamp
 from trilemma.runs.feature_cache import BATCH, features_of_set, is_kept
+from trilemma.runs.progress import say
 from trilemma.runs.statistics_files import holds_statistics, open_statistics
 
 __all__ = ["BATCH", "Reference", "data_record", "extractor_of", "features_of", "open_reference", "write_statistics"]
@@ -119,20 +120,32 @@ def write_statistics(
     """Feature statistics of DATA[:SPLIT], computed in one pass, as an .npz with pytorch-fid's `mu` and `sigma`.
 
     As ADM's reference batches have them: `spatial` adds `mu_s` and `sigma_s`, `images` adds the images (`arr_0`), all
-    of them. Raises InputError for features that have no spatial part, and for what cannot be read or written."""
+    of them. Says as warnings what a reader must know, such as fewer images than a covariance of so many features takes.
+    Raises InputError for features that have no spatial part, and for what cannot be read or written."""
     out = Path(out)
     if out.suffix != ".npz":
         raise InputError(f"out: {out} should end in .npz")
     name, split = parse_reference(spec)
     data, look = open_data(name, split=split, root=root), extractor_of(extractor)
     pooled, places = Moments(), Moments()
-    for batch in image_batches(data):
-        seen = look(batch)
-        pooled.update(seen.pooled)
-        if spatial and seen.spatial is None:
-            raise InputError(f"features {extractor!r} have no spatial part for mu_s and sigma_s; 'inception' has one")
-        if spatial and seen.spatial is not None:
-            places.update(seen.spatial)
+    with gathered_cautions() as cautions:
+        for batch in image_batches(data):
+            seen = look(batch)
+            pooled.update(seen.pooled)
+            if spatial and seen.spatial is None:
+                raise InputError(
+                    f"features {extractor!r} have no spatial part for mu_s and sigma_s; 'inception' has one"
+                )
+            if spatial and seen.spatial is not None:
+                places.update(seen.spatial)
+        for moments, kind in ((pooled, "features"), (places, "spatial features")):
+            if 0 < moments.count <= (dim := len(moments.mean)):
+                caution(
+                    f"statistics: {moments.count} images for {dim} {kind} make a singular covariance, expected more "
+                    f"than {dim}"
+                )
+    for line in cautions:
+        say(f"warning: {line}")
     metadata = {"features": look.record(len(pooled.mean)), "reference": data_record(data)}
     return save_statistics(
         pooled.statistics(metadata),

@@ -54,7 +54,7 @@ def open_statistics(
     spatial = load_statistics(path, extractor=look, spatial=True) if {"mu_s", "sigma_s"} <= set(keys) else None
     reference = ReferenceFeatures(held, spatial=spatial)
     known = held.metadata.get("reference")
-    record = {**known, "statistics": spec} if known else _foreign(path, look, held.count)
+    record = {"data": spec, **known, "statistics": spec} if known else _foreign(path, look, held.count)
     size = tuple(record["size"]) if record.get("size") else None
     if "arr_0" not in keys:
         return reference, record, size

@@ -31,6 +31,8 @@ class Wanted:
             raise InputError(f"neighbours: {neighbours}, expected 1 or more")
         if counts is not None and (not counts or min(counts) < 2):
             raise InputError(f"counts: {list(counts)}, expected whole numbers from 2")
+        if metrics is not None and not metrics:
+            raise InputError("metrics: none are named, expected one or more, or nothing for all that can be had")
         if metrics is not None and counts is not None:
             metrics = [*dict.fromkeys([*metrics, "frechet_by_count"])]
         return Wanted(metrics, features, neighbours, counts)
