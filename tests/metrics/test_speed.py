@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-import numpy as np
+import subprocess
+import sys
+
 import pytest
 
 from trilemma.errors import InputError
@@ -49,13 +51,23 @@ def test_the_device_is_awaited_before_each_reading(monkeypatch):
     assert (found.peak_memory, found.memory_kind) == (12345, speed.ALLOCATED)
 
 
+TAKES_96_MIB = """
+import numpy as np
+from trilemma.metrics.speed import measure
+held = np.ones(4 * 2**20)  # 32 MiB that were there before
+found = measure(lambda batch: np.ones(12 * 2**20).sum() + held[0], batch=1)  # 96 MiB for a moment
+print(found.peak_memory, found.memory_kind)
+"""
+
+
 def test_peak_memory_is_what_generating_took():
-    held = np.ones(4 * 2**20)  # 32 MiB that were there before
-    found = measure(lambda batch: np.ones(12 * 2**20).sum() + held[0], batch=1)  # 96 MiB for a moment
-    if found.peak_memory is None:
+    """In a process of its own: one that has had more memory may serve a batch from what it was given before."""
+    done = subprocess.run([sys.executable, "-c", TAKES_96_MIB], capture_output=True, text=True, check=True)
+    peak, kind = done.stdout.strip().split(" ", 1)
+    if peak == "None":
         pytest.skip("the system does not tell")
-    assert found.memory_kind == speed.RESIDENT
-    assert 90 * 2**20 < found.peak_memory < 160 * 2**20
+    assert kind == speed.RESIDENT
+    assert 90 * 2**20 < int(peak) < 160 * 2**20
 
 
 def test_a_system_that_does_not_tell_has_no_peak(monkeypatch):

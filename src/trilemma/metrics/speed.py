@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import statistics
 import time
@@ -95,6 +96,7 @@ def _in_process() -> Callable[[], tuple[int | None, str | None]]:
 
     Before the warm-up, since an allocator keeps the memory of a first batch for the next.
     """
+    gc.collect()  # or garbage of before, let go of meanwhile, would hide what is taken
     before, mark = _resident("VmRSS"), _resident("VmHWM")
     try:
         Path("/proc/self/clear_refs").write_text("5")  # the highest size so far is forgotten
