@@ -24,9 +24,9 @@ import numpy as np
 import torch
 from scipy import linalg
 
+from trilemma.machine.environment import environment
 from trilemma.metrics import Statistics, precision_recall
 from trilemma.metrics.frechet import trace_sqrt_product
-from trilemma.runs.environment import environment
 
 BLOCK = 2048
 """Images made at once."""

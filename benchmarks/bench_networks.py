@@ -21,11 +21,11 @@ from typing import Any
 import torch
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 
+from trilemma.machine.environment import environment
 from trilemma.networks import UNet
 from trilemma.process import Denoiser, Linear
 from trilemma.recipes import SamplingSettings
-from trilemma.runs.environment import environment
-from trilemma.runs.sampling import Sampler
+from trilemma.runs.sample_sets import Sampler
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,14 @@
-"""What holds for every test: one thread a process, no window, no network, the same examples each time."""
+"""What holds for every test: one thread a process, no window, no network, the same examples each time; and tiny runs:
+24 images of 8×8 pixels in four classes, a network of 10 000 weights, eight steps of noise."""
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 # Before the first import of torch, here and in the processes that tests start: the suite runs as several processes
 # (`make test`), which would fight for the cores with more threads than one each.
@@ -14,8 +20,99 @@ os.environ["NO_COLOR"] = "1"
 os.environ["COLUMNS"] = "160"
 os.environ.pop("FORCE_COLOR", None)
 
+import numpy as np
+import pytest
+import yaml
 from hypothesis import settings
 
 # No deadline, since a test machine may be busy; derandomised, since a suite that fails by luck stops being believed.
 settings.register_profile("suite", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("suite")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test finds, or leaves, features in the user's cache."""
+    monkeypatch.setenv("TRILEMMA_CACHE", str(tmp_path / "cache"))
+
+
+def recipe_values(data: Path) -> dict[str, Any]:
+    return {
+        "learner": {"name": "denoising", "parameterization": "v", "variance": "fixed_small", "conditional": True},
+        "schedule": {"name": "cosine", "steps": 8},
+        "network": {
+            **{"name": "unet", "base_channels": 8, "multipliers": [1, 2], "blocks": 1, "attention": []},
+            **{"middle_attention": False, "dropout": 0.1},
+        },
+        "data": {"name": str(data), "validation_split": "train"},
+        "training": {
+            **{"steps": 6, "batch": 6, "learning_rate": 1.0e-3, "ema": 0.9, "flip": True, "warmup": 2},
+            **{"log_every": 1, "validate_every": 3, "validation_images": 6, "grid_every": 0, "checkpoint_every": 2},
+        },
+        "sampling": {"name": "ancestral", "batch": 4},
+    }
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An .npz of 24 smooth grey images, 8×8, in four classes."""
+    path = tmp_path_factory.mktemp("data") / "ramps.npz"
+    x, y, k = np.arange(8)[None, None], np.arange(8)[None, :, None], np.arange(24)[:, None, None]
+    images = (x * (k % 4) * 8 + y * (k % 3) * 6 + k).astype(np.uint8)[..., None]
+    np.savez(path, arr_0=images, arr_1=np.arange(24) % 4)
+    return path
+
+
+@pytest.fixture
+def write_recipe(data: Path, tmp_path: Path) -> Callable[..., Path]:
+    """A recipe file, the tiny one with changes such as training={"steps": 3}."""
+
+    def write(name: str = "tiny", **changes: dict[str, Any]) -> Path:
+        values = recipe_values(data)
+        for section, items in changes.items():
+            values[section] = {**values[section], **items}
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(values))
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def _trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from trilemma.jobs import train
+
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(recipe_values(data)))
+    return train(folder / "tiny.yaml", out=folder / "run").path
+
+
+@pytest.fixture
+def run(_trained: Path, tmp_path: Path) -> Any:
+    """A trained run, the test's own copy."""
+    from trilemma.runs import Run
+
+    shutil.copytree(_trained, tmp_path / "trained", symlinks=True)
+    return Run(tmp_path / "trained")
+
+
+@pytest.fixture
+def outcome() -> Callable[[Path], dict[str, Any]]:
+    """All that a run came to, as plain values: tensors of its newest checkpoint, state, log; less the clock's."""
+    from safetensors.torch import load_file
+
+    from trilemma.runs import Run
+
+    def read(path: Path) -> dict[str, Any]:
+        last = Run(path).checkpoint
+        found: dict[str, Any] = {
+            f"{file.stem}/{name}": (str(value.dtype), tuple(value.shape), value.numpy().tobytes())
+            for file in last.glob("*.safetensors")
+            for name, value in load_file(file).items()
+        }
+        found["state"] = {k: v for k, v in json.loads((last / "state.json").read_text()).items() if k != "seconds"}
+        lines = [json.loads(line) for line in (path / "log.jsonl").read_text().splitlines()]
+        found["log"] = [{k: v for k, v in line.items() if k not in ("time_s", "images_per_s")} for line in lines]
+        return found
+
+    return read

@@ -50,6 +50,9 @@ class TestImportContract:
             "runs": "report",
             "studies": "report",
             "report": "cli",
+            "machine": "process",
+            "evaluations": "exchange",
+            "jobs": "report",
             "errors": "networks",
         }
         rooms = {*forbidden, *forbidden.values()}

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from trilemma.data import to_model
+from trilemma.machine.environment import environment
+from trilemma.process import to_model
 from trilemma.runs import Run
 from trilemma.runs.build import open_images
-from trilemma.runs.environment import environment
-from trilemma.runs.sampling import sha256
+from trilemma.runs.sample_sets import sha256
 
 WEIGHTS = Path(__file__).parents[1] / "src" / "trilemma" / "metrics" / "weights"
 

@@ -17,9 +17,11 @@ from pathlib import Path
 
 import torch
 
-from trilemma.runs import Run, evaluate, train
+from trilemma.evaluations import evaluate
+from trilemma.evaluations.evaluate import write_evaluation
+from trilemma.jobs import train
+from trilemma.runs import Run
 from trilemma.runs.build import open_images, second_moment
-from trilemma.runs.evaluation import write_evaluation
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results" / "imbalance"

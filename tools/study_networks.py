@@ -17,8 +17,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from trilemma.evaluations import evaluate
+from trilemma.jobs import train
 from trilemma.report.saving import save_figure
-from trilemma.runs import Run, evaluate, train
+from trilemma.runs import Run
 
 HOME = Path(__file__).parents[1]
 RESULTS = HOME / "results" / "networks"

@@ -15,9 +15,10 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from trilemma.evaluations import evaluate
+from trilemma.jobs import train
 from trilemma.report.saving import save_figure
 from trilemma.report.schedules import COLOURS
-from trilemma.runs import evaluate, train
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results" / "samplers"

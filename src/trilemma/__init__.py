@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from trilemma.data import open_data
     from trilemma.errors import InputError
+    from trilemma.evaluations import evaluate
+    from trilemma.jobs import demo, train
     from trilemma.report import build_report
-    from trilemma.runs import Run, demo, evaluate, train
+    from trilemma.runs import Run
 
 __version__ = "0.1.0"
 
@@ -24,11 +26,11 @@ __all__ = ["InputError", "Run", "build_report", "demo", "evaluate", "open_data",
 _HOMES = {
     "InputError": ("trilemma.errors", "InputError"),
     "Run": ("trilemma.runs", "Run"),
-    "demo": ("trilemma.runs", "demo"),
-    "evaluate": ("trilemma.runs", "evaluate"),
+    "demo": ("trilemma.jobs", "demo"),
+    "evaluate": ("trilemma.evaluations", "evaluate"),
     "open_data": ("trilemma.data", "open_data"),
     "build_report": ("trilemma.report", "build_report"),
-    "train": ("trilemma.runs", "train"),
+    "train": ("trilemma.jobs", "train"),
 }
 
 

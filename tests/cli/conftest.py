@@ -73,7 +73,7 @@ def recipe(data: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def _trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from trilemma.runs import train
+    from trilemma.jobs import train
 
     folder = tmp_path_factory.mktemp("trained")
     (folder / "tiny.yaml").write_text(yaml.safe_dump({**RECIPE, "data": {"name": str(data)}}))

@@ -58,7 +58,7 @@ def test_refuses_in_one_line(command: Command, files: list[Path], tmp_path: Path
         ([*files, "--baseline", "fist"], "did you mean 'first'"),
         ([*files, tmp_path / "none.json"], "none.json: no such file"),
         ([*files, "--json", files[0]], "is one of the evaluations"),
-        ([*files, "--json", tmp_path], "cannot write"),
+        ([*files, "--json", tmp_path], "is a folder"),
     ):
         code, _, err = command("compare", *arguments)
         assert code == 2, arguments

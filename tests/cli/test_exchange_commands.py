@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from tests.runs.openai_unet import Model
+from tests.exchange.openai_unet import Model
 
 Command = Callable[..., Any]
 

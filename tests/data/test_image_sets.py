@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from trilemma.data import MemorySet, to_model, to_uint8
+from trilemma.data import MemorySet
 from trilemma.errors import InputError
+from trilemma.process import to_model, to_uint8
 
 
 @pytest.mark.parametrize("range", [(-1.0, 1.0), (0.0, 1.0)])

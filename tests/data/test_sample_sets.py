@@ -44,12 +44,12 @@ def test_an_npz_is_replaced_whole_and_a_failure_leaves_the_old_one(tmp_path, rgb
     write_samples(out, rgb[:2])
     assert len(read_samples(out)[0]) == 2
 
-    def fail(stream, *arrays):
+    def fail(stream, **arrays):
         stream.write(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(samples_module.np, "savez_compressed", fail)
-    with pytest.raises(InputError, match=r"s\.npz cannot be written \(No space left on device\)"):
+    monkeypatch.setattr(np, "savez_compressed", fail)
+    with pytest.raises(InputError, match=r"cannot write .*s\.npz \(No space left on device\)"):
         write_samples(out, rgb)
     assert len(read_samples(out)[0]) == 2
     assert list(tmp_path.iterdir()) == [out]
@@ -71,8 +71,8 @@ def test_outputs_that_cannot_be_written(tmp_path, rgb):
     (tmp_path / "full" / "old.png").write_text("x")
     (tmp_path / "dir.npz").mkdir()
     cases = {
-        "file/s.npz": r"file/s\.npz cannot be written",
-        "file/below/s": "cannot be written",
+        "file/s.npz": r"cannot write .*file/s\.npz",
+        "file/below/s": "cannot write",
         "file": "is a file, expected a folder",
         "full": "is not empty",
         "dir.npz": "is a folder, expected an .npz",
@@ -82,7 +82,7 @@ def test_outputs_that_cannot_be_written(tmp_path, rgb):
         for attempt in (lambda out: check_out(out), lambda out: write_samples(out, rgb)):
             with pytest.raises(InputError, match=message):
                 attempt(tmp_path / name)
-    with pytest.raises(InputError, match=r"out: .* cannot be written"):
+    with pytest.raises(InputError, match="out: cannot write"):
         write_png(tmp_path / "file" / "g.png", rgb[0])
     assert check_out(tmp_path / "new" / "s.npz") == tmp_path / "new" / "s.npz"
     assert list((tmp_path / "new").iterdir()) == []

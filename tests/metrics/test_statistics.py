@@ -155,7 +155,7 @@ def test_statistics_of_other_features_are_refused(tmp_path):
 
 def test_an_unwritable_place_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot be written"):
+    with pytest.raises(InputError, match="cannot write"):
         save_statistics(Statistics(np.zeros(2), np.eye(2), 9), tmp_path / "file" / "stats.npz")
 
 

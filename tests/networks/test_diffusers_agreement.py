@@ -6,9 +6,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from trilemma.exchange.diffusers import layout
+from trilemma.exchange.weights import correspondence, to_ours
 from trilemma.networks import UNet
-from trilemma.runs.exchange.diffusers import layout
-from trilemma.runs.exchange.weights import correspondence, to_ours
 
 diffusers = pytest.importorskip("diffusers")
 

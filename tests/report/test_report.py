@@ -253,7 +253,7 @@ def test_other_formats_and_missing_sources_are_refused(run, tmp_path):
 
 
 def test_an_out_that_cannot_be_written_is_refused(run, tmp_path):
-    with pytest.raises(InputError, match="is a directory"):
+    with pytest.raises(InputError, match="is a folder"):
         build_report([run], tmp_path)
     (tmp_path / "file").write_text("kept")
     with pytest.raises(InputError, match="--out"):

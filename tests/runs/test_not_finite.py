@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from trilemma.errors import InputError
 from trilemma.process import Denoiser, Linear
 from trilemma.recipes import parse_sampling
-from trilemma.runs.sampling import Sampler
+from trilemma.runs.sample_sets import Sampler
 
 
 class Broken(nn.Module):

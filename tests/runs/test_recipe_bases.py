@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from trilemma.errors import InputError
+from trilemma.jobs import train
 from trilemma.recipes import Recipe, dump, load, packaged
-from trilemma.runs import Run, train
+from trilemma.runs import Run
 
 NAMES = sorted(packaged())
 BASED = sorted(name for name, text in packaged().items() if "base" in yaml.safe_load(text))

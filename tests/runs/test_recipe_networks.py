@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from tests.runs.test_recipe_bases import narrowed
-from trilemma.data import open_data, to_model
+from trilemma.data import open_data
+from trilemma.process import to_model
 from trilemma.recipes import Images, Recipe, load, packaged
 from trilemma.runs.build import build_denoiser
 

@@ -13,9 +13,10 @@ import pytest
 
 from trilemma.data import read_samples
 from trilemma.errors import InputError
-from trilemma.runs import Pictures, Run, train
-from trilemma.runs import sampling as room
-from trilemma.runs.sampling import Sampler
+from trilemma.jobs import train
+from trilemma.runs import Pictures, Run
+from trilemma.runs import sample_sets as room
+from trilemma.runs.sample_sets import Sampler
 
 
 def close(left: np.ndarray, right: np.ndarray) -> None:

@@ -13,7 +13,7 @@ from tests.exact import Fixed, Given
 from trilemma.errors import InputError
 from trilemma.process import Condition, Denoiser, Linear
 from trilemma.recipes import parse_sampling
-from trilemma.runs.sampling import DYNAMIC_QUANTILE, Sampler
+from trilemma.runs.sample_sets import DYNAMIC_QUANTILE, Sampler
 from trilemma.samplers import DDIM, SAMPLERS, Ancestral, Clip, DPMSolver, Heun, Kernel, ProbabilityFlow, UniPC
 
 SCHEDULE = Linear(steps=50, beta_end=0.3)

@@ -15,11 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from tests.exact import ExactNetwork, Mixture, linear_alpha_bar, schedule_levels, tabulated_levels
-from trilemma.data import to_uint8
 from trilemma.errors import InputError
-from trilemma.process import EDM, Denoiser, Draw, Linear, Schedule
+from trilemma.process import EDM, Denoiser, Draw, Linear, Schedule, to_uint8
 from trilemma.recipes import dump, load, packaged, parse_sampling
-from trilemma.runs.sampling import Sampler
+from trilemma.runs.sample_sets import Sampler
 from trilemma.runs.surrogates import open_surrogate
 from trilemma.samplers import SAMPLERS, noise_start, surrogate_start
 

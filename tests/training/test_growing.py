@@ -17,10 +17,11 @@ import torch
 import yaml
 
 from tests.training.conftest import Pixels
+from trilemma.jobs import train
 from trilemma.networks import Growing
 from trilemma.objectives import OBJECTIVES
 from trilemma.process import SCHEDULES, TIME_SAMPLERS, Denoiser
-from trilemma.runs import Run, train
+from trilemma.runs import Run
 from trilemma.training import Batches, DenoisingLearner, Trainer
 from trilemma.training.checkpoint import latest, read_tensors
 

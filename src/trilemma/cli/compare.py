@@ -25,8 +25,9 @@ def compare(
 ) -> None:
     """Compare evaluations: one table, what in it cannot be compared and why, and what differs beyond its standard
     errors."""
-    from trilemma import report, runs
-    from trilemma.runs.evaluation import write_evaluation
+    from trilemma import report
+    from trilemma.machine import say, show
+    from trilemma.machine.files import write_json
 
     measured = report.read_compared(sources)
     if json_ is not None and json_.resolve() in {one.path.resolve() for one in measured}:
@@ -35,8 +36,8 @@ def compare(
     if markdown:
         typer.echo(report.comparison_markdown(comparison), nl=False)
     else:
-        runs.show(report.comparison_table(comparison))
+        show(report.comparison_table(comparison))
     if json_ is not None:
-        write_evaluation(report.comparison_json(comparison), json_)
+        write_json(json_, report.comparison_json(comparison), "--json")
         if not markdown:
-            runs.say(f"comparison: {json_}")
+            say(f"comparison: {json_}")

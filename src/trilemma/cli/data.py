@@ -25,10 +25,10 @@ def check(
 ) -> None:
     """Report count, sizes, modes, classes and damaged files. Exit code 1 if training could not start on it as it is."""
     from trilemma import data as room
-    from trilemma import runs
+    from trilemma.machine import show_rows
 
     name, split = room.parse_reference(data)
     split = split if data.endswith(f":{split}") else "all"
     found = room.check(name, root, split)
-    runs.show_rows(found.rows())
+    show_rows(found.rows())
     raise typer.Exit(0 if found.ok else 1)

@@ -15,11 +15,12 @@ def demo(
     """Train a digit model on the embedded digits, sample it three ways, measure each, and write the report."""
     import time
 
-    from trilemma import runs
+    from trilemma import jobs
+    from trilemma.machine import say, show
     from trilemma.report import build_report, build_table, to_rich
 
     began = time.perf_counter()
-    run, evaluations = runs.demo(out, n)
-    runs.show(to_rich(build_table(evaluations)))
+    run, evaluations = jobs.demo(out, n)
+    show(to_rich(build_table(evaluations)))
     page = build_report([run.path])
-    runs.say(f"report: {page}  ({time.perf_counter() - began:.0f} s in all)")
+    say(f"report: {page}  ({time.perf_counter() - began:.0f} s in all)")

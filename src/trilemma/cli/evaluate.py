@@ -55,7 +55,8 @@ def evaluate(
 ) -> None:
     """Measure quality, coverage and speed against a reference. A run is sampled first, by the flags that `sample`
     takes."""
-    from trilemma import runs
+    from trilemma import evaluations
+    from trilemma.machine import say, show
     from trilemma.report import build_table, to_rich
 
     settings = o.settings(
@@ -74,7 +75,7 @@ def evaluate(
         precision=precision,
         clip=clip,
     )
-    evaluation = runs.evaluate(
+    evaluation = evaluations.evaluate(
         subject,
         reference,
         metrics=parse_metrics(metrics),
@@ -91,12 +92,12 @@ def evaluate(
         **settings,
     )
     table = build_table([evaluation])
-    runs.show(to_rich(table))
+    show(to_rich(table))
     for line in figures(evaluation["metrics"], {column.key for column in table.columns}):
-        runs.say(line)
+        say(line)
     for warning in evaluation["warnings"]:
-        runs.say(f"warning: {warning}")
-    runs.say(f"evaluation: {evaluation['path']}")
+        say(f"warning: {warning}")
+    say(f"evaluation: {evaluation['path']}")
 
 
 def parse_metrics(text: str | None) -> list[str] | None:

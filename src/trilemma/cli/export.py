@@ -15,6 +15,7 @@ def export(
     weights: Annotated[str, typer.Option(help="ema (averaged) or raw.")] = "ema",
 ) -> None:
     """Write a run as a folder that diffusers' DDPMPipeline loads."""
-    from trilemma import runs
+    from trilemma import exchange
+    from trilemma.machine import say
 
-    runs.say(f"exported: {runs.export_run(run, format_, out=out, weights=weights)}")
+    say(f"exported: {exchange.export_run(run, format_, out=out, weights=weights)}")

@@ -17,8 +17,9 @@ def gradient_noise(
     out: Annotated[Path | None, typer.Option(help="FILE.json; RUN/evaluations/gradient-noise/… unless given.")] = None,
 ) -> None:
     """Measure the simple noise scale tr(Σ)/‖g‖² of a run's model under each objective and time sampler."""
-    from trilemma import runs
+    from trilemma import jobs
+    from trilemma.machine import say, show
 
-    found = runs.gradient_noise(run, objectives.split(","), times.split(","), batch=batch, batches=batches)
-    runs.show(runs.noise_table(found))
-    runs.say(f"gradient noise: {runs.write_noise(run, found, out)}")
+    found = jobs.gradient_noise(run, objectives.split(","), times.split(","), batch=batch, batches=batches)
+    show(jobs.noise_table(found))
+    say(f"gradient noise: {jobs.write_noise(run, found, out)}")

@@ -37,12 +37,13 @@ def import_(
     --set network.heads=1, --set network.head_channels=64, --set schedule=linear, --set schedule.steps=1000,
     --set schedule.network_steps=1000 (or null, where timesteps were not rescaled), --set network.dropout=0.1,
     --set learner.parameterization=x0."""
-    from trilemma import runs
+    from trilemma import exchange
+    from trilemma.machine import say
 
     orders: dict[str | None, Literal["legacy", "new"] | None] = {None: None, "legacy": "legacy", "new": "new"}
     if attention_order not in orders:
         raise InputError(f"--attention-order {attention_order!r}: expected legacy or new")
-    run = runs.import_run(
+    run = exchange.import_run(
         path,
         format_,
         out=out,
@@ -52,7 +53,7 @@ def import_(
         attention_order=orders[attention_order],
         overrides=set_ or [],
     )
-    runs.say(f"imported: {run.path}  (next: trilemma sample {run.path})")
+    say(f"imported: {run.path}  (next: trilemma sample {run.path})")
 
 
 def _size(text: str | None) -> tuple[int, int] | None:

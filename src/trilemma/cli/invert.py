@@ -21,14 +21,15 @@ def invert(
     picture: Annotated[Path | None, typer.Option(help="Write images above their reconstructions: FILE.png.")] = None,
 ) -> None:
     """Encode images as the noise that DDIM makes them from, and report how well they come back."""
-    from trilemma import runs
+    from trilemma import jobs
+    from trilemma.machine import say
 
-    encoded = runs.invert(run, images, out, n=n, steps=steps, spacing=spacing, weights=weights, picture=picture)
-    runs.say(
+    encoded = jobs.invert(run, images, out, n=n, steps=steps, spacing=spacing, weights=weights, picture=picture)
+    say(
         f"{len(encoded.encodings)} images in {encoded.steps} steps; reconstruction error, root mean square of a pixel "
         f"of 255: {encoded.error:.2f}"
     )
-    runs.say(f"encodings: {out}")
+    say(f"encodings: {out}")
 
 
 def interpolate(
@@ -43,10 +44,11 @@ def interpolate(
     weights: Annotated[str, typer.Option(help="ema (averaged) or raw.")] = "ema",
 ) -> None:
     """Walk between two encodings on the sphere, decoding each by DDIM."""
-    from trilemma import runs
+    from trilemma import jobs
+    from trilemma.machine import say
 
     chosen = o.parse_seeds(seeds)
-    path = runs.interpolate(
+    path = jobs.interpolate(
         run,
         out,
         seeds=chosen,
@@ -57,4 +59,4 @@ def interpolate(
         cls=class_,
         weights=weights,
     )
-    runs.say(f"picture: {path}")
+    say(f"picture: {path}")

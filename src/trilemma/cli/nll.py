@@ -25,13 +25,14 @@ def nll(
     root: o.Root = None,
 ) -> None:
     """Print L_T, ΣL_t, L_0 and their total in bits/dim with standard errors; save and plot every L_t."""
-    from trilemma import runs
+    from trilemma import jobs
+    from trilemma.machine import say, show
     from trilemma.report import likelihood_figure, likelihood_table
 
-    result = runs.nll(
+    result = jobs.nll(
         run, reference, n=n, steps=steps, spacing=spacing, weights=weights, batch=batch, ode=ode, out=out, root=root
     )
-    runs.show(likelihood_table(result))
+    show(likelihood_table(result))
     place = Path(result["path"])
-    runs.say(f"picture: {likelihood_figure(result, place.with_suffix('.png'))}")
-    runs.say(f"likelihood: {place}")
+    say(f"picture: {likelihood_figure(result, place.with_suffix('.png'))}")
+    say(f"likelihood: {place}")

@@ -13,8 +13,8 @@ def report(
     out: Annotated[Path | None, typer.Option(help="FILE.html to write; RUN/report.html unless given.")] = None,
 ) -> None:
     """Write one self-contained HTML page of runs and evaluations: table, figures, samples, what was run and on what."""
+    from trilemma.machine import say, show
     from trilemma.report import build_report, build_table, read_sources, to_rich
-    from trilemma.runs import say, show
 
     page = build_report(sources, out)
     _, measured = read_sources(sources)

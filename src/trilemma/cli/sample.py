@@ -37,6 +37,7 @@ def sample(
 ) -> None:
     """Generate images. Image i depends on its own seed alone; an interrupted call made again goes on where it was."""
     from trilemma import runs
+    from trilemma.machine import say
 
     settings = o.settings(
         name=sampler,
@@ -57,6 +58,6 @@ def sample(
     pictures = runs.Pictures(grid, strip)
     opened = runs.Run(run)
     samples = opened.sample_to(out, n=n, seeds=o.parse_seeds(seeds), cls=class_, **settings)
-    runs.say(f"samples: {samples.path}")
+    say(f"samples: {samples.path}")
     for path in pictures.write(opened, samples, settings):
-        runs.say(f"picture: {path}")
+        say(f"picture: {path}")

@@ -20,10 +20,11 @@ def schedule(
 ) -> None:
     """Print ᾱ, SNR, β̃/β, terminal SNR and L_T of schedules, and draw them with an image noised by each."""
     from trilemma import runs
+    from trilemma.machine import say, show
     from trilemma.report import schedule_figure, schedule_table
 
     image, moment = runs.example(data)
     chosen = {name: runs.schedule_of(name) for name in names}
-    runs.show(schedule_table(chosen, moment))
-    runs.say(f"L_T for {data}, whose pixels in [−1, 1] have E[x²] = {moment:.3f}")
-    runs.say(f"picture: {schedule_figure(chosen, image, out)}")
+    show(schedule_table(chosen, moment))
+    say(f"L_T for {data}, whose pixels in [−1, 1] have E[x²] = {moment:.3f}")
+    say(f"picture: {schedule_figure(chosen, image, out)}")

@@ -22,9 +22,10 @@ def stats(
 ) -> None:
     """Write the mean and covariance of the data's features, with pytorch-fid's names `mu` and `sigma`; with --adm and
     --images, a reference batch as ADM's tools read it."""
-    from trilemma import runs
+    from trilemma import evaluations
     from trilemma.data import parse_reference
+    from trilemma.machine import say
 
     if out.resolve() == Path(parse_reference(data)[0]).resolve():
         raise InputError(f"--out {out}: is the data itself, which would be overwritten; expected another STATS.npz")
-    runs.say(f"statistics: {runs.write_statistics(data, out, features, root, spatial=adm, images=images)}")
+    say(f"statistics: {evaluations.write_statistics(data, out, features, root, spatial=adm, images=images)}")

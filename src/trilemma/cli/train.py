@@ -20,11 +20,12 @@ def train(
 ) -> None:
     """Train a recipe. Under `torchrun -m trilemma train …` or `accelerate launch -m trilemma train …` on several
     devices."""
-    from trilemma import runs
+    from trilemma import jobs
+    from trilemma.machine import say
 
     overrides = list(set_ or [])
     if dry_run:
-        print(runs.dry_run(recipe, overrides), end="")
+        print(jobs.dry_run(recipe, overrides), end="")
         return
-    run = runs.train(recipe, out=out, overrides=overrides, resume=resume, init=init)
-    runs.say(f"trained to step {run.step}: {run.path}  (next: trilemma sample {run.path})")
+    run = jobs.train(recipe, out=out, overrides=overrides, resume=resume, init=init)
+    say(f"trained to step {run.step}: {run.path}  (next: trilemma sample {run.path})")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from trilemma.data.catalogue import SOURCES, Outline, available_splits, open_data, outline, parse_reference
 from trilemma.data.check import DataReport, check
 from trilemma.data.decoding import DamagedImageError
-from trilemma.data.images import ImageSet, MemorySet, to_model, to_uint8
+from trilemma.data.images import ImageSet, MemorySet
 from trilemma.data.samples import check_out, image_grid, read_samples, write_png, write_samples
 from trilemma.data.shapes import ShapesSet
 
@@ -25,8 +25,6 @@ __all__ = [
     "outline",
     "parse_reference",
     "read_samples",
-    "to_model",
-    "to_uint8",
     "write_png",
     "write_samples",
 ]

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from trilemma.data.images import check_images
 from trilemma.errors import InputError
+from trilemma.process import check_images
 
 
 def read_npz(path: Path) -> tuple[UInt8[np.ndarray, "n h w c"], Int64[np.ndarray, " n"] | None]:

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64, UInt8
 from PIL import Image
 
-from trilemma.data.images import check_images
 from trilemma.data.npz import read_npz
 from trilemma.data.trees import open_store, open_tree
 from trilemma.errors import InputError
+from trilemma.machine.files import check_writable, replacing, write_npz
+from trilemma.process import check_images
 
 _OTHER_FILES = {".png", ".jpg", ".jpeg", ".zip", ".npy", ".pt", ".pth", ".json", ".html", ".txt", ".yaml"}
 
@@ -38,12 +34,9 @@ def check_out(path: str | Path) -> Path:
         raise InputError(f"out: {out} is a folder, expected an .npz file")
     if not _is_npz(out) and out.exists() and not out.is_dir():
         raise InputError(f"out: {out} is a file, expected a folder or a name ending in .npz")
-    with _writing(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        if not _is_npz(out) and out.is_dir() and any(out.iterdir()):
-            raise InputError(f"out: {out} is not empty, expected a new or empty folder, or an .npz file")
-        with tempfile.TemporaryFile(dir=out.parent):
-            pass
+    if out.is_dir() and any(out.iterdir()):
+        raise InputError(f"out: {out} is not empty, expected a new or empty folder, or an .npz file")
+    check_writable(out / "dataset.json" if out.is_dir() else out)
     return out
 
 
@@ -60,13 +53,11 @@ def write_samples(
     if labels is not None and (labels.dtype != np.int64 or labels.shape != (len(images),)):
         raise InputError(f"samples: labels are {labels.dtype} {labels.shape}, expected int64 ({len(images)},)")
     out = check_out(path)
-    with _writing(out):
-        if _is_npz(out):
-            arrays = (images,) if labels is None else (images, labels)  # NumPy calls them arr_0, arr_1
-            with _replacing(out) as temporary, temporary.open("wb") as stream:
-                np.savez_compressed(stream, *arrays)
-        else:
-            _write_folder(out, images, labels)
+    if _is_npz(out):
+        arrays = {"arr_0": images} if labels is None else {"arr_0": images, "arr_1": labels}
+        return write_npz(out, arrays, compressed=True)
+    with replacing(out) as partial:
+        _write_folder(partial, images, labels)
     return out
 
 
@@ -115,10 +106,8 @@ def write_png(path: str | Path, image: UInt8[np.ndarray, "h w c"]) -> Path:
     """
     out = Path(path)
     check_images(image[None], "write_png")
-    with _writing(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with _replacing(out) as temporary:
-            _save_png(temporary, image)
+    with replacing(out) as partial:
+        _save_png(partial, image)
     return out
 
 
@@ -130,50 +119,12 @@ def _save_png(path: Path, image: UInt8[np.ndarray, "h w c"]) -> None:
     Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(path, format="PNG")
 
 
-def _write_folder(out: Path, images: np.ndarray, labels: np.ndarray | None) -> None:
+def _write_folder(folder: Path, images: np.ndarray, labels: np.ndarray | None) -> None:
+    folder.mkdir()
     digits = max(6, len(str(len(images) - 1)))
-    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
-        names = [f"{i:0{digits}d}.png" for i in range(len(images))]
-        for name, image in zip(names, images, strict=True):
-            _save_png(temporary / name, image)
-        if labels is not None:
-            pairs = [[name, int(label)] for name, label in zip(names, labels, strict=True)]
-            (temporary / "dataset.json").write_text(json.dumps({"labels": pairs}))
-        temporary.chmod(0o777 & ~_umask())
-        if out.is_dir():
-            out.rmdir()
-        os.replace(temporary, out)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-
-
-@contextmanager
-def _replacing(out: Path) -> Iterator[Path]:
-    """A temporary file beside `out` that takes its place when the block ends well, and vanishes when it doesn't."""
-    handle, name = tempfile.mkstemp(prefix=f".{out.name}-", dir=out.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o666 & ~_umask())
-        os.replace(temporary, out)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    # The only way to read it is to set it; temporary files are private, results are not.
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-@contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"out: {out} cannot be written ({error.strerror or error})") from error
+    names = [f"{i:0{digits}d}.png" for i in range(len(images))]
+    for name, image in zip(names, images, strict=True):
+        _save_png(folder / name, image)
+    if labels is not None:
+        pairs = [[name, int(label)] for name, label in zip(names, labels, strict=True)]
+        (folder / "dataset.json").write_text(json.dumps({"labels": pairs}), encoding="utf-8")

@@ -13,6 +13,7 @@ from trilemma.metrics.catalogue import METRICS, Metric
 from trilemma.metrics.cautions import MetricWarning, caution, gathered_cautions
 from trilemma.metrics.checks import TooFewError
 from trilemma.metrics.computing import check_enough, check_needs, compute
+from trilemma.metrics.costs import kept_for_backward, multiply_adds
 from trilemma.metrics.density_coverage import DensityCoverage, density_coverage
 from trilemma.metrics.extractors import EXTRACTORS, open_extractor
 from trilemma.metrics.features import (
@@ -70,11 +71,13 @@ __all__ = [
     "frechet_standard_error",
     "gathered_cautions",
     "inception_score",
+    "kept_for_backward",
     "kid",
     "load_classifier",
     "load_statistics",
     "measure",
     "memorisation",
+    "multiply_adds",
     "open_extractor",
     "precision_recall",
     "recognisability_by_class",

@@ -7,7 +7,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64, UInt8
 
 from trilemma.errors import InputError
+from trilemma.machine.files import write_npz
 from trilemma.metrics.features import Extractor, check_rows
 
 
@@ -105,26 +106,13 @@ def save_statistics(
     """Write `mu`, `sigma` (pytorch-fid's names) and our metadata, a JSON string, to the .npz file `path`, whole or not
     at all; of `spatial` features `mu_s` and `sigma_s`, and the images themselves as `arr_0`, as ADM's reference batches
     have them. Raises InputError if it cannot be written."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     arrays: dict[str, Any] = {"mu": statistics.mean, "sigma": statistics.cov}
     if spatial is not None:
         arrays |= {"mu_s": spatial.mean, "sigma_s": spatial.cov}
     if images is not None:
         arrays["arr_0"] = images
     arrays["metadata"] = np.array(json.dumps({"count": statistics.count, **statistics.metadata}))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            np.savez(file, **arrays)
-        os.replace(partial, path)
-    except OSError as error:
-        with suppress(OSError):  # there may be no such folder
-            partial.unlink(missing_ok=True)
-        raise InputError(
-            f"statistics {str(path)!r} cannot be written ({error.strerror}), expected a writable place"
-        ) from None
-    return path
+    return write_npz(Path(path), arrays, "statistics")
 
 
 def load_statistics(

@@ -12,6 +12,7 @@ from trilemma.process.gaussian import (
 )
 from trilemma.process.noise import Draw, stream, stream_seed
 from trilemma.process.parameterization import PARAMETERIZATIONS, Parameterization
+from trilemma.process.pixels import check_images, to_model, to_uint8
 from trilemma.process.schedules import EDM, PRESETS, SCHEDULES, ContinuousVP, Cosine, Linear, Schedule, Tabulated
 from trilemma.process.times import GOLDEN, TIME_SAMPLERS, Importance, Times, TimeSampler, Uniform, spread
 
@@ -41,6 +42,7 @@ __all__ = [
     "Times",
     "Uniform",
     "Variance",
+    "check_images",
     "discretized_nll",
     "gaussian_kl",
     "over_image",
@@ -50,4 +52,6 @@ __all__ = [
     "spread",
     "stream",
     "stream_seed",
+    "to_model",
+    "to_uint8",
 ]

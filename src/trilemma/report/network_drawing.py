@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trilemma.errors import InputError
+from trilemma.jobs import Anatomy
+from trilemma.machine.files import write_text
 from trilemma.networks import UNet
 from trilemma.networks.unet import Layer
 from trilemma.report.network_words import called, entry_of, kind_of, shape_text
 from trilemma.report.svg import MUTED, Box, Drawing, Point
 from trilemma.report.tables import significant
-from trilemma.runs import Anatomy
 
 WIDTH, LEFT, RIGHT, TOP = 1200, 112, 28, 138
 BOX_WIDTH, BOX_HEIGHT, PITCH, GAP, INDENT = 270, 26, 36, 48, 46
@@ -21,15 +21,7 @@ BLOCK, CHANGE, END = ("#e3eef8", "#7ba3c9"), ("#fdf0d5", "#d2a24c"), ("#eef0f2",
 
 def write_drawing(anatomy: Anatomy, out: str | Path) -> Path:
     """Write the drawing to `out`. Raises InputError where that cannot be done."""
-    out = Path(out)
-    partial = out.with_name(f".{out.name}.partial")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(draw_network(anatomy), encoding="utf-8")
-        partial.replace(out)
-    except OSError as error:
-        raise InputError(f"--svg: cannot write {out} ({error.strerror})") from error
-    return out
+    return write_text(Path(out), draw_network(anatomy), "--svg")
 
 
 def draw_network(anatomy: Anatomy) -> str:

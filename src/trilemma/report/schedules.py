@@ -14,8 +14,7 @@ from matplotlib.figure import Figure
 from rich import box
 from rich.table import Table
 
-from trilemma.data import to_model, to_uint8
-from trilemma.process import Draw, Schedule, pair, perturb
+from trilemma.process import Draw, Schedule, pair, perturb, to_model, to_uint8
 from trilemma.report.saving import save_figure
 
 COLOURS = ("#2a6f97", "#c1502e", "#5f8d4e", "#7b4b94", "#b8860b", "#444444")

@@ -6,9 +6,9 @@ import numpy as np
 from jaxtyping import UInt8
 from torch import nn
 
-from trilemma.data import ImageSet, Outline, open_data, parse_reference, to_model
+from trilemma.data import ImageSet, Outline, open_data, parse_reference
 from trilemma.errors import InputError
-from trilemma.process import Denoiser, Schedule
+from trilemma.process import Denoiser, Schedule, to_model
 from trilemma.recipes import DenoisingSettings, Images, Recipe, component, construct
 from trilemma.training import Affine, ClassifierLearner, DenoisingLearner, Learner
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
+from trilemma.machine.files import write_text
 from trilemma.training import Report
 
 QUARTERS = ("loss_t1", "loss_t2", "loss_t3", "loss_t4")
@@ -28,9 +29,7 @@ class Log:
         place = path / "log.jsonl"
         if place.exists():
             kept = [line for line in place.read_text().splitlines() if _step(line) <= step]
-            partial = path / ".log.jsonl"
-            partial.write_text("".join(line + "\n" for line in kept))
-            partial.replace(place)
+            write_text(place, "".join(line + "\n" for line in kept))
         self._file = place.open("a", buffering=1)
         self._board = SummaryWriter(str(path / "tensorboard"), purge_step=step + 1)
 

@@ -11,9 +11,9 @@ from jaxtyping import UInt8
 
 from trilemma.data import image_grid, write_png
 from trilemma.errors import InputError
-from trilemma.runs.places import check_writable
+from trilemma.machine.files import check_writable
 from trilemma.runs.run import Run
-from trilemma.runs.sampling import Samples
+from trilemma.runs.sample_sets import Samples
 
 
 @dataclass(frozen=True)

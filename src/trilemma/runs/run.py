@@ -13,14 +13,14 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import nn
 
-from trilemma.data import to_model, to_uint8
 from trilemma.errors import InputError
-from trilemma.process import Denoiser, Draw, perturb
-from trilemma.recipes import Recipe, SamplingSettings, load
+from trilemma.machine.devices import process_state
+from trilemma.machine.files import sha256, write_text
+from trilemma.machine.progress import say
+from trilemma.process import Denoiser, Draw, perturb, to_model, to_uint8
+from trilemma.recipes import Recipe, SamplingSettings, dump, load
 from trilemma.runs.build import build_classifier, build_denoiser, classes_of, open_images, parameter_count
-from trilemma.runs.devices import process_state
-from trilemma.runs.progress import say
-from trilemma.runs.sampling import FORMAT, Sampler, Samples, labels_for, overridden, sample_set, seed_range, sha256
+from trilemma.runs.sample_sets import FORMAT, Sampler, Samples, labels_for, overridden, sample_set, seed_range
 from trilemma.runs.surrogates import open_surrogate
 from trilemma.training import checkpoint
 
@@ -70,7 +70,7 @@ class Run:
         if weights not in self._denoisers:
             denoiser = build_denoiser(self.recipe)
             self._loaded(denoiser.network, weights)
-            # Convolutions are faster in channels_last, and without gradients nothing is slower.
+            # In channels_last convolutions gain more than normalisation loses.
             denoiser.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             self._denoisers[weights] = denoiser.to(process_state().device)
         return self._denoisers[weights]
@@ -211,6 +211,12 @@ class Run:
         times = times.round() if schedule.steps is not None else times
         images = [to_uint8(perturb(schedule, x0, t, eps), low_high) for t in times]
         return np.stack(images, axis=1), times.tolist()
+
+
+def prepare(path: Path, recipe: Recipe) -> None:
+    """Begin a run directory: its recipe, and room for samples. Raises InputError where it cannot be written."""
+    write_text(path / "recipe.yaml", dump(recipe))
+    (path / "samples").mkdir(exist_ok=True)
 
 
 NAMES = {

@@ -13,7 +13,8 @@ from jaxtyping import Int64, UInt8
 
 from trilemma.data import read_samples
 from trilemma.errors import InputError
-from trilemma.runs.sampling import Start, Surrogate, sha256
+from trilemma.machine.files import sha256
+from trilemma.runs.sample_sets import Start, Surrogate
 
 
 def open_surrogate(spec: str, t_mid: float | None) -> Start:

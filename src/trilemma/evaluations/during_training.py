@@ -1,0 +1,117 @@
+"""Figures of samples while a model trains: few images every so many steps, for the log."""
+
+from __future__ import annotations
+
+import numpy as np
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from jaxtyping import UInt8
+
+from trilemma.errors import InputError
+from trilemma.evaluations.cache import BATCH
+from trilemma.evaluations.extractors import extractor_of
+from trilemma.evaluations.reference import open_reference
+from trilemma.evaluations.wanted import check_measurable
+from trilemma.machine.progress import say
+from trilemma.metrics import TooFewError, check_enough, compute, extract, gathered_cautions
+from trilemma.recipes import DenoisingSettings, Recipe
+from trilemma.runs.build import classes_of
+from trilemma.runs.sample_sets import Sampler, labels_for
+from trilemma.training import DenoisingLearner, Trainer
+
+
+class EvaluateEvery:
+    """A completed recipe's `evaluate` section at work. Each call samples the same seeds, 0 to n − 1, by the recipe's
+    sampling settings and the averaged weights, and gives the figures that are single numbers, by their names in
+    evaluations.
+
+    The processes share the sampling; process 0 measures. Nothing that training draws from is touched: a run is the
+    same with and without. Raises InputError, before anything is trained, for a recipe that generates no images, and
+    for metrics that could not be measured."""
+
+    def __init__(self, recipe: Recipe, accelerator: Accelerator) -> None:
+        self.recipe, self.settings, self.accelerator = recipe, recipe.evaluate, accelerator
+        self._said: set[str] = set()
+        if not isinstance(recipe.learner, DenoisingSettings):
+            raise InputError(f"evaluate.every: a {recipe.learner.name} generates no images to evaluate, expected 0")
+        if not accelerator.is_main_process:
+            return
+        data, settings = recipe.data, recipe.evaluate
+        reference, root = settings.reference, None
+        if reference is None:
+            reference, root = f"{data.name}:{data.split}", data.root
+        with gathered_cautions() as cautions:
+            self.real = open_reference(
+                reference, settings.features, root, data.size, data.channels, holdout="memorisation" in settings.metrics
+            )
+            assert recipe.images is not None
+            check_measurable(
+                recipe.images.shape, self.real, settings.features, settings.metrics,
+                labels=bool(classes_of(recipe)), sampler=False,
+            )  # fmt: skip
+        try:
+            check_enough(settings.metrics, settings.n, dim=self.real.features.statistics.dim)
+        except TooFewError as few:
+            raise InputError(f"evaluate.n: {few}") from None
+        self._say(cautions)
+
+    def __call__(self, trainer: Trainer) -> dict[str, float]:
+        """The figures at the trainer's step, without those that there are too few images for; none in other processes,
+        and none where one cannot be had for another reason. What is missing is said, but ends no training."""
+        seeds = list(range(self.settings.n))
+        labels = labels_for(seeds, classes_of(self.recipe), None)
+        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
+        mine: list[list[np.ndarray] | str] = [self._sampled(trainer, seeds[rank::processes], labels)]
+        parts = gather_object(mine) if processes > 1 else mine
+        if not self.accelerator.is_main_process:
+            return {}
+        with gathered_cautions() as cautions:
+            try:
+                figures = self._measured(self._joined(parts), labels)
+            except InputError as error:
+                self._say([f"evaluate at step {trainer.step}: {error}"])
+                return {}
+        self._say(cautions)
+        return figures
+
+    def _sampled(self, trainer: Trainer, seeds: list[int], labels: np.ndarray | None) -> list[np.ndarray] | str:
+        """Images of these seeds, or why there are none."""
+        learner, recipe, batch = trainer.learner, self.recipe, self.recipe.sampling.batch
+        assert isinstance(learner, DenoisingLearner) and recipe.images is not None
+        images: list[np.ndarray] = []
+        try:
+            with trainer.averaged():
+                sampler = Sampler.of(
+                    learner.plain(), recipe.sampling, recipe.images.shape, recipe.data.range, self.accelerator.device
+                )
+                for start in range(0, len(seeds), batch):
+                    some = seeds[start : start + batch]
+                    images += list(sampler.generate(some, None if labels is None else labels[some]))
+        except InputError as error:
+            return str(error)
+        return images
+
+    def _joined(self, parts: list[list[np.ndarray] | str]) -> UInt8[np.ndarray, "n h w c"]:
+        """The processes' images in the order of their seeds. Raises InputError where one has none."""
+        images: list[np.ndarray] = [np.empty(0)] * self.settings.n
+        for first, part in enumerate(parts):
+            if isinstance(part, str):
+                raise InputError(part)
+            images[first :: len(parts)] = part
+        return np.stack(images)
+
+    def _measured(self, images: np.ndarray, labels: np.ndarray | None) -> dict[str, float]:
+        look = extractor_of(self.settings.features)
+        fake = extract((images[i : i + BATCH] for i in range(0, len(images), BATCH)), look)
+        record = look.record(fake.dim)
+        found = compute(
+            self.settings.metrics, real=self.real.features, fake=fake, labels=labels, features=record, lenient=True
+        )
+        return {name: float(value) for name, value in found.items() if isinstance(value, int | float)}
+
+    def _say(self, lines: list[str]) -> None:
+        """Each line once in a training."""
+        for line in lines:
+            if line not in self._said:
+                self._said.add(line)
+                say(f"warning: {line}")

@@ -1,0 +1,59 @@
+"""Feature extractors by name, those that runs have trained among them."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from trilemma.machine.devices import process_state
+from trilemma.machine.files import sha256
+from trilemma.metrics import ClassifierExtractor, Extractor, open_extractor
+from trilemma.networks.classifier import ConvClassifier
+from trilemma.runs.run import Run
+
+Stamp = tuple[Any, ...]
+
+
+def extractor_of(name: str) -> Extractor:
+    """The extractor of this name on this process's device: those of `open_extractor`, and `classifier:RUN`, a
+    classifier that a run has trained, by its averaged weights if it has them. Its record names the recipe, not the
+    place of the run. Opened once, and again when its weights have changed. Raises InputError for a name that does not
+    exist, and for a run that trains no classifier."""
+    kind, _, place = name.partition(":")
+    weights = _weights(Run(place)) if kind == "classifier" and place else Path(place)
+    return _opened(name, stamp(weights))
+
+
+def stamp(path: Path) -> Stamp:
+    """What changes when the file at `path` (or the list of files in that folder) does; empty where there is none."""
+    try:
+        seen = path.stat()
+    except (OSError, ValueError):
+        return ()
+    return str(path.resolve()), seen.st_ino, seen.st_mtime_ns, seen.st_size
+
+
+def _weights(run: Run) -> Path:
+    return run.weights_file("ema" if run.recipe.training.ema else "raw")
+
+
+@lru_cache(maxsize=4)
+def _opened(name: str, stamp: Stamp) -> Extractor:
+    device = process_state().device
+    kind, _, place = name.partition(":")
+    if kind != "classifier" or not place:
+        return open_extractor(name, device=device)
+    run = Run(place)
+    network = run.classifier("ema" if run.recipe.training.ema else "raw")
+    assert isinstance(network, ConvClassifier) and run.recipe.images is not None
+    look = ClassifierExtractor(
+        network,
+        name=f"classifier:{run.recipe.name}",
+        sha256=sha256(_weights(run)),
+        shape=run.recipe.images.shape,
+        bounds=run.recipe.data.range,
+        device=device,
+    )
+    look.classes = tuple(run.recipe.images.classes or ())
+    return look

@@ -1,0 +1,155 @@
+"""Runs as folders of other libraries."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from trilemma.errors import InputError, unknown
+from trilemma.exchange.diffusers import WEIGHTS, UNetConfig, layout
+from trilemma.exchange.schedulers import SchedulerConfig, not_carried, scheduler_config, without
+from trilemma.exchange.weights import correspondence, to_theirs
+from trilemma.machine.files import replacing
+from trilemma.machine.progress import say
+from trilemma.networks import UNet
+from trilemma.recipes import DenoisingSettings, Recipe, component
+from trilemma.runs.build import build_network, classes_of
+from trilemma.runs.run import Run
+from trilemma.training import checkpoint
+
+EXPORT_FORMATS = ("diffusers",)
+
+VERSION = "0.32.0"
+"""The oldest diffusers that the folder is written for."""
+
+EXPRESSED = {
+    *("name", "base_channels", "multipliers", "blocks", "attention", "middle_attention", "heads", "head_channels"),
+    *("dropout", "groups", "norm_eps", "down", "up", "entry", "time_endpoint"),
+}
+"""The settings of our U-Net that UNet2DModel has as well; all others have to be the default."""
+
+
+def export_run(
+    run: str | Path, format: str = "diffusers", *, out: str | Path | None = None, weights: str = "ema"
+) -> Path:
+    """Write a run as the folder `out` (RUN/diffusers unless given) that `DDPMPipeline.from_pretrained` of diffusers
+    loads. diffusers itself is not needed. What of the run's sampling the folder does not carry is said, a line each.
+
+    `weights`: the `ema` (averaged) or the `raw` ones. Raises InputError for a run whose network, schedule or
+    parameterisation diffusers has no counterpart of, naming the setting; nothing is written then."""
+    if format not in EXPORT_FORMATS:
+        raise unknown("--format", format, EXPORT_FORMATS)
+    opened = Run(run)
+    place = Path(out) if out is not None else opened.path / format
+    if place.exists() and not (place.is_dir() and not any(place.iterdir())):
+        raise InputError(f"{place} exists already: choose another --out")
+    scheduler = scheduler_config(opened.recipe)
+    with torch.device("meta"):
+        network = build_network(opened.recipe) if opened.recipe.network["name"] == "unet" else None
+    if not isinstance(network, UNet):
+        raise without("network.name", opened.recipe.network["name"], "unet")
+    unet = unet_config(opened.recipe, network)
+    tensors = to_theirs(
+        correspondence(network, layout(sine_first=False)), checkpoint.read_tensors(opened.weights_file(weights))
+    )
+    documents = {
+        "model_index.json": {
+            **{"_class_name": "DDPMPipeline", "_diffusers_version": VERSION},
+            **{"scheduler": ["diffusers", scheduler.class_name], "unet": ["diffusers", "UNet2DModel"]},
+        },
+        "scheduler/scheduler_config.json": _document(scheduler),
+        "unet/config.json": _document(unet),
+    }
+    with replacing(place) as partial:
+        for name, document in documents.items():
+            (partial / name).parent.mkdir(parents=True, exist_ok=True)
+            (partial / name).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        save_file(tensors, partial / "unet" / f"{WEIGHTS}.safetensors", metadata={"format": "pt"})
+    for note in not_carried(opened.recipe, scheduler):
+        say(f"note: {note}")
+    return place
+
+
+def _document(config: SchedulerConfig | UNetConfig) -> dict[str, Any]:
+    return {"_diffusers_version": VERSION, **config.model_dump(mode="json", by_alias=True)}
+
+
+def unet_config(recipe: Recipe, network: UNet) -> UNetConfig:
+    """A run's network as a UNet2DModel's settings. Raises InputError that names what it cannot express."""
+    assert recipe.images is not None and isinstance(recipe.learner, DenoisingSettings)
+    given, usual = recipe.network, component("network", "unet", "network")
+    for key in given.keys() - EXPRESSED:
+        if given[key] != usual[key]:
+            raise without(f"network.{key}", given[key], usual[key])
+    for key, supported in (
+        ("down", ("strided", "strided_same", "biggan")),
+        ("up", ("nearest", "biggan")),
+        ("entry", ("added", "adagn")),
+    ):
+        if given[key] not in supported:
+            raise without(f"network.{key}", given[key], *supported)
+    widths, base = network.widths, given["base_channels"]
+    if widths[0] != base:
+        raise without("network.multipliers", list(given["multipliers"]), [1, "…"])
+    counts = {len(level.layers) for level in network.trunk.levels}
+    if len(counts) > 1:
+        raise without("network.blocks", given["blocks"], "one number")
+    height, width = recipe.images.height, recipe.images.width
+    if height % 2 ** (len(widths) - 1) or width % 2 ** (len(widths) - 1):
+        raise InputError(
+            f"images of {height}×{width}: a UNet2DModel halves them {len(widths) - 1} times, which has to come out even"
+        )
+    groups = {module.num_groups for module in network.modules() if isinstance(module, nn.GroupNorm)}
+    if len(groups) > 1:
+        raise InputError(
+            f"network.groups {given['groups']!r}: the layers have {sorted(groups)} groups, and a UNet2DModel has one "
+            "number of them throughout (the network is trained with such as network.groups 32)"
+        )
+    attends = [level.layers[0].attention is not None for level in network.trunk.levels]
+    down, up = ("resnet" if given[key] == "biggan" else "conv" for key in ("down", "up"))
+    plain_down = "ResnetDownsampleBlock2D" if down == "resnet" else "DownBlock2D"
+    plain_up = "ResnetUpsampleBlock2D" if up == "resnet" else "UpBlock2D"
+    images, scaled = recipe.images, given["entry"] == "adagn"
+    (count,), (number,) = counts, groups
+    return UNetConfig.model_validate(
+        {
+            "sample_size": height if height == width else (height, width),
+            "in_channels": images.channels,
+            "out_channels": images.channels * (2 if recipe.learner.variance == "learned_range" else 1),
+            "freq_shift": int(given["time_endpoint"]),
+            "down_block_types": ["AttnDownBlock2D" if attending else plain_down for attending in attends],
+            "up_block_types": ["AttnUpBlock2D" if attending else plain_up for attending in reversed(attends)],
+            "block_out_channels": widths,
+            "layers_per_block": count,
+            "downsample_padding": 0 if given["down"] == "strided_same" else 1,
+            "downsample_type": down,
+            "upsample_type": up,
+            "dropout": given["dropout"],
+            "attention_head_dim": _head_channels(given, network, attends),
+            "norm_num_groups": number,
+            "attn_norm_num_groups": number if scaled else None,
+            "norm_eps": given["norm_eps"],
+            "resnet_time_scale_shift": "scale_shift" if scaled else "default",
+            "add_attention": given["middle_attention"],
+            "num_class_embeds": len(classes_of(recipe)) or None,
+        }
+    )
+
+
+def _head_channels(given: dict[str, Any], network: UNet, attends: list[bool]) -> int | None:
+    """Channels of a head, the same wherever there is attention; None: one head."""
+    if given["head_channels"] is not None or given["heads"] in (None, 1):
+        return given["head_channels"]
+    widths = {width for width, attending in zip(network.widths, attends, strict=True) if attending}
+    widths |= {network.widths[-1]} if given["middle_attention"] else set()
+    if len(widths) > 1:
+        raise InputError(
+            f"network.heads {given['heads']} at {sorted(widths)} channels has no counterpart in diffusers (supported: "
+            "heads 1, or head_channels)"
+        )
+    return widths.pop() // given["heads"] if widths else None

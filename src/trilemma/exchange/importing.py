@@ -1,0 +1,146 @@
+"""Checkpoints of other libraries as runs: they sample, resume and are evaluated like any other."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from trilemma.errors import InputError, unknown
+from trilemma.exchange import diffusers, openai
+from trilemma.exchange.drafts import Draft
+from trilemma.exchange.weights import correspondence, to_ours
+from trilemma.machine.devices import accelerator
+from trilemma.machine.progress import say
+from trilemma.networks import UNet
+from trilemma.recipes import DenoisingSettings, Images, Recipe, load
+from trilemma.runs.build import build_learner, completed, open_images
+from trilemma.runs.run import Run, prepare
+from trilemma.training import Trainer
+
+IMPORT_FORMATS = ("diffusers", *openai.ASSUMED)
+
+NO_DATA = "none (import again with --data)"
+"""The name of a run's data where none was given: whatever asks for it says so."""
+
+STEPS = 100_000
+"""Steps that an imported run trains on for, unless told otherwise."""
+
+
+def import_run(
+    path: str | Path,
+    format: str,
+    *,
+    out: str | Path | None = None,
+    name: str | None = None,
+    size: tuple[int, int] | None = None,
+    data: str | None = None,
+    attention_order: openai.Order | None = None,
+    overrides: Sequence[str] = (),
+) -> Run:
+    """Turn a checkpoint of `format` (`IMPORT_FORMATS`) into the run directory `out` (default runs/NAME), at step 0: its
+    weights are both the raw and the averaged ones, the optimiser is new.
+
+    `name`: of the recipe, the file's unless given. `size` (height, width): of the images, where the checkpoint does not
+    say. `data`: what it was or shall be trained on, needed to resume and as the default reference; its classes then
+    name the model's. `attention_order`: `new` for guided-diffusion's `use_new_attention_order`, which no other format
+    has; None is `legacy`. `overrides`: `a.b=VALUE` over the recipe that was read. A default of sampling without a
+    counterpart is left out and said. Raises InputError for what cannot be read or has no counterpart here, before
+    anything is written."""
+    source = Path(path)
+    draft = _read(source, format, size, attention_order)
+    name = name or re.sub(r"[^\w.-]+", "-", source.resolve().name.removesuffix(".pt"))
+    place = Path(out) if out is not None else Path("runs") / name
+    if (place / "recipe.yaml").exists() or (place / "checkpoints").exists():
+        raise InputError(f"{place} holds a run already: choose another --out")
+    recipe = _recipe(draft, name, data, overrides)
+    learner = build_learner(recipe)
+    assert isinstance(learner.network, UNet)
+    table = correspondence(learner.network, draft.layout)
+    weights = to_ours(table, draft.weights, learner.network.state_dict(), draft.where)
+    learner.network.load_state_dict(weights)
+    process = accelerator(recipe.training.precision)
+    trainer = Trainer(learner, recipe.training, process, place, recipe.model_dump(mode="json"))
+    if trainer.ema is not None:
+        # The average is no random beginning that has to be forgotten: it goes on as if its warm-up were over.
+        trainer.ema.updates = math.ceil(max(0.0, 10 * trainer.ema.decay - 1) / (1 - trainer.ema.decay))
+    if process.is_main_process:
+        prepare(place, recipe)
+    trainer.save()
+    if process.is_main_process:
+        for note in draft.notes:
+            say(f"note: {note}")
+    return Run(place)
+
+
+def _read(path: Path, format: str, size: tuple[int, int] | None, order: openai.Order | None) -> Draft:
+    readers: dict[str, Callable[[], Draft]] = {"diffusers": lambda: diffusers.read(path, size)}
+    readers |= {
+        family: lambda family=family: openai.read(path, size, family, order or "legacy")  # type: ignore[misc]
+        for family in openai.ASSUMED
+    }
+    if format not in readers:
+        raise unknown("--format", format, readers)
+    if order is not None and format != "guided-diffusion":
+        raise InputError(f"--attention-order {order!r}: only --format guided-diffusion has it, not {format}")
+    if not path.exists():
+        raise InputError(f"{path} does not exist")
+    return readers[format]()
+
+
+def _recipe(draft: Draft, name: str, data: str | None, overrides: Sequence[str]) -> Recipe:
+    """The whole recipe of the draft."""
+    channels, height, width = draft.shape
+    learned = draft.values["learner"]["variance"] == "learned_range"
+    values: dict[str, Any] = {
+        "name": name,
+        **deepcopy(draft.values),
+        "learner": {
+            **{"name": "denoising", "objective": "hybrid" if learned else "simple", "conditional": draft.classes > 0},
+            **draft.values["learner"],
+        },
+        "data": {"name": data or NO_DATA},
+        "training": {"steps": STEPS},
+        "images": {"channels": channels, "height": height, "width": width},
+    }
+    if draft.classes:
+        values["images"]["classes"] = [str(k) for k in range(draft.classes)]
+    for given, other in (("heads", "head_channels"), ("head_channels", "heads")):
+        if any(override.startswith(f"network.{given}=") for override in overrides):
+            values["network"].pop(other, None)  # a network has the one or the other
+    recipe = load(values, overrides)
+    if recipe.network["name"] != "unet" or not isinstance(recipe.learner, DenoisingSettings):
+        raise InputError("--set: an imported run has network unet and learner denoising")
+    if recipe.learner.conditional != (draft.classes > 0):
+        raise InputError(
+            f"--set learner.conditional={str(recipe.learner.conditional).lower()}: expected "
+            f"{str(draft.classes > 0).lower()}, for {draft.where} has {draft.classes or 'no'} classes"
+        )
+    if data is None:
+        return recipe
+    found = completed(recipe.model_copy(update={"images": None}), open_images(recipe))
+    assert found.images is not None and recipe.images is not None
+    if found.images.shape != recipe.images.shape:
+        raise InputError(
+            f"--data {data}: its images are {found.images.shape}, the model's {recipe.images.shape} (channels, height, "
+            f"width): {_remedy(found.images, recipe.images)}"
+        )
+    if draft.classes and len(found.images.classes or []) != draft.classes:
+        raise InputError(f"--data {data}: it has {len(found.images.classes or [])} classes, the model {draft.classes}")
+    return found
+
+
+def _remedy(found: Images, wanted: Images) -> str:
+    """What to set so that the data's images become the model's."""
+    settings = []
+    if found.channels != wanted.channels:
+        if wanted.channels not in (1, 3):
+            return f"no data has {wanted.channels} channels (1 or 3)"
+        settings.append(f"data.channels={wanted.channels}")
+    if (found.height, found.width) != (wanted.height, wanted.width):
+        square = wanted.height == wanted.width
+        settings.append(f"data.size={wanted.height if square else f'[{wanted.height},{wanted.width}]'}")
+    return "make them so with " + " ".join(f"--set {setting}" for setting in settings)

@@ -1,0 +1,154 @@
+"""improved-diffusion and guided-diffusion: state dicts of their UNetModel, which carry no settings. What the names and
+shapes tell is read off them; the rest are the settings of the published models, to be overridden where they differ."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from trilemma.errors import InputError
+from trilemma.exchange.drafts import Draft, attention_sides, multipliers
+from trilemma.exchange.files import read_state_dict
+from trilemma.exchange.weights import Layout, Weights
+
+Order = Literal["legacy", "new"]
+
+ASSUMED: dict[str, dict[str, dict[str, Any]]] = {
+    "improved-diffusion": {
+        "network": {"heads": 4},
+        "schedule": {"name": "cosine", "steps": 4000, "network_steps": 1000},
+    },
+    "guided-diffusion": {
+        "network": {"head_channels": 64},
+        "schedule": {"name": "linear", "steps": 1000},
+    },
+}
+"""What no state dict says. improved-diffusion: four heads, the cosine schedule of 4 000 steps and rescaled timesteps,
+as its unconditional CIFAR-10 and ImageNet 64 have them. guided-diffusion: 64 channels a head and the linear schedule of
+1 000 steps, as ImageNet 256, 512 and LSUN have them (ImageNet 64: the cosine one, and the new attention order; 128:
+four heads)."""
+
+AXES = {
+    "time_embed.0.weight": 2,
+    "input_blocks.0.0.weight": 4,
+    "input_blocks.1.0.emb_layers.1.weight": 2,
+    "middle_block.0.in_layers.0.weight": 1,
+    "output_blocks.0.0.in_layers.0.weight": 1,
+    "out.2.weight": 4,
+}
+"""Weights that every such network has, among them those it is read off, and their axes."""
+
+
+def layout(order: Order) -> Layout:
+    """UNetModel's names; `order` is that of q, k and v in an attention's rows (`use_new_attention_order`)."""
+    places = {
+        "stem": "input_blocks.0.0",
+        "time in": "time_embed.0",
+        "time out": "time_embed.2",
+        "label": "label_emb",
+        "down": "input_blocks.{n}.0",
+        "down attention": "input_blocks.{n}.1",
+        "downsample": "input_blocks.{n}.0",
+        "middle": "middle_block.{n}",
+        "middle attention": "middle_block.1",
+        "up": "output_blocks.{n}.0",
+        "up attention": "output_blocks.{n}.1",
+        "upsample": "output_blocks.{n}.{last}",
+        "norm out": "out.0",
+        "out": "out.2",
+    }
+    leaves = {
+        **{name: (name,) for name in ("", "norm", "qkv", "conv")},
+        "norm1": ("in_layers.0",),
+        "conv1": ("in_layers.2",),
+        "norm2.norm": ("out_layers.0",),
+        "norm2.embed": ("emb_layers.1",),
+        "conv2": ("out_layers.3",),
+        "shortcut": ("skip_connection",),
+        "project": ("proj_out",),
+        "downsample.conv": ("op",),
+    }
+    return Layout(places, leaves, axes=3, per_head=order == "legacy")
+
+
+def read(path: Path, size: tuple[int, int] | None, family: str, order: Order) -> Draft:
+    """A state dict as their training writes it (model….pt, ema_….pt). Raises InputError for what is none, and for an
+    upsampler or a classifier."""
+    if size is None:
+        raise InputError(f"--size: a state dict of {family} does not say how large its images are: expected such as 64")
+    weights = read_state_dict(path)
+    where = str(path)
+    _check(weights, family, where)
+    outputs, channels = len(weights["out.2.weight"]), weights["input_blocks.0.0.weight"].shape[1]
+    if outputs not in (channels, 2 * channels):
+        raise InputError(
+            f"{where}: {outputs} output channels for {channels} input channels: expected as many, or twice as many "
+            "where the variance is learned"
+        )
+    if channels == 6:
+        raise InputError(f"{where}: 6 input channels are an upsampler's, image and low-resolution image: not supported")
+    values = {part: dict(assumed) for part, assumed in ASSUMED[family].items()}
+    values["network"] = {**_network(weights, size, where), **values["network"]}
+    values["learner"] = {
+        "parameterization": "epsilon",
+        "variance": "fixed_large" if outputs == channels else "learned_range",
+    }
+    values["sampling"] = {"name": "ancestral", "clip": "static", "grid": "even"}
+    classes = len(weights["label_emb.weight"]) if "label_emb.weight" in weights else 0
+    return Draft(values, weights, layout(order), (channels, *size), classes, where)
+
+
+def _check(weights: Weights, family: str, where: str) -> None:
+    """Raises InputError where a weight that all such networks have is missing, or one whose shape is read has another
+    number of axes."""
+    first_convs = (name for name in weights if re.fullmatch(r"input_blocks\.[0-9]+\.0\.in_layers\.2\.weight", name))
+    labels = {"label_emb.weight": 2} if "label_emb.weight" in weights else {}
+    for name, axes in {**AXES, **dict.fromkeys(first_convs, 4), **labels}.items():
+        if name not in weights:
+            raise InputError(
+                f"{where} lacks {name!r}: not the state dict of a {family} UNetModel (a classifier's is not)"
+            )
+        if weights[name].dim() != axes:
+            raise InputError(f"{where}: weight {name!r} has shape {list(weights[name].shape)}: expected {axes} axes")
+
+
+def _network(weights: Weights, size: tuple[int, int], where: str) -> dict[str, Any]:
+    """The network's section as far as names and shapes tell."""
+    base = weights["time_embed.0.weight"].shape[1]
+    # Each level of the decoder ends in a change of resolution, the only thing that can follow block and attention: a
+    # convolution, or a residual block that is not the first of its module.
+    changes = {
+        int(found[1]): found[2]
+        for name in weights
+        if (found := re.fullmatch(r"output_blocks\.([0-9]{1,4})\.[12]\.(conv|in_layers\.0)\.weight", name))
+    }
+    blocks = {int(found[1]) for name in weights if (found := re.match(r"output_blocks\.([0-9]{1,4})\.", name))}
+    count = len(blocks)
+    levels = len(changes) + 1
+    each = count // levels
+    regular = sorted(changes) == [each * (k + 1) - 1 for k in range(levels - 1)] and blocks == set(range(count))
+    if not regular or count % levels or each < 2:
+        raise InputError(
+            f"{where}: {count} output_blocks with changes of resolution at {sorted(changes)}: not a UNetModel"
+        )
+    first = [1 + i * each for i in range(levels)]
+    try:
+        widths = [len(weights[f"input_blocks.{n}.0.in_layers.2.weight"]) for n in first]
+        entering = len(weights["input_blocks.1.0.emb_layers.1.weight"])
+    except KeyError as error:
+        raise InputError(f"{where} lacks {error}: not the state dict of a UNetModel") from None
+    attends = [f"input_blocks.{n}.1.qkv.weight" in weights for n in first]
+    return {
+        "name": "unet",
+        "base_channels": base,
+        "multipliers": multipliers(widths, base),
+        "blocks": each - 1,
+        "attention": attention_sides(size, attends, where),
+        "dropout": 0.0,
+        "groups": 32,
+        "norm_eps": 1e-5,
+        "down": "strided" if f"input_blocks.{each}.0.op.weight" in weights or levels == 1 else "biggan",
+        "up": "biggan" if "in_layers.0" in changes.values() else "nearest",
+        "entry": "adagn" if entering == 2 * widths[0] else "added",
+    }

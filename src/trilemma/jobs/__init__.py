@@ -1,0 +1,40 @@
+"""Jobs: what a command does that takes a while."""
+
+from trilemma.jobs.demo import demo
+from trilemma.jobs.dry_run import dry_run
+from trilemma.jobs.gradient_noise import gradient_noise, noise_table, write_noise
+from trilemma.jobs.invert import interpolate, invert
+from trilemma.jobs.network_costs import (
+    Anatomy,
+    NetworkCosts,
+    Ratios,
+    anatomy,
+    machine,
+    network_costs,
+    ratios,
+    resolve,
+    write_network_costs,
+)
+from trilemma.jobs.nll import nll
+from trilemma.jobs.train import train
+
+__all__ = [
+    "Anatomy",
+    "NetworkCosts",
+    "Ratios",
+    "anatomy",
+    "demo",
+    "dry_run",
+    "gradient_noise",
+    "interpolate",
+    "invert",
+    "machine",
+    "network_costs",
+    "nll",
+    "noise_table",
+    "ratios",
+    "resolve",
+    "train",
+    "write_network_costs",
+    "write_noise",
+]

@@ -1,0 +1,50 @@
+"""What a recipe would do, without doing it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from trilemma.metrics import kept_for_backward
+from trilemma.process import to_model
+from trilemma.recipes import Recipe, dump, load
+from trilemma.runs.build import build_learner, completed, open_images, parameter_count
+from trilemma.training import Batch
+
+
+def dry_run(recipe: str | Path, overrides: Sequence[str] = ()) -> str:
+    """The resolved recipe, the parameters, and the memory and steps it implies, as text. Memory is measured on one
+    image and multiplied: the tensors that one forward pass keeps for the backward one."""
+    chosen = load(recipe, overrides)
+    data = open_images(chosen)
+    chosen = completed(chosen, data)
+    learner = build_learner(chosen)
+    images, labels = data.batch([0, len(data) - 1])
+    batch = Batch(
+        to_model(images, chosen.data.range),
+        None if labels is None else torch.from_numpy(labels),
+        [(chosen.training.seed, "train", 0, i) for i in range(2)],
+    )
+    mixed = torch.autocast("cpu", torch.bfloat16, enabled=chosen.training.precision == "bf16")
+    with mixed:
+        activations = kept_for_backward(learner.network, lambda: learner.losses(batch)) / len(batch)
+    count = parameter_count(learner.network)
+    return dump(chosen) + "\n" + _implied(chosen, len(data), count, activations)
+
+
+def _implied(recipe: Recipe, images: int, parameters: int, activations: float) -> str:
+    settings = recipe.training
+    at_once = min(settings.micro_batch or settings.batch, settings.batch)
+    copies = 4 + bool(settings.ema)  # weights, gradients, two moments, the average
+    lines = {
+        "parameters": f"{parameters:,} ({parameters / 2**20:.2f} Mi)",
+        "steps": f"{settings.steps:,} of {settings.batch} images: "
+        f"{settings.steps * settings.batch / images:.1f} epochs of {images:,}",
+        "memory, weights and optimiser": f"{parameters * 4 * copies / 2**20:,.0f} MiB",
+        "memory, activations": f"about {activations * at_once / 2**20:,.0f} MiB in one process "
+        f"({activations / 2**20:.2f} MiB an image, {at_once} at once)",
+        "checkpoints": f"{settings.keep} kept, {parameters * 16 / 2**20:,.0f} MiB each",
+    }
+    return "".join(f"# {name}: {value}\n" for name, value in lines.items())

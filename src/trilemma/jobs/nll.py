@@ -1,0 +1,122 @@
+"""The likelihood of a run's model on data, in bits/dim, with a file and a figure of it."""
+
+from __future__ import annotations
+
+import math
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from trilemma.data import open_data, parse_reference
+from trilemma.errors import InputError
+from trilemma.evaluations.reference import data_record
+from trilemma.machine.devices import process_state
+from trilemma.machine.environment import environment
+from trilemma.machine.files import check_writable, sha256, write_json
+from trilemma.machine.progress import progress
+from trilemma.metrics.likelihood import dequantised, ode_bits_per_dim, variational_bound
+from trilemma.process import Condition, Draw, stream_seed, to_model
+from trilemma.runs.run import Run
+from trilemma.samplers import grid
+
+FORMAT = "trilemma-likelihood/1"
+
+
+def nll(
+    run: Run | str | Path,
+    reference: str,
+    *,
+    n: int = 1000,
+    steps: int | None = None,
+    spacing: str = "even",
+    weights: str = "ema",
+    batch: int = 100,
+    ode: int | None = None,
+    seed: int = 0,
+    root: str | None = None,
+    out: str | Path | None = None,
+) -> dict[str, Any]:
+    """L_T, ΣL_t, L_0 and their total in bits/dim on `n` images of DATA:SPLIT (all, if it has fewer), with standard
+    errors over images and every L_t; `steps` of the grid, every one unless given. `ode`: the exact likelihood too, by
+    so many Runge-Kutta steps. Written to RUN/evaluations/likelihood/….json, or `out`. Raises InputError for what cannot
+    be done."""
+    began = time.perf_counter()
+    if out is not None:
+        check_writable(Path(out))
+    run = run if isinstance(run, Run) else Run(run)
+    name, split = parse_reference(reference)
+    root = root or (run.recipe.data.root if name == run.recipe.data.name else None)
+    data = open_data(name, split=split, root=root, size=run.recipe.data.size, channels=run.recipe.data.channels)
+    assert run.recipe.images is not None
+    if data.shape != run.recipe.images.shape:
+        raise InputError(f"reference {reference!r}: its images are {data.shape}, the run's {run.recipe.images.shape}")
+    if run.classes and (data.classes is None or len(data.classes) != len(run.classes)):
+        raise InputError(f"reference {reference!r}: a class-conditional model needs its {len(run.classes)} classes")
+    denoiser = run.denoiser(weights)
+    times = grid(denoiser.schedule, steps, spacing)
+    device = process_state().device
+    chosen = np.random.default_rng(stream_seed(seed, "nll")).permutation(len(data))[: min(n, len(data))]
+    priors, terms, exact = [], [], []
+    with progress("likelihood", len(chosen), "images") as advance:
+        for start in range(0, len(chosen), batch):
+            some = chosen[start : start + batch]
+            images, labels = data.batch(some)
+            x0 = to_model(images, run.recipe.data.range).to(device)
+            label = torch.from_numpy(labels).to(device) if run.classes and labels is not None else None
+            keys = [(seed, "nll", int(i)) for i in some]
+            bound = variational_bound(denoiser, x0, Condition(label), times, Draw(keys))
+            priors.append(bound.prior)
+            terms.append(bound.terms)
+            if ode is not None:
+                draw = Draw((*key, "ode") for key in keys)
+                x = dequantised(x0, run.recipe.data.range, draw)
+                exact.append(ode_bits_per_dim(denoiser, x, Condition(label), ode, draw))
+            advance(start + len(some), "")
+    prior, each = torch.cat(priors), torch.cat(terms)
+    figures = {
+        "prior": _mean(prior),
+        "sum": _mean(each[:, :-1].sum(1)),
+        "decoder": _mean(each[:, -1]),
+        "total": _mean(prior + each.sum(1)),
+    }
+    if exact:
+        figures["ode"] = _mean(torch.cat(exact))
+    result = {
+        "format": FORMAT,
+        "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "subject": {
+            "path": str(run.path),
+            "recipe": run.recipe.name,
+            "checkpoint_step": run.step,
+            "weights": weights,
+            "weights_sha256": sha256(run.weights_file(weights)),
+            "variance": denoiser.variance_name,
+        },
+        "reference": data_record(data) | {"used": len(chosen), "seed": seed},
+        "grid": {"steps": len(times) - 1, "spacing": spacing, "ode_steps": ode},
+        "bits_per_dim": figures,
+        "terms": {"t": bound.times.tolist(), "mean": each.mean(0).tolist(), "standard_error": _plain(_error(each))},
+        "wall_time_s": round(time.perf_counter() - began, 2),
+        "environment": environment(device),
+    }
+    default = f"nll-{data.name}-{data.split}-{len(times) - 1}-{weights}-step{run.step}.json"
+    place = Path(out) if out is not None else run.path / "evaluations" / "likelihood" / default
+    write_json(place, result)
+    return result | {"path": str(place)}
+
+
+def _mean(each: torch.Tensor) -> dict[str, float | None]:
+    return {"mean": float(each.mean()), "standard_error": _plain(_error(each))}
+
+
+def _plain(value: torch.Tensor) -> Any:
+    """As JSON takes it: null where one image has no standard error."""
+    return [None if math.isnan(v) else v for v in value.tolist()] if value.dim() else _plain(value[None])[0]
+
+
+def _error(each: torch.Tensor) -> torch.Tensor:
+    return each.std(0) / math.sqrt(len(each)) if len(each) > 1 else torch.full_like(each[0], math.nan)

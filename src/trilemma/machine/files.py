@@ -1,0 +1,106 @@
+"""Files written whole or not at all, places looked at before any work is spent on them, and hashes.
+
+What stood in a place before stays as it was until what replaces it is complete and on the disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trilemma.errors import InputError
+
+
+@contextmanager
+def replacing(path: Path, what: str = "out") -> Iterator[Path]:
+    """A path beside `path` to write a file or a folder to, which takes its place when the block ends well and is
+    removed when it does not. Missing parent folders are made.
+
+    Raises InputError, which calls the place `what`, where it cannot be written: no room, no permission, or what stands
+    there is no file (a folder, a device) and would have to be removed."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        _check_replaceable(path, what)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        for part in [*(file for file in partial.rglob("*") if file.is_file()), partial]:
+            _sync(part)
+        if path.is_dir() and not path.is_symlink():
+            path.rmdir()  # an empty one: any other is refused above
+        partial.replace(path)
+        _sync(path.parent)
+    except OSError as error:
+        _remove(partial)
+        raise InputError(f"{what}: cannot write {path} ({error.strerror or error})") from error
+    except BaseException:
+        _remove(partial)
+        raise
+
+
+def _check_replaceable(path: Path, what: str) -> None:
+    if path.is_dir() and not path.is_symlink():
+        if any(path.iterdir()):
+            raise InputError(f"{what}: {path} is a folder that is not empty: remove it, or choose another place")
+    elif path.exists() and not path.is_file():
+        raise InputError(f"{what}: {path} is a device or the like, which is not replaced by a file")
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: Path, text: str, what: str = "out") -> Path:
+    """Write a text file in UTF-8. Raises InputError as `replacing` does."""
+    with replacing(path, what) as partial:
+        partial.write_text(text, encoding="utf-8")
+    return path
+
+
+def write_json(path: Path, value: Any, what: str = "out") -> Path:
+    """Write plain JSON values. Raises InputError as `replacing` does."""
+    return write_text(path, json.dumps(value, indent=1) + "\n", what)
+
+
+def write_npz(path: Path, arrays: Mapping[str, Any], what: str = "out", *, compressed: bool = False) -> Path:
+    """Write arrays by their names. Raises InputError as `replacing` does."""
+    with replacing(path, what) as partial, partial.open("wb") as file:
+        (np.savez_compressed if compressed else np.savez)(file, **arrays)
+    return path
+
+
+def check_writable(path: Path, what: str = "out") -> None:
+    """Make the folder of `path`, and make sure that a file can be written there; what it holds is left alone. Raises
+    InputError, which calls it `what`."""
+    if path.is_dir():
+        raise InputError(f"{what}: {path} is a folder, expected a file such as {path / 'NAME'}")
+    _check_replaceable(path, what)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        probe = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"{what}: cannot write {path} ({error.strerror or error})") from error
+
+
+def sha256(path: Path) -> str:
+    """The hash of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

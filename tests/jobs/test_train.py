@@ -1,0 +1,277 @@
+"""Training a recipe into a run directory: what is written, resumed, begun from, warned of and refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from trilemma.data import open_data
+from trilemma.errors import InputError
+from trilemma.jobs import dry_run, train
+from trilemma.jobs.train import prior_warning, second_moment
+from trilemma.process import SCHEDULES, to_model
+from trilemma.recipes import load
+from trilemma.runs import Run
+from trilemma.runs.logs import Log, Window
+from trilemma.training import Outcome as StepOutcome
+from trilemma.training import Report, checkpoint
+
+Write = Callable[..., Path]
+Outcome = Callable[[Path], dict[str, Any]]
+
+
+def log_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (path / "log.jsonl").read_text().splitlines()]
+
+
+class TestRunDirectory:
+    def test_holds_what_it_should(self, run: Run) -> None:
+        assert {entry.name for entry in run.path.iterdir()} == {
+            *("recipe.yaml", "log.jsonl", "tensorboard", "checkpoints", "samples")
+        }
+        assert checkpoint.steps(run.path / "checkpoints") == [4, 6]
+        assert (run.path / "checkpoints" / "latest").resolve() == run.checkpoint.resolve()
+        assert run.step == 6
+
+    def test_needs_its_data_no_more(self, run: Run, data: Path) -> None:
+        images = run.recipe.images
+        assert images is not None and images.shape == (1, 8, 8) and images.classes == ["0", "1", "2", "3"]
+        hidden = data.with_suffix(".hidden")
+        data.rename(hidden)
+        try:
+            assert Run(run.path).sample(2).images.shape == (2, 8, 8, 1)
+        finally:
+            hidden.rename(data)
+
+    def test_log_says_how_it_went(self, run: Run) -> None:
+        lines = log_of(run.path)
+        steps = [line for line in lines if "loss" in line]
+        assert [line["step"] for line in steps] == [1, 2, 3, 4, 5, 6]
+        assert [line["images"] for line in steps] == [6, 12, 18, 24, 30, 36]
+        assert [line["lr"] for line in steps] == pytest.approx([5e-4, *[1e-3] * 5])
+        for line in steps:
+            assert line["loss"] > 0 and line["grad_norm"] > 0 and line["images_per_s"] > 0 and line["skipped"] == 0
+            quarters = [line[f"loss_t{q}"] for q in (1, 2, 3, 4) if f"loss_t{q}" in line]
+            assert quarters and min(quarters) <= line["loss"] <= max(quarters)
+        validated = [line for line in lines if "validation_loss" in line]
+        assert [line["step"] for line in validated] == [3, 6]
+
+    def test_tensorboard_has_the_log_s_figures(self, run: Run) -> None:
+        events = EventAccumulator(str(run.path / "tensorboard"))
+        events.Reload()
+        written = {event.step: event.value for event in events.Scalars("loss")}
+        assert written == pytest.approx({line["step"]: line["loss"] for line in log_of(run.path) if "loss" in line})
+
+    def test_grids_are_of_the_same_noise(self, write_recipe: Write, tmp_path: Path) -> None:
+        train(write_recipe(training={"steps": 2, "grid_every": 1, "learning_rate": 1e-12}), out=tmp_path / "run")
+        grids = sorted((tmp_path / "run" / "samples").glob("grid-*.png"))
+        assert [grid.name for grid in grids] == ["grid-00000001.png", "grid-00000002.png"]
+        assert grids[0].read_bytes() == grids[1].read_bytes()
+
+    def test_trains_a_classifier_too(self, write_recipe: Write, data: Path, tmp_path: Path) -> None:
+        values = {
+            "learner": {"name": "classifier", "shift": 0.1},
+            "network": {"name": "classifier", "widths": [[4], [8]]},
+        }
+        path = write_recipe()
+        lines = path.read_text()
+        import yaml
+
+        path.write_text(yaml.safe_dump({**yaml.safe_load(lines), **values, "sampling": {"name": "ancestral"}}))
+        run = train(path, out=tmp_path / "run")
+        last = log_of(run.path)[-1]
+        assert 0 <= last["validation_accuracy"] <= 1
+        logits = run.classifier()(torch.zeros(2, 1, 8, 8))
+        assert logits.shape == (2, 4)
+        with pytest.raises(InputError, match="trains a classifier, which does not generate images"):
+            run.sample(1)
+
+
+class TestResume:
+    def test_goes_on_bit_for_bit_with_accumulation(self, write_recipe: Write, outcome: Outcome, tmp_path: Path) -> None:
+        recipe = write_recipe(training={"steps": 10, "checkpoint_every": 5, "micro_batch": 4, "validate_every": 5})
+        train(recipe, out=tmp_path / "whole")
+        train(recipe, out=tmp_path / "halves", overrides=["training.steps=5"])
+        train(recipe, out=tmp_path / "halves", overrides=["training.steps=10"], resume=True)
+        assert outcome(tmp_path / "halves") == outcome(tmp_path / "whole")
+
+    def test_of_a_finished_run_changes_nothing(self, run: Run, outcome: Outcome) -> None:
+        before = outcome(run.path)
+        train(run.path / "recipe.yaml", out=run.path, resume=True)
+        assert outcome(run.path) == before
+
+    def test_begins_where_there_is_nothing(self, write_recipe: Write, tmp_path: Path) -> None:
+        assert train(write_recipe(), out=tmp_path / "new", resume=True).step == 6
+
+    def test_must_be_asked_for(self, run: Run, outcome: Outcome) -> None:
+        before = outcome(run.path)
+        with pytest.raises(InputError, match="holds a run already: add --resume"):
+            train(run.path / "recipe.yaml", out=run.path)
+        assert outcome(run.path) == before
+
+    @pytest.mark.parametrize(
+        "change", ["training.batch=4", "network.base_channels=4", "schedule.steps=9", "training.seed=3"]
+    )
+    def test_keeps_what_the_run_is(self, run: Run, outcome: Outcome, change: str) -> None:
+        before, key = outcome(run.path), change.partition("=")[0]
+        with pytest.raises(InputError, match=key if key.startswith("training") else key.partition(".")[0]):
+            train(run.path / "recipe.yaml", out=run.path, resume=True, overrides=[change])
+        assert outcome(run.path) == before
+        assert Run(run.path).recipe == run.recipe
+
+    def test_by_another_recipe_is_refused(self, run: Run) -> None:
+        with pytest.raises(InputError, match="holds a run of recipe 'tiny', not 'demo'"):
+            train("demo", out=run.path, resume=True)
+
+    def test_drops_what_was_logged_after_the_checkpoint(self, tmp_path: Path) -> None:
+        log = tmp_path / "log.jsonl"
+        log.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"st')
+        with Log(tmp_path, 2, write=True) as opened:
+            opened.write({"step": 3, "loss": float("nan")})
+        assert log.read_text() == '{"step": 1}\n{"step": 2}\n{"step": 3, "loss": null}\n'
+
+
+class TestInit:
+    def test_begins_from_the_averaged_weights(self, run: Run, write_recipe: Write, tmp_path: Path) -> None:
+        recipe = write_recipe(training={"steps": 1, "warmup": 0, "learning_rate": 1e-12})
+        begun = train(recipe, out=tmp_path / "begun", init=run.path)
+        source = load_file(run.weights_file("ema"))
+        for name, value in load_file(begun.weights_file("raw")).items():
+            torch.testing.assert_close(value, source[name], rtol=0, atol=1e-9)
+
+    def test_from_another_network_is_refused(self, run: Run, write_recipe: Write, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match=r"weight '.*' (has shape|is in)"):
+            train(write_recipe(network={"base_channels": 4}), out=tmp_path / "begun", init=run.path)
+
+
+class TestRefusal:
+    def test_of_three_images_at_batch_8_leaves_no_run_in_the_way(self, write_recipe: Write, tmp_path: Path) -> None:
+        np.savez(tmp_path / "three.npz", arr_0=np.zeros((3, 8, 8, 1), np.uint8), arr_1=np.arange(3))
+        recipe = write_recipe(data={"name": str(tmp_path / "three.npz")}, training={"batch": 8})
+        with pytest.raises(InputError, match=r"batch 8 is more than the 3 images"):
+            train(recipe, out=tmp_path / "run")
+        assert train(recipe, out=tmp_path / "run", overrides=["training.batch=3"]).step == 6
+
+    def test_of_a_network_that_does_not_fit_leaves_no_run_in_the_way(self, write_recipe: Write, tmp_path: Path) -> None:
+        recipe = write_recipe(network={"patch": 3})
+        with pytest.raises(InputError, match=r"network\.patch 3 does not divide the image size 8×8"):
+            train(recipe, out=tmp_path / "run")
+        assert train(recipe, out=tmp_path / "run", overrides=["network.patch=2"]).step == 6
+
+    def test_of_classes_that_are_not_there(self, write_recipe: Write, tmp_path: Path) -> None:
+        np.savez(tmp_path / "plain.npz", arr_0=np.zeros((8, 8, 8, 1), np.uint8))
+        recipe = write_recipe(data={"name": str(tmp_path / "plain.npz")})
+        with pytest.raises(InputError, match=r"learner\.conditional true needs labelled data"):
+            train(recipe, out=tmp_path / "run")
+        run = train(recipe, out=tmp_path / "run", overrides=["learner.conditional=false"])
+        assert run.classes == [] and run.sample(2).labels is None
+
+    def test_of_an_out_below_a_file(self, write_recipe: Write, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("x")
+        with pytest.raises(InputError, match="out: cannot write"):
+            train(write_recipe(), out=tmp_path / "file" / "run")
+
+    def test_of_other_data_on_resuming(self, run: Run, tmp_path: Path, data: Path) -> None:
+        original = data.read_bytes()
+        try:
+            np.savez(data, arr_0=np.zeros((9, 4, 4, 3), np.uint8), arr_1=np.zeros(9, np.int64))
+            with pytest.raises(InputError, match=r"has images \(3, 4, 4\) .* recipe's images are \(1, 8, 8\)"):
+                train(run.path / "recipe.yaml", out=run.path, resume=True)
+        finally:
+            data.write_bytes(original)
+
+
+def test_precisions_may_follow_each_other_in_one_process(write_recipe: Write, tmp_path: Path) -> None:
+    for i, precision in enumerate(["fp32", "bf16", "fp32"]):
+        recipe = write_recipe(training={"steps": 1, "warmup": 0, "precision": precision})
+        assert train(recipe, out=tmp_path / f"run{i}").step == 1
+    weights = [load_file(tmp_path / f"run{i}" / "checkpoints" / "latest" / "model.safetensors") for i in range(3)]
+    assert all(torch.equal(value, weights[2][name]) for name, value in weights[0].items())
+    assert any(not torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+class TestWindow:
+    def test_means_by_quarter_of_t(self) -> None:
+        window = Window(batch=4)
+        times = torch.tensor([0.05, 0.25, 0.26, 1.0], dtype=torch.float64)
+        each = torch.tensor([1.0, 3.0, 5.0, 7.0])
+        for step, factor in ((1, 1.0), (2, 3.0)):
+            outcome = StepOutcome(each.mean() * factor, each * factor, times)
+            window.add(Report(step, outcome, 0.5, 1e-3, 0))
+        report = Report(3, None, float("nan"), 1e-3, 1)
+        window.add(report)
+        line = window.line(report, 1.23456)
+        assert line["loss"] == pytest.approx(8.0)
+        assert (line["loss_t1"], line["loss_t2"], line["loss_t4"]) == pytest.approx((4.0, 10.0, 14.0))
+        assert "loss_t3" not in line, "no image fell into the third quarter"
+        assert (line["step"], line["images"], line["skipped"], line["time_s"]) == (3, 12, 1, 1.235)
+
+    def test_begins_anew_after_a_line(self) -> None:
+        window = Window(batch=1)
+        times = torch.tensor([0.5], dtype=torch.float64)
+        for value in (1.0, 9.0):
+            report = Report(1, StepOutcome(torch.tensor(value), torch.tensor([value]), times), 0.1, 1e-3, 0)
+            window.add(report)
+            assert window.line(report, 0.0)["loss_t2"] == value
+        assert window.line(report, 0.0)["loss"] is None
+
+
+class TestPriorWarning:
+    def test_of_e_s_schedule_and_none_of_cosine_s(self) -> None:
+        text = prior_warning(SCHEDULES["linear"](steps=200), 1.0)
+        # ᾱ_200 = Π (1 − β_s) by hand: SNR = ᾱ/(1 − ᾱ)
+        alpha_bar = np.prod(1 - np.linspace(1e-4, 0.02, 200))
+        assert text is not None and "\n" not in text
+        assert float(re.search(r"SNR ([\d.]+)", text)[1]) == pytest.approx(alpha_bar / (1 - alpha_bar), rel=1e-2)
+        bits = -0.5 * np.log2(1 - alpha_bar)
+        assert float(re.search(r"L_T = ([\d.]+)", text)[1]) == pytest.approx(bits, rel=1e-2)
+        assert prior_warning(SCHEDULES["cosine"](steps=200), 1.0) is None
+        assert prior_warning(SCHEDULES["linear"](steps=1000), 1.0) is None
+
+    def test_is_said_by_training(self, write_recipe: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        train(write_recipe(training={"steps": 1, "warmup": 0}), out=tmp_path / "cosine")
+        assert "warning" not in capsys.readouterr().out
+        recipe = write_recipe(training={"steps": 1, "warmup": 0})
+        recipe.write_text(recipe.read_text().replace("name: cosine\n  steps: 8", "name: linear\n  steps: 200"))
+        train(recipe, out=tmp_path / "linear")
+        assert "warning: the schedule ends at SNR 0.15" in capsys.readouterr().out
+
+    def test_knows_the_data_s_second_moment(self, data: Path) -> None:
+        images = open_data(str(data))
+        expected = to_model(images.batch(range(24))[0], (0.0, 1.0)).double().square().mean()
+        assert second_moment(images, (0.0, 1.0)) == pytest.approx(float(expected))
+
+
+class TestDryRun:
+    def test_says_what_it_would_do_and_does_nothing(
+        self, write_recipe: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        recipe = write_recipe()
+        before = set(tmp_path.rglob("*"))
+        text = dry_run(recipe, ["training.steps=8"])
+        assert set(tmp_path.rglob("*")) == before
+        (tmp_path / "resolved.yaml").write_text(text)
+        resolved = load(tmp_path / "resolved.yaml")
+        assert resolved.training.steps == 8 and resolved.images is not None
+        run = train(recipe, out=tmp_path / "run")
+        assert f"# parameters: {run.parameters:,} " in text
+        assert "# steps: 8 of 6 images: 2.0 epochs of 24" in text
+
+    def test_memory_grows_with_the_images_at_once(self, write_recipe: Write) -> None:
+        def activations(size: int) -> tuple[float, float]:
+            text = dry_run(write_recipe(), [f"training.micro_batch={size}", "training.batch=2000"])
+            found = re.search(r"activations: about ([\d,]+) MiB .*\(([\d.]+) MiB an image", text)
+            return float(found[1].replace(",", "")), float(found[2])
+
+        (small, an_image), (large, _) = activations(500), activations(1000)
+        assert large == pytest.approx(2 * small, rel=0.05) and an_image > 0

@@ -1,0 +1,83 @@
+"""Two processes (gloo) do what one does: the same losses at the same global batch, the same images."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trilemma.jobs import train
+from trilemma.runs import Run
+
+LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "trilemma"]
+PLAIN = {"dropout": 0.0}
+BATCH_NORM = {
+    **{
+        "dropout": 0.0,
+        "block": "double",
+        "norm": "batch",
+        "down": "max",
+        "up": "bilinear",
+        "entry": "bottom",
+        "skips": "level",
+    },
+    "time_range": 8,
+}
+
+
+def in_two_processes(*arguments: object) -> str:
+    command = [*LAUNCHER, *map(str, arguments)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=dict(os.environ))
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result.stdout
+
+
+@pytest.mark.parametrize(
+    ("network", "micro_batch"),
+    [pytest.param(BATCH_NORM, None, id="batch norm"), pytest.param(PLAIN, 2, id="group norm, accumulating")],
+)
+def test_training_has_one_process_s_losses(
+    write_recipe: Callable[..., Path], tmp_path: Path, network: dict[str, object], micro_batch: int | None
+) -> None:
+    recipe = write_recipe(network=network, training={"steps": 5, "micro_batch": micro_batch, "learning_rate": 3e-4})
+    one = train(recipe, out=tmp_path / "one")
+    said = in_two_processes("train", recipe, "--out", tmp_path / "two")
+    assert said.count("run directory:") == 1, "every process speaks"
+    figures = []
+    for folder in ("one", "two"):
+        lines = [json.loads(line) for line in (tmp_path / folder / "log.jsonl").read_text().splitlines()]
+        figures.append([line.get(key) for line in lines for key in ("loss", "validation_loss", "loss_t4", "images")])
+    assert len(figures[0]) == len(figures[1]) == 4 * 7
+    for alone, together in zip(*figures, strict=True):
+        assert together == (None if alone is None else pytest.approx(alone, rel=1e-4))
+    assert Run(tmp_path / "two").step == one.step == 5
+
+
+def test_sampling_gives_one_process_s_images(run: Run, tmp_path: Path) -> None:
+    alone = run.sample(11)
+    in_two_processes("sample", run.path, "-n", 11, "--batch", 2, "--out", tmp_path / "two.npz")
+    with np.load(tmp_path / "two.npz") as together:
+        difference = np.abs(together["arr_0"].astype(int) - alone.images.astype(int))
+        assert difference.max() <= 1 and (difference > 0).mean() < 0.01  # a grey value, where rounding decides
+        assert np.array_equal(together["arr_1"], alone.labels)
+    assert not (tmp_path / "two.npz.parts").exists()
+
+
+def test_figures_while_training_are_one_process_s(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
+    overrides = ["evaluate.every=2", "evaluate.n=7", "evaluate.features=pixels", "evaluate.metrics=[frechet_distance]"]
+    recipe = write_recipe(network={"dropout": 0.0}, training={"steps": 2, "learning_rate": 1e-4})
+    train(recipe, out=tmp_path / "one", overrides=overrides)
+    sets = [word for override in overrides for word in ("--set", override)]
+    in_two_processes("train", recipe, "--out", tmp_path / "two", *sets)
+    found = []
+    for folder in ("one", "two"):
+        lines = [json.loads(line) for line in (tmp_path / folder / "log.jsonl").read_text().splitlines()]
+        found.append([(line["step"], line["frechet_distance"]) for line in lines if "frechet_distance" in line])
+    assert len(found[0]) == len(found[1]) == 1
+    assert found[1][0] == pytest.approx(found[0][0], rel=1e-3)
