@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from trilemma.evaluations import evaluate
-from trilemma.evaluations.evaluate import write_evaluation
+from trilemma.evaluations.evaluating import write_evaluation
 from trilemma.jobs import train
 from trilemma.runs import Run
 from trilemma.runs.build import open_images, second_moment

@@ -158,7 +158,7 @@ class TestDataCheck:
 
 
 def test_demo_ends_in_a_table_and_a_report(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    room = importlib.import_module("trilemma.jobs.demo")
+    room = importlib.import_module("trilemma.jobs.demonstration")
     train = room.train
     small = ["training.steps=2", "training.warmup=0", "training.validation_images=8", "schedule.steps=32"]
     small += ["network.base_channels=8", "network.attention=[]", "network.patch=4", "sampling.steps=4"]

@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from trilemma.errors import InputError
-from trilemma.evaluations.evaluate import evaluate
+from trilemma.evaluations.evaluating import evaluate
 from trilemma.evaluations.reference import extractor_of
 from trilemma.jobs import train
 from trilemma.process import to_model

@@ -225,7 +225,7 @@ class TestDemo:
     def test_trains_samples_three_ways_and_measures(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         import importlib
 
-        room = importlib.import_module("trilemma.jobs.demo")
+        room = importlib.import_module("trilemma.jobs.demonstration")
         train: Callable[..., Run] = room.train
         small = ["training.steps=3", "training.warmup=0", "training.validation_images=8", "schedule.steps=32"]
         small += ["network.base_channels=8", "network.attention=[]", "network.patch=4", "sampling.steps=4"]

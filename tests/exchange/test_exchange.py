@@ -13,9 +13,9 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+
 from tests.conftest import recipe_values
 from tests.exchange.openai_unet import Model
-
 from trilemma.errors import InputError
 from trilemma.evaluations import evaluate
 from trilemma.exchange import export_run, import_run

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from tests.exchange.openai_unet import Model
 from torch import Tensor
 
+from tests.exchange.openai_unet import Model
 from trilemma.errors import InputError
 from trilemma.exchange import import_run, openai
 from trilemma.exchange.weights import correspondence

@@ -1,9 +1,10 @@
 """Jobs: what a command does that takes a while."""
 
-from trilemma.jobs.demo import demo
+from trilemma.jobs.demonstration import demo
 from trilemma.jobs.dry_run import dry_run
+from trilemma.jobs.encodings import interpolate, invert
 from trilemma.jobs.gradient_noise import gradient_noise, noise_table, write_noise
-from trilemma.jobs.invert import interpolate, invert
+from trilemma.jobs.likelihood import nll
 from trilemma.jobs.network_costs import (
     Anatomy,
     NetworkCosts,
@@ -15,8 +16,7 @@ from trilemma.jobs.network_costs import (
     resolve,
     write_network_costs,
 )
-from trilemma.jobs.nll import nll
-from trilemma.jobs.train import train
+from trilemma.jobs.training import train
 
 __all__ = [
     "Anatomy",

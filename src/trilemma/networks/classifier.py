@@ -13,8 +13,10 @@ from torch.nn import functional
 
 from trilemma.networks.norms import BatchNorm2d
 from trilemma.networks.unet import UNet
+from trilemma.registry import register
 
 
+@register("network", "classifier")
 class ConvClassifier(nn.Module):
     """A small convolutional classifier: 3×3 convolutions with batch normalisation and ReLU, max pooling between
     stages, the mean over positions as features [n, widths[-1][-1]], one linear layer to the logits.

@@ -13,8 +13,10 @@ from torch.nn import functional
 from trilemma.networks.blocks import zero
 from trilemma.networks.embeddings import TimeAndClass
 from trilemma.networks.unet import UNet
+from trilemma.registry import register
 
 
+@register("network", "growing")
 class Growing(nn.Module):
     """F(x, time, label) -> [n, out_channels, h, w] for images of `size` (h, w): a `UNet` that grows while it is trained
     (Karras et al. 2018, section 2), from the resolution `start` to the image's own.

@@ -15,6 +15,7 @@ from trilemma.networks.blocks import ResidualBlock, zero
 from trilemma.networks.embeddings import TimeAndClass
 from trilemma.networks.norms import ACTIVATIONS, Activation, Norm, Style, norm_of
 from trilemma.networks.unet import Layer
+from trilemma.registry import register
 
 Unit = Callable[[int], nn.Module]
 
@@ -68,6 +69,7 @@ class RefineBlock(nn.Module):
         return h
 
 
+@register("network", "refinenet")
 class RefineNet(nn.Module):
     """F(x, time, label) -> [n, out_channels, h, w]; odd sizes round up on the way down. (Its layers fit any size: it
     takes `size` because every network is given it.)

@@ -22,6 +22,7 @@ from trilemma.networks.blocks import BLOCKS, DoubleConv, DoubleConvs, zero
 from trilemma.networks.embeddings import BottomMaps, TimeAndClass
 from trilemma.networks.norms import ACTIVATIONS, Activation, Entry, Norm, Style, norm_of
 from trilemma.networks.resampling import DOWN, UP
+from trilemma.registry import register
 
 
 class Layer(nn.Module):
@@ -136,6 +137,7 @@ class Trunk(nn.Module):
         return h, skips
 
 
+@register("network", "unet")
 class UNet(nn.Module):
     """F(x, time, label) -> [n, out_channels, h, w] for images of `size` (h, w); odd sizes round up on the way down.
 

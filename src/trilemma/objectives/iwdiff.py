@@ -15,8 +15,10 @@ from trilemma.errors import InputError
 from trilemma.objectives.losses import Losses
 from trilemma.objectives.simple import output_error
 from trilemma.process import Condition, Denoiser, Draw, Times
+from trilemma.registry import register
 
 
+@register("objective", "iwdiff")
 @dataclass(frozen=True, kw_only=True)
 class IWDiff:
     """Σ_i w_i l_i over `k` noises of one image at one time, l_i = ‖F* − F(x_t,i)‖² (for ε-prediction ‖ε_i − ε_θ‖²), the

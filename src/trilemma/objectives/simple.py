@@ -13,6 +13,7 @@ from torch import Tensor
 
 from trilemma.objectives.losses import Losses
 from trilemma.process import Condition, Denoiser, Draw, Prediction, Times, over_image, perturb
+from trilemma.registry import register
 
 
 class Objective(Protocol):
@@ -46,6 +47,7 @@ def _edm(denoiser: Denoiser, t: Float64[Tensor, "n"], data: float) -> Float64[Te
     return (noise**2 + data**2) / (noise * data) ** 2 * denoiser.coefficients(t).c_out ** 2
 
 
+@register("objective", "simple")
 @dataclass(frozen=True, kw_only=True)
 class Simple:
     """‖F* − F(x_t)‖², the mean over pixels, F* being the output that would be right: for ε-prediction Ho et al.'s

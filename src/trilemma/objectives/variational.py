@@ -27,6 +27,7 @@ from trilemma.process import (
     pair,
     posterior_mean,
 )
+from trilemma.registry import register
 
 
 def bound_term(
@@ -60,6 +61,7 @@ def _steps(schedule: Schedule) -> int:
     return schedule.steps
 
 
+@register("objective", "vlb")
 @dataclass(frozen=True, kw_only=True)
 class Variational:
     """L_vlb as an estimate from one time an image: T times the term of t, in bits/dim; its mean over uniform t is
@@ -75,6 +77,7 @@ class Variational:
         return Losses(loss, {"vlb": loss})
 
 
+@register("objective", "hybrid")
 @dataclass(frozen=True, kw_only=True)
 class Hybrid:
     """L_simple + λ L_vlb (A eq. 7), where L_vlb sees the mean as a constant: it trains the variance, L_simple the mean

@@ -74,17 +74,20 @@ class Denoiser(nn.Module):
         data_range: tuple[float, float] = (-1.0, 1.0),
     ):
         super().__init__()
+        coefficients: Parameterization
         if isinstance(parameterization, str):
             if parameterization not in PARAMETERIZATIONS:
                 raise unknown("parameterization", parameterization, PARAMETERIZATIONS)
-            parameterization = PARAMETERIZATIONS[parameterization]()
+            coefficients = PARAMETERIZATIONS[parameterization]()
+        else:
+            coefficients = parameterization
         if variance not in VARIANCES:
             raise unknown("variance", variance, VARIANCES)
         self.network, self.schedule = network, schedule
-        self.parameterization, self.variance_name, self.data_range = parameterization, variance, data_range
+        self.parameterization, self.variance_name, self.data_range = coefficients, variance, data_range
         noisiest = self.coefficients(torch.tensor(schedule.T, dtype=torch.float64))
         if not all(torch.isfinite(getattr(noisiest, field.name)) for field in fields(noisiest)):
-            name = type(parameterization).__name__
+            name = type(coefficients).__name__
             raise InputError(
                 f"parameterization {name!r} is undefined at zero terminal SNR, where the schedule ends: use 'v' or 'x0'"
             )

@@ -17,6 +17,8 @@ from annotated_types import Gt
 from jaxtyping import Float64
 from torch import Tensor
 
+from trilemma.registry import register, registry
+
 
 @dataclass(frozen=True)
 class Coefficients:
@@ -35,6 +37,7 @@ Parameterization = Callable[[Float64[Tensor, "*n"], Float64[Tensor, "*n"]], Coef
 """(α, σ) -> the coefficients."""
 
 
+@register("parameterization", "epsilon")
 @dataclass(frozen=True, kw_only=True)
 class Epsilon:
     """F is the noise ε (Ho et al. 2020)."""
@@ -44,6 +47,7 @@ class Epsilon:
         return Coefficients(one, 1 / alpha, -sigma / alpha, zero, one, zero, one)
 
 
+@register("parameterization", "x0")
 @dataclass(frozen=True, kw_only=True)
 class X0:
     """F is the clean image x_0."""
@@ -53,6 +57,7 @@ class X0:
         return Coefficients(one, zero, one, 1 / sigma, -alpha / sigma, one, zero)
 
 
+@register("parameterization", "v")
 @dataclass(frozen=True, kw_only=True)
 class V:
     """F is v = α ε − σ x_0 (Salimans & Ho 2022, appendix D), written for any α² + σ²."""
@@ -62,6 +67,7 @@ class V:
         return Coefficients(one, alpha / norm, -sigma / norm, sigma / norm, alpha / norm, -sigma, alpha)
 
 
+@register("parameterization", "edm")
 @dataclass(frozen=True, kw_only=True)
 class EDM:
     """F has unit variance in and out for data of standard deviation `sigma_data` (Karras et al. 2022, table 1), written
@@ -79,4 +85,4 @@ class EDM:
         )
 
 
-PARAMETERIZATIONS: dict[str, Callable[..., Parameterization]] = {"epsilon": Epsilon, "x0": X0, "v": V, "edm": EDM}
+PARAMETERIZATIONS = registry("parameterization")

@@ -22,6 +22,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from trilemma.errors import InputError
+from trilemma.registry import register, registry
 
 
 class Schedule(ABC):
@@ -136,6 +137,7 @@ TerminalSNR = Annotated[float, Ge(0)] | None
 NetworkSteps = Annotated[int, Ge(1)] | None
 
 
+@register("schedule", "linear")
 class Linear(Tabulated):
     """β rises linearly from `beta_start` to `beta_end` over `steps` (Ho et al. 2020, section 4; A 2.1)."""
 
@@ -151,6 +153,7 @@ class Linear(Tabulated):
         super().__init__(torch.linspace(beta_start, beta_end, steps, dtype=torch.float64), terminal_snr, network_steps)
 
 
+@register("schedule", "cosine")
 class Cosine(Tabulated):
     """ᾱ_t = f(t)/f(0), f(t) = cos²(((t/T + s)/(1 + s)) π/2), with β ≤ `max_beta` (Nichol & Dhariwal 2021, eq. 17)."""
 
@@ -168,6 +171,7 @@ class Cosine(Tabulated):
         super().__init__((1 - f[1:] / f[:-1]).clamp(max=max_beta), terminal_snr, network_steps)
 
 
+@register("schedule", "vp")
 class ContinuousVP(Schedule):
     """The variance-preserving SDE's schedule on t in [0, 1]: log α² = −½ t² (β_max − β_min) − t β_min (Song et al.
     2021, eq. 33). The network is told 999 t, as their continuous models are."""
@@ -193,6 +197,7 @@ class ContinuousVP(Schedule):
         return 999.0 * t
 
 
+@register("schedule", "edm")
 class EDM(Schedule):
     """Karras et al. 2022: nothing is scaled, α = 1, and time is the noise level, σ(t) = t, up to `sigma_max`; sampling
     starts from noise of that spread. The network is told ¼ log σ (their table 1)."""
@@ -224,7 +229,7 @@ class EDM(Schedule):
         return torch.log(t) / 4
 
 
-SCHEDULES: dict[str, type[Schedule]] = {"linear": Linear, "cosine": Cosine, "vp": ContinuousVP, "edm": EDM}
+SCHEDULES = registry("schedule")
 
 PRESETS: dict[str, dict[str, float]] = {
     "linear-100": {"steps": 100, "beta_start": 4e-4, "beta_end": 0.18},  # A 4.3

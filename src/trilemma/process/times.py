@@ -14,6 +14,7 @@ from torch import Tensor
 from trilemma.errors import InputError
 from trilemma.process.noise import Draw, stream
 from trilemma.process.schedules import Schedule
+from trilemma.registry import register, registry
 
 GOLDEN = 0.6180339887498949
 """The golden ratio's fractional part: its multiples modulo 1 are spread evenly, however many there are."""
@@ -56,6 +57,7 @@ def spread(schedule: Schedule, u: Float64[Tensor, "n"]) -> Float64[Tensor, "n"]:
     return torch.floor(u * schedule.steps) + 1.0 if schedule.steps is not None else (1.0 - u) * schedule.T
 
 
+@register("times", "uniform")
 class Uniform(TimeSampler):
     """t uniform over the schedule's times (Ho et al. 2020, algorithm 1)."""
 
@@ -64,6 +66,7 @@ class Uniform(TimeSampler):
         return Times(t, torch.ones_like(t))
 
 
+@register("times", "low_discrepancy")
 class LowDiscrepancy(TimeSampler):
     """t spread evenly over a step's images: one uniform number a step, and from it a step of the golden ratio an image,
     modulo 1. Each t is uniform, together they cover the schedule (as Kingma et al. 2021, appendix I.1, whose even
@@ -77,6 +80,7 @@ class LowDiscrepancy(TimeSampler):
         return Times(t, torch.ones_like(t))
 
 
+@register("times", "importance")
 class Importance(TimeSampler):
     """p_t ∝ √E[L_t²] from the last `history` losses of each t, uniform until every t has as many (Nichol & Dhariwal
     2021, section 3.3; A eq. 8–9). The weight 1/(T p_t) keeps the mean unbiased.
@@ -135,6 +139,7 @@ class Importance(TimeSampler):
         self.losses, self.counts = state["losses"].clone(), state["counts"].clone()
 
 
+@register("times", "lognormal")
 class LogNormal(TimeSampler):
     """log of the noise level normal, with `mean` and `std`: log(σ/α) ~ N(−1.2, 1.2²) (Karras et al. 2022, table 1),
     held within the schedule's times."""
@@ -150,9 +155,4 @@ class LogNormal(TimeSampler):
         return Times(t, torch.ones_like(t))
 
 
-TIME_SAMPLERS: dict[str, type[TimeSampler]] = {
-    "uniform": Uniform,
-    "low_discrepancy": LowDiscrepancy,
-    "importance": Importance,
-    "lognormal": LogNormal,
-}
+TIME_SAMPLERS = registry("times")

@@ -1,11 +1,14 @@
 """Recipes: one of each noun, the data and the training settings, as YAML: checked, completed, saved with the run."""
 
-from trilemma.recipes.components import COMPONENTS, component, construct
+# The rooms whose parts recipes name: importing them registers these.
+import trilemma.networks
+import trilemma.objectives
+import trilemma.samplers  # noqa: F401
+from trilemma.recipes.components import component, construct
 from trilemma.recipes.files import dump, headline, load, packaged
 from trilemma.recipes.schema import DenoisingSettings, Images, Recipe, SamplingSettings, Source, parse, parse_sampling
 
 __all__ = [
-    "COMPONENTS",
     "DenoisingSettings",
     "Images",
     "Recipe",

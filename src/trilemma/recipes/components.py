@@ -12,28 +12,10 @@ from typing import Any, TypeVar, get_type_hints
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from trilemma.errors import InputError, unknown
-from trilemma.networks import ConvClassifier, Growing, RefineNet, UNet
-from trilemma.objectives import OBJECTIVES
-from trilemma.process import PARAMETERIZATIONS, PRESETS, SCHEDULES, TIME_SAMPLERS
-from trilemma.samplers import SAMPLERS
+from trilemma.process import PRESETS
+from trilemma.registry import Kind, registry
 
 M = TypeVar("M", bound=BaseModel)
-
-NETWORKS: dict[str, Callable[..., Any]] = {
-    "unet": UNet,
-    "refinenet": RefineNet,
-    "growing": Growing,
-    "classifier": ConvClassifier,
-}
-
-COMPONENTS: dict[str, Mapping[str, Callable[..., Any]]] = {
-    "schedule": SCHEDULES,
-    "network": NETWORKS,
-    "parameterization": PARAMETERIZATIONS,
-    "objective": OBJECTIVES,
-    "times": TIME_SAMPLERS,
-    "sampler": SAMPLERS,
-}
 
 
 class _Arguments(BaseModel):
@@ -58,11 +40,11 @@ def arguments_model(constructor: Callable[..., Any]) -> type[BaseModel]:
     )
 
 
-def component(kind: str, value: Any, path: str) -> dict[str, Any]:
+def component(kind: Kind, value: Any, path: str) -> dict[str, Any]:
     """The named component with all its arguments, checked: {"name": …, argument: value, …}.
 
     `value` is a name or a mapping with `name`. Raises InputError with `path`, the place in the recipe."""
-    known = COMPONENTS[kind]
+    known = registry(kind)
     value = {"name": value} if isinstance(value, str) else value
     if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
         raise InputError(f"{path}: {value!r} names no {kind}: expected a name or a mapping with `name:`")
@@ -77,11 +59,11 @@ def component(kind: str, value: Any, path: str) -> dict[str, Any]:
     return {"name": name, **checked(model, given, path).model_dump()}
 
 
-def construct(kind: str, value: Mapping[str, Any], *dependencies: Any) -> Any:
+def construct(kind: Kind, value: Mapping[str, Any], *dependencies: Any) -> Any:
     """The object a checked component stands for, its constructor called with the dependencies and its arguments."""
     arguments = {key: item for key, item in value.items() if key != "name"}
     try:
-        return COMPONENTS[kind][value["name"]](*dependencies, **arguments)
+        return registry(kind)[value["name"]](*dependencies, **arguments)
     except InputError:
         raise
     except ValueError as error:

@@ -11,6 +11,7 @@ from trilemma.errors import InputError, unknown
 from trilemma.metrics.computing import check_names
 from trilemma.process import Variance
 from trilemma.recipes.components import arguments_model, checked, component
+from trilemma.registry import Kind
 from trilemma.samplers import SAMPLERS, check_spacing
 from trilemma.training import TrainingSettings
 
@@ -144,16 +145,18 @@ def parse(values: Any) -> Recipe:
     if kind not in LEARNERS:
         raise unknown("learner.name", kind, LEARNERS)
     if kind == "denoising":
-        for part, default in (("objective", "simple"), ("times", "uniform"), ("parameterization", "epsilon")):
+        defaults: dict[Kind, str] = {"objective": "simple", "times": "uniform", "parameterization": "epsilon"}
+        for part, default in defaults.items():
             learner[part] = component(part, learner.get(part, default), f"learner.{part}")
         if values.get("schedule") is None:
             raise InputError("schedule is missing: a denoising learner needs one")
     values["learner"] = chosen = checked(LEARNERS[kind], learner, "learner")
     if isinstance(chosen, DenoisingSettings):
         _check_variance(chosen)
-    for part in ("schedule", "network"):
-        if values.get(part) is not None:
-            values[part] = component(part, values[part], part)
+    noun: Kind
+    for noun in ("schedule", "network"):
+        if values.get(noun) is not None:
+            values[noun] = component(noun, values[noun], noun)
     if values.get("sampling") is not None:
         values["sampling"] = parse_sampling(values["sampling"])
     if values.get("source") is not None:

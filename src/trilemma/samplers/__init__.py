@@ -1,5 +1,6 @@
 """Samplers: grids of times, starts, kernels that step over a pair of times, and the loop that walks."""
 
+from trilemma.registry import registry
 from trilemma.samplers.grids import SPACINGS, check_spacing, cut, explicit, grid
 from trilemma.samplers.inversion import encode, slerp
 from trilemma.samplers.kernels import DDIM, Ancestral, Clip, Kernel
@@ -7,14 +8,7 @@ from trilemma.samplers.loop import Step, walk
 from trilemma.samplers.solvers import DPMSolver, Heun, ProbabilityFlow, UniPC
 from trilemma.samplers.starts import noise_start, surrogate_start
 
-SAMPLERS: dict[str, type[Kernel]] = {
-    "ancestral": Ancestral,
-    "ddim": DDIM,
-    "probability_flow": ProbabilityFlow,
-    "heun": Heun,
-    "dpmpp": DPMSolver,
-    "unipc": UniPC,
-}
+SAMPLERS = registry("sampler")
 
 __all__ = [
     "DDIM",

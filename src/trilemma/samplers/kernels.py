@@ -18,6 +18,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from trilemma.process import BoundDenoiser, Draw, Prediction, over_image, pair, posterior_mean
+from trilemma.registry import register
 
 Images = Float[Tensor, "n c h w"]
 Time = Float64[Tensor, ""]
@@ -73,6 +74,7 @@ class Kernel(ABC):
         return replace(prediction, x0=x0, eps=eps)
 
 
+@register("sampler", "ancestral")
 @dataclass(frozen=True, kw_only=True)
 class Ancestral(Kernel):
     """DDPM's sampler over any pair of times: the posterior's mean, and the variance that the denoiser's reverse process
@@ -89,6 +91,7 @@ class Ancestral(Kernel):
         return mean + deviation * draw.normal(x_t), state
 
 
+@register("sampler", "ddim")
 @dataclass(frozen=True, kw_only=True)
 class DDIM(Kernel):
     """DDIM (Song et al. 2021, eq. 12 and 16): η = 0 is deterministic, an Euler step of the probability-flow ODE in

@@ -16,6 +16,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from trilemma.process import BoundDenoiser, Draw, Schedule, over_image
+from trilemma.registry import register
 from trilemma.samplers.kernels import Images, Kernel, Time
 
 
@@ -24,6 +25,7 @@ def _noise_ratio(schedule: Schedule, t: Float64[Tensor, ""]) -> Float64[Tensor, 
     return torch.exp(schedule.gamma(t) / 2)
 
 
+@register("sampler", "probability_flow")
 @dataclass(frozen=True, kw_only=True)
 class ProbabilityFlow(Kernel):
     """Song's form of the probability-flow ODE: an Euler step in σ̄² (B; Song et al. 2021, eq. 15). DDIM's is Euler in
@@ -42,6 +44,7 @@ class ProbabilityFlow(Kernel):
         return over_image(alpha_s / schedule.alpha(t), x_t) * x_t + over_image(alpha_s * change, x_t) * eps, state
 
 
+@register("sampler", "heun")
 @dataclass(frozen=True, kw_only=True)
 class Heun(Kernel):
     """Heun's method in σ̄ (Karras et al. 2022, algorithm 1): an Euler step, then the mean of the slopes at both ends.
@@ -77,6 +80,7 @@ class Past:
     t: Float64[Tensor, ""]
 
 
+@register("sampler", "dpmpp")
 @dataclass(frozen=True, kw_only=True)
 class DPMSolver(Kernel):
     """DPM-Solver++, multistep, data prediction (Lu et al. 2022, algorithm 2): `order` 1 (DDIM) or 2 (2M). `stochastic`
@@ -110,6 +114,7 @@ class DPMSolver(Kernel):
         return over_image(keep, x_t) * x_t + over_image(take, x_t) * data + noise, past
 
 
+@register("sampler", "unipc")
 @dataclass(frozen=True, kw_only=True)
 class UniPC(Kernel):
     """UniPC, data prediction, B(h) = e^{−h} − 1 (Zhao et al. 2023, algorithms 5 and 6, B_2): a multistep predictor of

@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from trilemma.data import open_data
 from trilemma.errors import InputError
 from trilemma.jobs import dry_run, train
-from trilemma.jobs.train import prior_warning, second_moment
+from trilemma.jobs.training import prior_warning, second_moment
 from trilemma.process import SCHEDULES, to_model
 from trilemma.recipes import load
 from trilemma.runs import Run

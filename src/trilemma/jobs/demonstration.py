@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from trilemma.evaluations.evaluate import evaluate, evaluate_data
-from trilemma.jobs.train import train
+from trilemma.evaluations.evaluating import evaluate, evaluate_data
+from trilemma.jobs.training import train
 from trilemma.machine.files import write_npz
 from trilemma.machine.progress import console
 from trilemma.runs.run import Run
