@@ -105,7 +105,7 @@ class TestDPMSolver:
             lower_order_final=False,
             final_sigmas_type="sigma_min",
         )
-        agree(whole(process, GRIDS[times], DPMSolver(order=order, clip=None), name, []), expected)
+        agree(whole(process, GRIDS[times], DPMSolver(order=order, clip="none"), name, []), expected)
 
     def test_its_sde_form(self, process: str, times: str, name: str, order: int) -> None:
         noises = [images(10 + k) for k in range(len(GRIDS[times]) - 1)]
@@ -120,7 +120,7 @@ class TestDPMSolver:
             lower_order_final=False,
             final_sigmas_type="sigma_min",
         )
-        agree(whole(process, GRIDS[times], DPMSolver(order=order, stochastic=True, clip=None), name, noises), expected)
+        agree(whole(process, GRIDS[times], DPMSolver(order=order, stochastic=True, clip="none"), name, noises), expected)
 
     def test_to_clean_data(self, process: str, times: str, name: str, order: int) -> None:
         """The last step, whose λ is infinite, is their first-order step to σ = 0."""
@@ -135,7 +135,7 @@ class TestDPMSolver:
             lower_order_final=False,
             final_sigmas_type="zero",
         )
-        agree(whole(process, [*GRIDS[times], 0.0], DPMSolver(order=order, clip=None), name, []), expected)
+        agree(whole(process, [*GRIDS[times], 0.0], DPMSolver(order=order, clip="none"), name, []), expected)
 
 
 @pytest.mark.parametrize("order", [1, 2, 3])
@@ -154,7 +154,7 @@ def test_unipc(process: str, times: str, name: str, order: int) -> None:
         solver_type="bh2",
         lower_order_final=False,
     )
-    agree(whole(process, GRIDS[times], UniPC(order=order, clip=None), name, []), expected)
+    agree(whole(process, GRIDS[times], UniPC(order=order, clip="none"), name, []), expected)
 
 
 @pytest.mark.parametrize("order", [1, 2, 3])
@@ -174,7 +174,7 @@ def test_unipc_to_clean_data(process: str, order: int) -> None:
         lower_order_final=True,
         final_sigmas_type="zero",
     )
-    found = whole(process, times, UniPC(order=order, clip=None), "epsilon", [])
+    found = whole(process, times, UniPC(order=order, clip="none"), "epsilon", [])
     same = len(times) if order < 3 else len(times) - 2
     agree(found[:same], expected[:same])
 
@@ -233,13 +233,13 @@ class TestEDM:
         start = 80 * images(0)
         expected = self.theirs("EDMEulerScheduler", data, count, start)
         # They hold x in float32, at σ = 80.
-        torch.testing.assert_close(self.walked(DDIM(clip=None), data, count, start), expected, rtol=1e-5, atol=2e-5)
+        torch.testing.assert_close(self.walked(DDIM(clip="none"), data, count, start), expected, rtol=1e-5, atol=2e-5)
 
     def test_2m_is_dpm_solver(self, count: int, data: float) -> None:
         start = 80 * images(0)
         expected = self.theirs("EDMDPMSolverMultistepScheduler", data, count, start, lower_order_final=False)
         torch.testing.assert_close(
-            self.walked(DPMSolver(clip=None), data, count, start), expected, rtol=1e-5, atol=2e-5
+            self.walked(DPMSolver(clip="none"), data, count, start), expected, rtol=1e-5, atol=2e-5
         )
 
 

@@ -6,7 +6,8 @@ import trilemma.objectives
 import trilemma.samplers  # noqa: F401
 from trilemma.recipes.components import component, construct
 from trilemma.recipes.files import dump, headline, load, packaged
-from trilemma.recipes.schema import DenoisingSettings, Images, Recipe, SamplingSettings, Source, parse, parse_sampling
+from trilemma.recipes.sampling import SamplingSettings, parse_sampling, renamed, sampling_words
+from trilemma.recipes.schema import DenoisingSettings, Images, Recipe, Source, parse
 
 __all__ = [
     "DenoisingSettings",
@@ -22,4 +23,6 @@ __all__ = [
     "packaged",
     "parse",
     "parse_sampling",
+    "renamed",
+    "sampling_words",
 ]

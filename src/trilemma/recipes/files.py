@@ -12,6 +12,8 @@ from typing import Any
 import yaml
 
 from trilemma.errors import InputError, unknown
+from trilemma.recipes.components import section
+from trilemma.recipes.sampling import renamed
 from trilemma.recipes.schema import Recipe, parse
 
 
@@ -32,7 +34,7 @@ def load(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) 
     checked and completed.
 
     Raises InputError for an unknown name, a file that is not YAML, an override of a key that does not exist."""
-    values = deepcopy(dict(recipe)) if isinstance(recipe, Mapping) else _read(recipe)
+    values = _current(deepcopy(dict(recipe))) if isinstance(recipe, Mapping) else _read(recipe)
     for override in overrides:
         _put(values, override)
         if re.match(r"\s*network\b", override):
@@ -51,7 +53,7 @@ def _read(recipe: str | Path) -> Any:
     values = _yaml(text, str(recipe))
     if not isinstance(values, dict):
         raise InputError(f"recipe {recipe}: expected a mapping of sections, got {type(values).__name__}")
-    values.setdefault("name", Path(recipe).stem)
+    _current(values).setdefault("name", Path(recipe).stem)
     base = values.pop("base", None)
     if base is None:
         return values
@@ -60,6 +62,13 @@ def _read(recipe: str | Path) -> Any:
     under = _read(base)
     under.pop("source", None)  # printed of the base, not of what stands on it
     return {**under, **{key: _merged(under.get(key), value) for key, value in values.items()}}
+
+
+def _current(values: dict[str, Any]) -> dict[str, Any]:
+    """A recipe's values with its sampling section under today's names."""
+    if values.get("sampling") is not None:
+        values["sampling"] = renamed(section(values["sampling"], "sampling", "sampler"))
+    return values
 
 
 def _text(path: Path) -> str:
@@ -74,7 +83,7 @@ def _merged(base: Any, over: Any) -> Any:
     arguments."""
     if not isinstance(base, dict) or not isinstance(over, dict):
         return over
-    if "name" in over and over["name"] != base.get("name"):
+    if any(key in over and over[key] != base.get(key) for key in ("name", "sampler")):
         return over
     return {**base, **{key: _merged(base.get(key), value) for key, value in over.items()}}
 
@@ -114,6 +123,4 @@ def _number(value: Any) -> Any:
 
 def dump(recipe: Recipe) -> str:
     """The recipe as YAML, complete: what `load` reads back to the same recipe."""
-    values = recipe.model_dump(mode="json")
-    values["sampling"] |= values["sampling"].pop("kernel")
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
