@@ -10,6 +10,7 @@ import yaml
 from trilemma.errors import InputError
 from trilemma.recipes import component, construct, dump, headline, load, packaged, parse, parse_sampling
 from trilemma.registry import registry
+from trilemma.samplers import DDIM
 
 NAMES = ("ddpm-cifar10", "demo", "mnist-classifier", "mnist-conditional", "mnist-unconditional")
 
@@ -119,7 +120,7 @@ REFUSED = [
     ("sampling.name=dimm", "sampling.name 'dimm'", "did you mean 'ddim'"),
     ("learner.parameterization=eps", "learner.parameterization", "'epsilon'"),
     ("learner.variance=big", "learner.variance", "'fixed_small'"),
-    ("sampling.grid=evn", "sampling.grid", "'even'"),
+    ("sampling.spacing=evn", "sampling.spacing", "'even'"),
     ("training.precision=fp16", "training.precision", "'bf16'"),
     ("training.decay=cos", "training.decay", "'cosine'"),
     ("training.steps=0", "training.steps", "greater than or equal to 1 (got 0)"),
@@ -240,11 +241,11 @@ class TestComponent:
 
 class TestSamplingSection:
     def test_takes_a_kernel_s_arguments_flat(self) -> None:
-        assert parse_sampling({"name": "ddim", "eta": 0.25, "steps": 4}).kernel == {"eta": 0.25}
+        assert parse_sampling({"sampler": "ddim", "eta": 0.25, "steps": 4}).kernel == DDIM(eta=0.25)
 
     def test_may_be_a_name(self) -> None:
-        assert parse_sampling("ancestral").name == "ancestral"
+        assert parse_sampling("ancestral").sampler == "ancestral"
 
     def test_refuses_another_kernel_s_arguments(self) -> None:
         with pytest.raises(InputError, match=r"ancestral takes no eta \(ddim do"):
-            parse_sampling({"name": "ancestral", "eta": 0.5})
+            parse_sampling({"sampler": "ancestral", "eta": 0.5})

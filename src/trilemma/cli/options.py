@@ -65,11 +65,11 @@ class SamplingCommand(TyperCommand):
     with them torch, imported."""
 
     def make_context(self, *arguments: Any, **more: Any) -> Any:
-        function = inspect.unwrap(self.callback)
+        function = inspect.unwrap(self.callback)  # type: ignore[arg-type]
         options = {
             option.name: option
             for option in sampling_options()
-            if not function.sampling or option.name in function.sampling  # type: ignore[attr-defined]
+            if not function.sampling or option.name in function.sampling
         }
 
         def call(**given: Any) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 import yaml
 
 from trilemma.errors import InputError, unknown
-from trilemma.recipes.components import section
 from trilemma.recipes.sampling import renamed
 from trilemma.recipes.schema import Recipe, parse
 
@@ -35,6 +34,8 @@ def load(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) 
 
     Raises InputError for an unknown name, a file that is not YAML, an override of a key that does not exist."""
     values = _current(deepcopy(dict(recipe))) if isinstance(recipe, Mapping) else _read(recipe)
+    if isinstance(values.get("sampling"), str):
+        values["sampling"] = {"sampler": values["sampling"]}
     for override in overrides:
         _put(values, override)
         if re.match(r"\s*network\b", override):
@@ -66,8 +67,8 @@ def _read(recipe: str | Path) -> Any:
 
 def _current(values: dict[str, Any]) -> dict[str, Any]:
     """A recipe's values with its sampling section under today's names."""
-    if values.get("sampling") is not None:
-        values["sampling"] = renamed(section(values["sampling"], "sampling", "sampler"))
+    if isinstance(values.get("sampling"), dict):
+        values["sampling"] = renamed(values["sampling"])
     return values
 
 
