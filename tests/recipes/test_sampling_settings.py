@@ -13,7 +13,7 @@ import pytest
 from trilemma.errors import InputError
 from trilemma.process import Cosine
 from trilemma.recipes import SamplingSettings, dump, load, parse_sampling, renamed, sampling_words
-from trilemma.samplers import DDIM, Ancestral, DPMSolver, grid
+from trilemma.samplers import DDIM, Ancestral, DPMSolver, Heun, grid
 
 RESULTS = sorted(Path(__file__).parents[2].glob("results/samplers/*.json"))
 
@@ -43,6 +43,9 @@ class TestFlatForm:
         (tmp_path / "r.yaml").write_text(dump(recipe))
         assert load(tmp_path / "r.yaml") == recipe
         assert recipe.sampling.kernel == DDIM(eta=0.25) and "kernel" not in dump(recipe)
+
+    def test_may_be_a_name(self) -> None:
+        assert parse_sampling("heun") == SamplingSettings(kernel=Heun())
 
     def test_takes_times_as_the_command_line_has_them(self) -> None:
         assert parse_sampling({"times": "8,4,1.5"}).times == [8.0, 4.0, 1.5]

@@ -66,6 +66,10 @@ class SamplingSettings(Section):
         own = {field.name: getattr(self.kernel, field.name) for field in fields(self.kernel)}
         return {"sampler": self.sampler, **own, **{name: getattr(self, name) for name in SHARED}}
 
+    def recorded(self) -> dict[str, Any]:
+        """What of them images depend on."""
+        return {key: value for key, value in self.flat().items() if key != "batch"}
+
     def changed(self, **changes: Any) -> SamplingSettings:
         """These with those changes that are not None. Another sampler begins from its own defaults: every step, an even
         grid; the steps and the arguments that were there belong to the sampler that was. Raises InputError."""
@@ -100,16 +104,17 @@ def parse_sampling(values: Any) -> SamplingSettings:
     sampler's."""
     values = section(values, "sampling", "sampler")
     name = values.pop("sampler", "ancestral")
+    known = {other: {field.name for field in fields(kind)} for other, kind in registry("sampler").items()}
+    if name not in known:
+        raise unknown("sampling.sampler", name, known)
     own = {key: value for key, value in values.items() if key not in SHARED}
-    for key in own:
-        takers = [other for other, kind in registry("sampler").items() if key in {f.name for f in fields(kind)}]
+    for key in own.keys() - known[name]:
+        takers = [other for other, arguments in known.items() if key in arguments]
+        if takers:
+            raise InputError(f"sampling: {name} takes no {key} ({', '.join(takers)} do)")
         if key in RENAMED:
             raise InputError(f"sampling.{key}: did you mean {RENAMED[key]}?")
-        if not takers:
-            every = {field.name for kind in registry("sampler").values() for field in fields(kind)}
-            raise unknown("key in sampling", key, ["sampler", *every, *SHARED])
-        if name in registry("sampler") and name not in takers:
-            raise InputError(f"sampling: {name} takes no {key} ({', '.join(takers)} do)")
+        raise unknown("key in sampling", key, {"sampler", *SHARED}.union(*known.values()))
     kernel = construct("sampler", component("sampler", {"name": name, **own}, "sampling"))
     if values.get("times") is not None and (values.get("steps") is not None or values.get("skip")):
         raise InputError("sampling.times is a whole grid: steps and skip have no say beside it")

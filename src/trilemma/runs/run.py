@@ -161,7 +161,7 @@ class Run:
             "seeds": seed_words(seeds),
             "classes": None if not self.classes else "balanced" if cls is None else str(cls),
             "sampler": {
-                **settings.model_dump(exclude={"batch"}),
+                **settings.recorded(),
                 "steps": None if settings.times else every,
                 "times_sha256": hashlib.sha256(sampler.grid.numpy().tobytes()).hexdigest(),
                 "network_evaluations": sampler.evaluations,
