@@ -121,9 +121,7 @@ def space_timesteps(steps: int, counts: list[int]) -> list[int]:
 
 class TestSections:
     @pytest.mark.parametrize("steps", [100, 200, 300, 1000, 4000, 46])
-    @pytest.mark.parametrize(
-        "counts", [[10, 10, 10], [10, 10, 15], [10, 15], [1], [12], [5, 1, 2], [8, 4, 2, 1]]
-    )
+    @pytest.mark.parametrize("counts", [[10, 10, 10], [10, 10, 15], [10, 15], [1], [12], [5, 1, 2], [8, 4, 2, 1]])
     def test_they_are_improved_diffusions(self, steps: int, counts: list[int]) -> None:
         expected = space_timesteps(steps, counts)
         spacing = ",".join(map(str, counts))
