@@ -131,7 +131,7 @@ def test_a_variant_goes_over_any_recipe_and_several_over_one_another(tmp_path: P
 )
 def test_a_base_that_is_none_is_refused(tmp_path: Path, base: str) -> None:
     (tmp_path / "mine.yaml").write_text(f"base: {base}\n")
-    with pytest.raises(InputError, match=r"unknown recipe '.*(did you mean|known)"):
+    with pytest.raises(InputError, match=r"unknown recipe .*(did you mean|known)"):
         load(tmp_path / "mine.yaml")
 
 
