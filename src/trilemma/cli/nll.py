@@ -10,13 +10,13 @@ import typer
 from trilemma.cli import options as o
 
 
-@o.sampling("steps", "spacing", "weights", "batch")
+@o.sampling("steps", "spacing", "weights", "batch", "clip")
 def nll(
     run: Annotated[Path, typer.Argument(help="Run directory.")],
     reference: Annotated[str, typer.Option(metavar="DATA:SPLIT", help="The images to measure on.")],
     n: Annotated[int, typer.Option("-n", help="How many of them.", min=1)] = 1000,
     ode: Annotated[
-        int | None, typer.Option(help="Also the likelihood by the ODE, in so many Runge-Kutta steps.", min=1)
+        int | None, typer.Option(help="Also an estimate by the ODE, in so many Runge-Kutta steps.", min=1)
     ] = None,
     out: Annotated[Path | None, typer.Option(help="FILE.json; RUN/evaluations/likelihood/… unless given.")] = None,
     root: o.Root = None,

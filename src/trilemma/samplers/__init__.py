@@ -4,7 +4,7 @@ puts them together: images from seeds."""
 from trilemma.registry import registry
 from trilemma.samplers.grids import SPACINGS, check_spacing, cut, explicit, grid
 from trilemma.samplers.inversion import encode, slerp
-from trilemma.samplers.kernels import DDIM, DYNAMIC_QUANTILE, Ancestral, Kernel, clipped
+from trilemma.samplers.kernels import DDIM, DYNAMIC_QUANTILE, Ancestral, Clipping, Kernel, clipped, held
 from trilemma.samplers.loop import Step, walk
 from trilemma.samplers.sampler import Sampler
 from trilemma.samplers.samples import Samples, Strip, check_seeds, seed_words
@@ -19,6 +19,7 @@ __all__ = [
     "SAMPLERS",
     "SPACINGS",
     "Ancestral",
+    "Clipping",
     "DPMSolver",
     "Heun",
     "Kernel",
@@ -37,6 +38,7 @@ __all__ = [
     "encode",
     "explicit",
     "grid",
+    "held",
     "noise_start",
     "seed_words",
     "slerp",

@@ -18,11 +18,12 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 from typing_extensions import Doc
 
-from trilemma.process import BoundDenoiser, Draw, Prediction, over_image, pair, posterior_mean
+from trilemma.process import BoundDenoiser, Denoiser, Draw, Prediction, over_image, pair, posterior_mean
 from trilemma.registry import register
 
 Images = Float[Tensor, "n c h w"]
 Time = Float64[Tensor, ""]
+Clipping = Literal["static", "dynamic", "none"]
 
 
 DYNAMIC_QUANTILE = 0.995
@@ -45,6 +46,24 @@ def clipped(
     return middle + half * scaled.clamp(-limit, limit) / limit
 
 
+def held(
+    prediction: Prediction,
+    clip: Clipping,
+    denoiser: Denoiser | BoundDenoiser,
+    x_t: Float[Tensor, "n c h w"],
+    t: Float64[Tensor, ""],
+) -> Prediction:
+    """The prediction with x̂_0 held in the data's range (static), in each image's own (dynamic), or left (none); ε̂ is
+    derived from it again, so that both still belong to the same x_t (improved-diffusion does so; clipping x̂_0 alone
+    would leave them at odds)."""
+    if clip == "none":
+        return prediction
+    x0 = clipped(prediction.x0, denoiser.data_range, DYNAMIC_QUANTILE if clip == "dynamic" else 1.0)
+    schedule = denoiser.schedule
+    eps = (x_t - over_image(schedule.alpha(t), x_t) * x0) / over_image(schedule.sigma(t), x_t)
+    return replace(prediction, x0=x0, eps=eps)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Kernel(ABC):
     """A way to step, with its arguments: those of a recipe's sampling section and of the command line are read off its
@@ -54,7 +73,7 @@ class Kernel(ABC):
     """Whether a step from a time without any signal (SNR 0) is undefined."""
 
     clip: Annotated[
-        Literal["static", "dynamic", "none"],
+        Clipping,
         Doc("Hold x̂_0 in the data's range (static), in each image's own (dynamic), or not (none)."),
     ] = "static"
 
@@ -78,15 +97,8 @@ class Kernel(ABC):
         return intervals
 
     def predict(self, denoiser: BoundDenoiser, x_t: Float[Tensor, "n c h w"], t: Float64[Tensor, ""]) -> Prediction:
-        """The denoiser's prediction; with `clip`, x̂_0 is held in range and ε̂ derived from it again, so that both
-        still belong to the same x_t (improved-diffusion does so; clipping x̂_0 alone would leave them at odds)."""
-        prediction = denoiser(x_t, t)
-        if self.clip == "none":
-            return prediction
-        quantile = DYNAMIC_QUANTILE if self.clip == "dynamic" else 1.0
-        x0, schedule = clipped(prediction.x0, denoiser.data_range, quantile), denoiser.schedule
-        eps = (x_t - over_image(schedule.alpha(t), x_t) * x0) / over_image(schedule.sigma(t), x_t)
-        return replace(prediction, x0=x0, eps=eps)
+        """The denoiser's prediction, with `clip`."""
+        return held(denoiser(x_t, t), self.clip, denoiser, x_t, t)
 
 
 @register("sampler", "ancestral")
