@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from trilemma.report.comparability import all_columns
 
 from trilemma.errors import InputError
 from trilemma.metrics import METRICS
 from trilemma.report import Comparison, compare, comparison_json, comparison_markdown, comparison_table, read_compared
-from trilemma.report.comparability import all_columns
 from trilemma.report.compare import Difference
 from trilemma.report.sources import Measured
 
