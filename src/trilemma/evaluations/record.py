@@ -53,10 +53,13 @@ class SamplesRecord(Part):
 
 
 class SamplerRecord(Part):
-    """How the images were made. Arguments of the sampler's kernel are further keys."""
+    """How the images were made. Arguments of the sampler's kernel are further keys; `name` and `grid` are what older
+    files call the sampler and its spacing."""
 
+    sampler: str | None = None
     name: str | None = None
     steps: int | None = None
+    spacing: str | None = None
     grid: str | None = None
     clip: str | bool | None = None
     precision: str | None = None
@@ -189,10 +192,11 @@ class Evaluation(Part):
         """Each metric's title and figure in words, with its standard error where that is known."""
         found = {}
         for name, metric in METRICS.items():
+            title = metric.called(self.features.name, self.samples.count)
             if (value := self.figure(name)) is not None:
-                found[metric.title] = f"{metric.text(value, self.error(name))} {metric.unit}".rstrip()
+                found[title] = f"{metric.text(value, self.error(name))} {metric.unit}".rstrip()
             elif isinstance(pairs := self.metrics.get(name), list):
-                found[metric.title] = ", ".join(f"{count}: {metric.show(value)}" for count, value in pairs)
+                found[title] = ", ".join(f"{count}: {metric.show(value)}" for count, value in pairs)
         return found
 
     @property

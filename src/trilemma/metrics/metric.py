@@ -75,6 +75,10 @@ class Metric:
         """The way that is better."""
         return "↓" if self.better == "lower" else "↑"
 
+    def called(self, features: str | None, count: int) -> str:
+        """Its title for `count` samples seen by these features."""
+        return self.title if self.heading is None else self.heading(features or "", count)
+
     def error(self, figures: Mapping[str, Any], count: int) -> float | None:
         """The standard error of the figure among `figures` of `count` samples: 0 of an exact count, else the recorded
         or the estimated one; None where it is not known."""

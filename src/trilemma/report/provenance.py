@@ -31,12 +31,12 @@ def _hash(digest: str | None) -> str:
 
 def _sampler(sampler: SamplerRecord) -> str:
     own = sampler.model_extra or {}
-    eta, order = own.get("eta"), own.get("order")
+    eta, order, spacing = own.get("eta"), own.get("order"), sampler.spacing or sampler.grid
     return _join(
-        sampler.name,
+        sampler.sampler or sampler.name,
         f"{sampler.steps} steps" if sampler.steps is not None else "",
         f"η = {eta:g}" if isinstance(eta, int | float) else "",
-        f"{sampler.grid} grid" if sampler.grid else "",
+        f"{spacing} grid" if spacing else "",
         f"order {order}" if order is not None else "",
         "stochastic" if own.get("stochastic") else "",
         {"static": "x₀ clipped", "dynamic": "x₀ clipped dynamically"}.get(str(sampler.clip), ""),

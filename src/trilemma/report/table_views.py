@@ -13,7 +13,7 @@ from rich.text import Text
 
 from trilemma.evaluations.judge import LIMIT
 from trilemma.metrics import AXES
-from trilemma.report.tables import Cell, Column, Row, Table
+from trilemma.report.tables import DASH, Cell, Column, Row, Table
 
 ABREAST = 6
 """Evaluations side by side in the terminal: more go into further tables, each with the first again."""
@@ -76,9 +76,10 @@ def _sampler(row: Row) -> str:
     if row.evaluation.yardstick:
         return "real images"
     sampler = row.evaluation.sampler
-    if sampler is None or sampler.name is None:
-        return "–"
-    return sampler.name.replace("_", " ") + (f", {sampler.steps} steps" if sampler.steps is not None else "")
+    if sampler is None:
+        return DASH
+    steps = [f"{sampler.steps} steps"] if sampler.steps is not None else []
+    return ", ".join([(sampler.sampler or sampler.name or DASH).replace("_", " "), *steps])
 
 
 def to_markdown(table: Table, *, whole: bool = False) -> str:

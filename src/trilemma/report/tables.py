@@ -123,10 +123,9 @@ def _usual(name: str, measured: Sequence[Evaluation]) -> Evaluation:
 
 
 def _column(metric: Metric, of: Evaluation) -> Column:
-    if metric.heading is None:
-        return Column(metric, metric.title, metric.unit)
-    features = of.features.name or ""
-    return Column(metric, metric.heading(features, of.samples.count), f"{features} features" if features else "")
+    features = of.features.name
+    unit = f"{features} features" if metric.heading and features else metric.unit
+    return Column(metric, metric.called(features, of.samples.count), unit)
 
 
 def _letter(reason: str, reasons: dict[str, str]) -> str:
