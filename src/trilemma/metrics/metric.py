@@ -15,10 +15,12 @@ Measure = Callable[[Inputs], dict[str, Any]]
 
 AXES: tuple[Axis, ...] = ("quality", "coverage", "speed")
 
+MACHINE = ("device", "hardware", "threads", "processes")
+"""What of an environment a speed depends on."""
+
 FEATURES = ("features", "features.resize")
 AGAINST = ("reference", *FEATURES)
-MACHINE = tuple(f"environment.{part}" for part in ("device", "hardware", "threads", "processes"))
-TIMED = (*MACHINE, "metrics.speed_batch")
+TIMED = (*(f"environment.{part}" for part in MACHINE), "metrics.speed_batch")
 """What figures depend on: dotted paths in an evaluation."""
 
 
