@@ -82,6 +82,7 @@ def _frechet_infinity(inputs: Inputs) -> dict[str, Any]:
     "Fréchet distance at each of the counts given, as pairs of count and distance",
     axis="quality",
     better="lower",
+    title="Fréchet by N",
     needs={"counts"},
     least=lambda dim, k: 2,
 )

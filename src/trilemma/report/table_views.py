@@ -15,7 +15,7 @@ from trilemma.evaluations.judge import LIMIT
 from trilemma.metrics import AXES
 from trilemma.report.tables import DASH, Cell, Column, Row, Table
 
-ABREAST = 6
+ABREAST = 5
 """Evaluations side by side in the terminal: more go into further tables, each with the first again."""
 
 KEY = f"the best that can be compared, and all level with it: fewer than {LIMIT:g} standard errors apart"
