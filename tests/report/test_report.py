@@ -202,7 +202,7 @@ def test_two_runs_are_told_apart(run, tmp_path):
 def test_a_figure_that_is_not_comparable_is_marked_on_the_page(run):
     edit(run / "evaluations" / "way-1.json", lambda e: e["reference"].update(sha256="00", split="test", count=500))
     page = read(build_report([run]))
-    assert "not comparable with the rest of its column: other reference (mnist5k:test, 500 images)" in page.text
+    assert "not comparable: other reference: mnist5k:test, 500 images against mnist5k:train, 4500 images" in page.text
     assert "Not drawn, for want of comparable figures: Ancestral, 20 steps." in page.text
 
 
@@ -241,7 +241,7 @@ def test_a_strip_of_another_shape_is_refused(run):
 
 def test_other_formats_and_missing_sources_are_refused(run, tmp_path):
     edit(run / "evaluations" / "way-0.json", lambda e: e.update(format="other/1"))
-    with pytest.raises(InputError, match="'format' is 'other/1', expected trilemma-evaluation/1"):
+    with pytest.raises(InputError, match="'format' is 'other/1', expected 'trilemma-evaluation/1'"):
         build_report([run])
     with pytest.raises(InputError, match="no such file or directory"):
         build_report([tmp_path / "nowhere"])
@@ -272,8 +272,7 @@ def test_log_of_a_resumed_and_killed_run(tmp_path):
 def test_commands_quote_paths_and_follow_what_was_measured(run, evaluation):
     runs, _ = read_sources([run])
     one = evaluation("a", subject__path="runs/my run", samples__classes="3", subject__weights="raw")
-    files = evaluation("b", sampler=None)
-    files["subject"] = {"kind": "samples", "path": "digits.npz"}
+    files = evaluation("b", sampler=None, subject={"kind": "samples", "path": "digits.npz"})
     real = evaluation("c", subject={"kind": "data", "path": "mnist5k:test"})
     todo = commands(runs, build_table([one, files, real]).rows)
     assert todo[1:] == [
