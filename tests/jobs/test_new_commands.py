@@ -468,7 +468,7 @@ class TestSurrogate:
         begin: dict[str, Any] = {"surrogate": str(held), "t_mid": 0.0}
         samples, out = tmp_path / "s.npz", tmp_path / "e.json"
         found = evaluate(plain, n=12, features="pixels", samples_out=samples, out=out, **begin)
-        assert found["metrics"]["network_evaluations"] == 0
+        assert found.metrics["network_evaluations"] == 0
         json.loads(out.read_text(), parse_constant=pytest.fail)
 
     def test_another_surrogate_is_another_set(self, plain: Run, held: Path, tmp_path: Path) -> None:

@@ -10,11 +10,11 @@ import numpy as np
 from jaxtyping import Int
 
 from trilemma.errors import InputError, unknown
-from trilemma.metrics.catalogue import METRICS, Measure
 from trilemma.metrics.cautions import caution
 from trilemma.metrics.checks import TooFewError
 from trilemma.metrics.features import Features
 from trilemma.metrics.inputs import WORDS, Inputs, Need, ReferenceFeatures, there
+from trilemma.metrics.metric import METRICS, Measure
 from trilemma.metrics.speed import Speed
 
 
@@ -68,7 +68,7 @@ def compute(
                 raise few
             caution(f"left out: {name}; {few}")
         elif not isinstance(found, TooFewError):
-            values |= {key: _plain(found[key]) for key in (name, *metric.details)}
+            values |= {key: _plain(found[key]) for key in metric.keys if key in found}
     return values
 
 
