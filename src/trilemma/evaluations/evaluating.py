@@ -194,7 +194,6 @@ def _reference_of(run: Run | None, reference: str | None, root: str | None) -> t
 
 def _check_first(run: Run, against: Reference, wanted: Wanted, count: int) -> None:
     """Refuse before sampling what could not be measured after it: by one black image through the extractor."""
-    assert run.recipe.images is not None
     if wanted.counts is not None and max(wanted.counts) > count:
         raise InputError(f"counts: {max(wanted.counts)} is more than the {count} images to be sampled")
     check_measurable(run.recipe.images.shape, against, wanted.features, wanted.metrics, counts=bool(wanted.counts),

@@ -15,7 +15,8 @@ from trilemma.process.parameterization import PARAMETERIZATIONS, Coefficients, P
 from trilemma.process.schedules import Schedule
 
 Variance = Literal["fixed_small", "fixed_large", "learned_range"]
-VARIANCES = get_args(Variance)
+VARIANCES: tuple[Variance, ...] = get_args(Variance)
+FIXED: tuple[Variance, ...] = ("fixed_small", "fixed_large")
 
 
 @dataclass(frozen=True)
