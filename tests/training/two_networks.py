@@ -1,5 +1,5 @@
 """A learner of two networks: a generator of ramps and a discriminator, an optimiser each, two updates to one, a penalty
-now and then, the average of the generator alone. As a program: trained in a folder, in as many processes as there are."""
+now and then, the average of the generator alone. As a program: trained in a folder, by so many processes."""
 
 from __future__ import annotations
 

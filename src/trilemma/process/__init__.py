@@ -1,5 +1,6 @@
 """The process: schedules, the pair kernel, parameterisations, denoisers, times and the streams of noise."""
 
+from trilemma.process.calling import Call
 from trilemma.process.denoiser import (
     FIXED,
     UNCONDITIONAL,
@@ -36,6 +37,7 @@ __all__ = [
     "UNCONDITIONAL",
     "VARIANCES",
     "BoundDenoiser",
+    "Call",
     "Condition",
     "ContinuousVP",
     "Cosine",
