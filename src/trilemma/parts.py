@@ -47,7 +47,7 @@ def construct(kind: Kind, value: Any, *dependencies: Any) -> Any:
     arguments = {} if isinstance(value, str) else {key: item for key, item in value.items() if key != "name"}
     make = constructor(kind, value)
     if make is None:
-        raise InputError(f"{kind} {GIVEN!r}: {arguments.get('of')} was given in Python: give it again, as {kind}=…")
+        raise InputError(f"{kind} {GIVEN!r}: {arguments.get('of')} was given in Python; there it can be given again")
     try:
         return make(*dependencies, **arguments)
     except InputError:

@@ -10,7 +10,7 @@ import torch
 from trilemma.data import ImageSet
 from trilemma.errors import InputError
 from trilemma.evaluations.during_training import EvaluateEvery
-from trilemma.jobs.watching import batches_of, validation_of, watched
+from trilemma.jobs.watching import batches_of, take_up, validation_of, watched
 from trilemma.machine.devices import accelerator
 from trilemma.machine.progress import console, say
 from trilemma.process import Schedule, stream_seed
@@ -68,10 +68,7 @@ def train(
         prepare(path, chosen)
         console.print(f"run directory: {path}")
     trainer = Trainer(learner, chosen.training, process, path, chosen.model_dump(mode="json"))
-    if begun and checkpoint.steps(path / "checkpoints"):
-        trainer.resume()
-        if trainer.step > chosen.training.steps:
-            raise InputError(f"training.steps {chosen.training.steps}: the run is at step {trainer.step} already")
+    take_up(trainer)
     if process.is_main_process:
         _introduce(chosen, data, learner, trainer.step)
     for _ in watched(trainer, batches, chosen, path, validation, evaluation):

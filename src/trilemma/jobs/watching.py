@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 
 from trilemma.data import ImageSet, image_grid, write_png
+from trilemma.errors import InputError
 from trilemma.evaluations.during_training import EvaluateEvery
 from trilemma.machine.progress import progress
 from trilemma.process import stream_seed, to_model
@@ -17,7 +18,7 @@ from trilemma.recipes import CompletedRecipe, Recipe
 from trilemma.runs.build import open_images
 from trilemma.runs.logs import Log, Window
 from trilemma.runs.sample_sets import Sampler, labels_for
-from trilemma.training import Batch, Batches, Report, Trainer
+from trilemma.training import Batch, Batches, Report, Trainer, checkpoint
 
 
 def batches_of(recipe: Recipe, data: ImageSet, process: Accelerator) -> Batches:
@@ -32,6 +33,16 @@ def batches_of(recipe: Recipe, data: ImageSet, process: Accelerator) -> Batches:
         rank=process.process_index,
         processes=process.num_processes,
     )
+
+
+def take_up(trainer: Trainer) -> None:
+    """Go on from the newest checkpoint, if there is one. Raises InputError where that is beyond the settings' steps."""
+    if trainer.checkpoints is None or not checkpoint.steps(trainer.checkpoints):
+        return
+    trainer.resume()
+    steps = trainer.settings.steps
+    if trainer.step > steps:
+        raise InputError(f"training.steps {steps}: the run is at step {trainer.step} already")
 
 
 def validation_of(recipe: Recipe) -> Batch | None:

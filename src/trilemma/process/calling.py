@@ -20,8 +20,8 @@ LABELS = ("label", "labels", "class_label", "class_labels", "classes", "y")
 @dataclass(frozen=True)
 class Call:
     """The names under which a network takes the image (None: first, without a name), the time (None: second) and the
-    class (None: it takes none), whether it takes any other condition by the name it has here, and whether it has to be told
-    the class."""
+    class (None: it takes none), whether it takes any other condition by the name it has here, and whether it has to be
+    told the class."""
 
     image: str | None = None
     time: str | None = None

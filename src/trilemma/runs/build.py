@@ -52,7 +52,7 @@ def with_parts(recipe: CompletedRecipe, own: Mapping[str, Any]) -> CompletedReci
     wanted = {key: value for key, value in places.items() if isinstance(value, dict) and value["name"] == GIVEN}
     for key, value in wanted.items():
         if key not in own:
-            raise InputError(f"{key} {GIVEN!r}: {value['of']} was given in Python: give it again, as {key}=…")
+            raise InputError(f"{key} {GIVEN!r}: {value['of']} was given in Python; open the run there: Run(…, {key}=…)")
     for key in own:
         if key not in wanted:
             raise unknown("part to be given again:", key, wanted)

@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +29,20 @@ class DivergedError(RuntimeError):
     """Too many non-finite steps in a row. The last good checkpoint is kept."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """What one step gave. `step` counts finished steps (1…); `outcome` holds the whole global batch's losses, or None
     where the step was skipped as non-finite; `grad_norm` is before clipping, over all of the step's updates; `skipped`
     counts those so far."""
 
     step: int
-    outcome: Outcome | None = field(repr=False)
+    outcome: Outcome | None
     grad_norm: float
     learning_rate: float
     skipped: int
+
+    def __repr__(self) -> str:
+        return f"Report(step {self.step}, loss {self.loss:.4g}, learning rate {self.learning_rate:.3g})"
 
     @property
     def loss(self) -> float:
@@ -72,8 +75,9 @@ class Trainer:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if settings.compile:
             learner.compile()
-        self.ema = EMA(learner.averaged, settings.ema) if settings.ema else None
+        # This gives all processes the weights of the first, from which the average is to begin.
         self.updates = Updates(learner, settings, accelerator)
+        self.ema = EMA(learner.averaged, settings.ema) if settings.ema else None
 
     def resume(self) -> None:
         """Go on from the newest checkpoint of the run directory. Raises InputError if there is none or it is
