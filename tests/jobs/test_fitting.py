@@ -132,7 +132,7 @@ class TestOpening:
 
     def test_of_another_network_is_refused(self, data: Path, tmp_path: Path) -> None:
         list(tl.fit(denoiser(), str(data), steps=1, out=tmp_path / "run", **SMALL))
-        with pytest.raises(tl.InputError, match=r"weight '.*' has shape \[8, 2, 3, 3\], expected \[4, 2, 3, 3\]"):
+        with pytest.raises(tl.InputError, match=r"weight 'body.*' has shape \[8.*\], expected \[4"):
             tl.Run(tmp_path / "run", network=MyNet(4)).denoiser()
 
     def test_leaves_the_network_that_is_given_alone(self, data: Path, tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ class TestRefusal:
     def test_of_going_on_as_another(self, data: Path, tmp_path: Path) -> None:
         list(tl.fit(denoiser(), str(data), steps=1, out=tmp_path / "run", **SMALL))
         for other in (denoiser(s=0.1), denoiser(Labelled)):
-            with pytest.raises(tl.InputError, match="a resumed run keeps its (schedule|network|learner)"):
+            with pytest.raises(tl.InputError, match=r"a resumed run keeps its (schedule|network)"):
                 tl.fit(other, str(data), steps=2, out=tmp_path / "run", **SMALL)
         assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [1]
 
