@@ -175,7 +175,7 @@ class TestRefusal:
     def test_of_going_on_as_another(self, data: Path, tmp_path: Path) -> None:
         list(tl.fit(denoiser(), str(data), steps=1, out=tmp_path / "run", **SMALL))
         for other in (denoiser(s=0.1), denoiser(Labelled)):
-            with pytest.raises(tl.InputError, match=r"a resumed run keeps its (schedule|network)"):
+            with pytest.raises(tl.InputError, match=r"a resumed run keeps its (schedule|learner)"):
                 tl.fit(other, str(data), steps=2, out=tmp_path / "run", **SMALL)
         assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [1]
 
