@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,34 @@ from trilemma.errors import InputError, unknown
 from trilemma.recipes.schema import Recipe, parse
 
 
+@cache
 def packaged() -> dict[str, str]:
-    """The packaged recipes' texts by name."""
-    folder = resources.files("trilemma.recipes")
-    files = [item for item in folder.iterdir() if item.name.endswith(".yaml")]
-    return {file.name.removesuffix(".yaml"): file.read_text() for file in sorted(files, key=lambda f: f.name)}
+    """The packaged recipes' texts by name: a file each, or a variant put over another recipe, as its `recipes` say."""
+    texts = _texts("")
+    for name, text in variants().items():
+        head = "".join(line for line in text.splitlines(keepends=True) if line.startswith("#"))
+        for recipe, own in yaml.safe_load(text).get("recipes", {}).items():
+            base = [*_listed(own.pop("base")), f"{VARIANTS}/{name}"]
+            texts[recipe] = head + yaml.safe_dump({"base": base, **own}, sort_keys=False, default_flow_style=None)
+    return dict(sorted(texts.items()))
+
+
+VARIANTS = "variants"
+
+
+@cache
+def variants() -> dict[str, str]:
+    """The packaged variants' texts by name: parts of recipes, to be put over a whole one."""
+    return _texts(VARIANTS)
+
+
+def _texts(folder: str) -> dict[str, str]:
+    files = (resources.files("trilemma.recipes") / folder).iterdir()
+    return {file.name.removesuffix(".yaml"): file.read_text() for file in files if file.name.endswith(".yaml")}
+
+
+def _listed(base: Any) -> list[Any]:
+    return base if isinstance(base, list) else [base]
 
 
 def headline(text: str) -> str:
@@ -41,7 +65,8 @@ def load(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) 
 
 
 def _read(recipe: str | Path) -> Any:
-    """What a recipe's YAML says, put over what its `base:` says, if it names one (a packaged recipe)."""
+    """What a recipe's YAML says, put over what its `base:` says, if it names one: a packaged recipe, or several and
+    variants (`variants/NAME`), each put over those before it."""
     text = packaged().get(str(recipe))
     if text is None:
         path = Path(recipe)
@@ -52,14 +77,28 @@ def _read(recipe: str | Path) -> Any:
     if not isinstance(values, dict):
         raise InputError(f"recipe {recipe}: expected a mapping of sections, got {type(values).__name__}")
     values.setdefault("name", Path(recipe).stem)
-    base = values.pop("base", None)
-    if base is None:
+    under: dict[str, Any] = {}
+    for base in _listed(values.pop("base", [])):
+        under = _put_over(under, _part(base))
+    under.pop("source", None)  # printed of the base, not of what stands on it
+    return _put_over(under, values)
+
+
+def _put_over(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """A recipe with another put over it, section by section."""
+    return {**base, **{key: _merged(base.get(key), value) for key, value in over.items()}}
+
+
+def _part(base: Any) -> dict[str, Any]:
+    """What a packaged recipe says, or a variant."""
+    folder, slash, name = str(base).partition("/")
+    if slash and folder == VARIANTS and name in variants():
+        values: dict[str, Any] = yaml.safe_load(variants()[name])
+        values.pop("recipes", None)
         return values
     if not isinstance(base, str) or base not in packaged():
-        raise unknown("recipe", base, packaged())
-    under = _read(base)
-    under.pop("source", None)  # printed of the base, not of what stands on it
-    return {**under, **{key: _merged(under.get(key), value) for key, value in values.items()}}
+        raise unknown("recipe", base, [*packaged(), *(f"{VARIANTS}/{name}" for name in variants())])
+    return _read(base)
 
 
 def _text(path: Path) -> str:
