@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,25 @@ def weights(path: Path) -> dict[str, Tensor]:
     return {f"{f.stem}/{k}": v for f in sorted(path.glob("*.safetensors")) for k, v in load_file(f).items()}
 
 
-def test_the_front_door(data: Path, tmp_path: Path) -> None:
+def test_the_code_at_the_front_door_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What `import trilemma` and the README say, on fewer steps and images."""
+    monkeypatch.chdir(tmp_path)
+    code = tl.__doc__.split("\n\n")[2]
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    assert all(re.sub(r"  #.*", "", line) in readme for line in code.splitlines())
+    for many, few in (("steps=128", "steps=8"), ("steps=1500", "steps=2"), ("steps=20", "steps=2"), ("1000", "40")):
+        assert many in code
+        code = code.replace(many, few)
+    there = [line for line in code.splitlines() if all(hasattr(tl, name) for name in re.findall(r"tl\.(\w+)", line))]
+    exec(
+        "\n".join(line for line in there if "measure" not in line or hasattr(tl, "Sampler")), {"tl": tl, "MyNet": MyNet}
+    )
+    assert capsys.readouterr().out.startswith("1 ") and tl.Run("runs/mine", network=MyNet()).step == 2
+
+
+def test_from_data_to_an_evaluation(data: Path, tmp_path: Path) -> None:
     images = tl.open_data(str(data))
     mine, out = denoiser(), tmp_path / "mine"
     reports = list(tl.fit(mine, images, tl.Simple(), steps=8, out=out, **SMALL))
