@@ -43,7 +43,7 @@ if TYPE_CHECKING:  # the same names, for editors and type checkers
     from trilemma.registry import load_plugin, register
     from trilemma.report import build_report
     from trilemma.runs import Run
-    from trilemma.samplers import DDIM, Ancestral, DPMSolver, Heun, Kernel, ProbabilityFlow, UniPC
+    from trilemma.samplers import DDIM, Ancestral, DPMSolver, Heun, Kernel, ProbabilityFlow, Sampler, Samples, UniPC
     from trilemma.training import Learner, Report
 
 __version__ = "0.1.0"
@@ -60,7 +60,7 @@ _EXPORTS = {
     "trilemma.registry": "load_plugin register",
     "trilemma.report": "build_report",
     "trilemma.runs": "Run",
-    "trilemma.samplers": "Ancestral DDIM DPMSolver Heun Kernel ProbabilityFlow UniPC",
+    "trilemma.samplers": "Ancestral DDIM DPMSolver Heun Kernel ProbabilityFlow Sampler Samples UniPC",
     "trilemma.training": "Learner Report",
 }
 _HOMES = {name: module for module, names in _EXPORTS.items() for name in names.split()}

@@ -17,7 +17,7 @@ from trilemma.errors import InputError
 from trilemma.evaluations import evaluate
 from trilemma.jobs import train
 from trilemma.runs import Run
-from trilemma.runs.sample_sets import Sampler
+from trilemma.samplers import Sampler
 
 Write = Callable[..., Path]
 Outcome = Callable[[Path], dict[str, Any]]

@@ -16,7 +16,7 @@ from trilemma.data import open_data, write_samples
 from trilemma.errors import InputError
 from trilemma.evaluations import evaluate, evaluate_data, write_statistics
 from trilemma.runs import Run
-from trilemma.runs.sample_sets import Sampler
+from trilemma.samplers import Sampler
 
 PIXELS = {"features": "pixels"}
 
@@ -65,7 +65,7 @@ class TestOfRun:
         file = run.path / e["samples"]["file"]
         assert {"count": 20, "seeds": "0-19", "classes": "balanced"}.items() <= e["samples"].items()
         assert e["samples"]["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
-        sampler = {"name": "ancestral", "steps": 8, "grid": "even", "clip": "static", "network_evaluations": 8}
+        sampler = {"sampler": "ancestral", "steps": 8, "spacing": "even", "clip": "static", "network_evaluations": 8}
         assert {**sampler, "precision": "fp32"}.items() <= e["sampler"].items()
         assert {"name": "pixels", "dim": 64, "resize": "none"}.items() <= e["features"].items()
         assert len(e["features"]["sha256"]) == 64
@@ -100,12 +100,19 @@ class TestOfRun:
     def test_takes_every_flag_of_sampling(self, run: Run, tmp_path: Path) -> None:
         made = evaluate(
             run, seeds=[3, 4, 5, 9], cls=2, samples_out=tmp_path / "set.npz", out=tmp_path / "e.json", label="mine",
-            name="ddim", steps=4, eta=0.5, weights="raw", clip="none", grid="uniform", batch=2, **PIXELS,
+            sampler="ddim", steps=4, eta=0.5, weights="raw", clip="none", spacing="uniform", batch=2, **PIXELS,
         )  # fmt: skip
         assert made["label"] == "mine" and made["subject"]["weights"] == "raw"
         assert (made["samples"]["seeds"], made["samples"]["classes"]) == ("3,4,5,9", "2")
-        expected = {"name": "ddim", "steps": 4, "eta": 0.5, "grid": "uniform", "clip": "none", "network_evaluations": 4}
-        assert expected.items() <= made["sampler"].items()
+        expected = {
+            "sampler": "ddim",
+            "steps": 4,
+            "eta": 0.5,
+            "spacing": "uniform",
+            "clip": "none",
+            "network_evaluations": 4,
+        }
+        assert {**expected, "network_evaluations": 4}.items() <= made["sampler"].items()
         assert (tmp_path / "e.json").is_file() and Path(made["samples"]["file"]) == tmp_path / "set.npz"
 
     def test_defaults_to_its_training_data(self, run: Run) -> None:
@@ -176,7 +183,7 @@ class TestRefusal:
             ({"reference": "mnist6k"}, "data 'mnist6k': did you mean 'mnist5k'"),
             ({"reference": "mnist5k:tset"}, "'tset': did you mean 'test'"),
             ({"steps": 9}, "steps 9"),
-            ({"name": "dimm"}, "'dimm'"),
+            ({"sampler": "dimm"}, "'dimm'"),
             ({"cls": 7}, "class '7'"),
             ({"out": "file/e.json"}, "out: cannot write"),
             ({"samples_out": "file/set.npz"}, "out: "),

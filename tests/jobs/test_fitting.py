@@ -79,7 +79,7 @@ def test_from_data_to_an_evaluation(data: Path, tmp_path: Path) -> None:
     opened = run.denoiser("ema").network.state_dict()
     assert all(torch.equal(value, opened[name]) for name, value in mine.network.state_dict().items())
     assert any(not torch.equal(value, opened[name]) for name, value in run.denoiser("raw").network.state_dict().items())
-    samples = run.sample(5, name="ddim", steps=4)
+    samples = run.sample(5, sampler="ddim", steps=4)
     assert samples.images.shape == (5, 8, 8, 1)
     found = tl.evaluate(run, str(data), n=12, features="pixels", metrics=["frechet_distance"], steps=4)
     assert found["metrics"]["frechet_distance"] > 0 and found["subject"]["parameters"] == run.parameters
@@ -147,7 +147,7 @@ class TestOpening:
             tl.Run(out, network=MyNet())
         with pytest.raises(tl.InputError, match="unknown part to be given again: 'netwrok': did you mean 'network'"):
             tl.Run(out, network=MyNet(), objective=Loss(), netwrok=MyNet())
-        assert tl.Run(out, network=MyNet(), objective=Loss()).sample(1, steps=2, name="ddim").images.shape[0] == 1
+        assert tl.Run(out, network=MyNet(), objective=Loss()).sample(1, steps=2, sampler="ddim").images.shape[0] == 1
 
     def test_of_another_network_is_refused(self, data: Path, tmp_path: Path) -> None:
         list(tl.fit(denoiser(), str(data), steps=1, out=tmp_path / "run", **SMALL))

@@ -25,6 +25,7 @@ from trilemma.cli import (
     stats,
     train,
 )
+from trilemma.cli.options import SamplingCommand
 from trilemma.errors import InputError
 
 app = typer.Typer(
@@ -37,16 +38,16 @@ app = typer.Typer(
 )
 app.command("list")(list_.list_)
 app.command("train")(train.train)
-app.command("sample")(sample.sample)
-app.command("evaluate")(evaluate.evaluate)
+app.command("sample", cls=SamplingCommand)(sample.sample)
+app.command("evaluate", cls=SamplingCommand)(evaluate.evaluate)
 app.command("stats")(stats.stats)
 app.add_typer(data.app, name="data")
 app.command("schedule")(schedule.schedule)
 app.command("network")(network.network)
-app.command("nll")(nll.nll)
+app.command("nll", cls=SamplingCommand)(nll.nll)
 app.command("gradient-noise")(gradient_noise.gradient_noise)
-app.command("invert")(invert.invert)
-app.command("interpolate")(invert.interpolate)
+app.command("invert", cls=SamplingCommand)(invert.invert)
+app.command("interpolate", cls=SamplingCommand)(invert.interpolate)
 app.command("compare")(compare.compare)
 app.command("import")(import_.import_)
 app.command("export")(export.export)

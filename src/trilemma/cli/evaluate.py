@@ -16,6 +16,7 @@ FEATURES = (
 )
 
 
+@o.sampling()
 def evaluate(
     subject: Annotated[
         Path, typer.Argument(metavar="RUN|SAMPLES", help="Run directory, or samples (.npz, folder, zip).")
@@ -34,24 +35,13 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="Evaluation FILE.json; RUN/evaluations/… unless given.")] = None,
     n: Annotated[int | None, typer.Option("-n", help="How many images (seeds 0 to n−1); 1000.", min=1)] = None,
     seeds: o.Seeds = None,
-    sampler: o.Sampler = None,
-    steps: o.Steps = None,
-    spacing: o.Spacing = None,
-    times: o.Times = None,
-    skip: o.Skip = None,
-    eta: o.Eta = None,
-    order: o.Order = None,
-    stochastic: o.Stochastic = None,
+    class_: o.Class = None,
     surrogate: o.Surrogate = None,
     t_mid: o.TMid = None,
-    class_: o.Class = None,
-    weights: o.Weights = None,
-    batch: o.Batch = None,
-    precision: o.Precision = None,
-    clip: o.Clip = None,
     samples: Annotated[Path | None, typer.Option(help="Where the samples go: FILE.npz or a folder.")] = None,
     root: o.Root = None,
     label: Annotated[str | None, typer.Option(help="What tables call it.")] = None,
+    **settings: Any,
 ) -> None:
     """Measure quality, coverage and speed against a reference. A run is sampled first, by the flags that `sample`
     takes."""
@@ -59,22 +49,6 @@ def evaluate(
     from trilemma.machine import say, show
     from trilemma.report import build_table, to_rich
 
-    settings = o.settings(
-        name=sampler,
-        steps=steps,
-        grid=spacing,
-        times=times,
-        skip=skip,
-        eta=eta,
-        order=order,
-        stochastic=stochastic,
-        surrogate=surrogate,
-        t_mid=t_mid,
-        weights=weights,
-        batch=batch,
-        precision=precision,
-        clip=clip,
-    )
     evaluation = evaluations.evaluate(
         subject,
         reference,
@@ -89,6 +63,8 @@ def evaluate(
         out=out,
         root=root,
         label=label,
+        surrogate=surrogate,
+        t_mid=t_mid,
         **settings,
     )
     table = build_table([evaluation])

@@ -7,7 +7,7 @@ from trilemma.data.catalogue import SOURCES, Outline, available_splits, open_dat
 from trilemma.data.check import DataReport, check
 from trilemma.data.decoding import DamagedImageError
 from trilemma.data.images import ImageSet, MemorySet
-from trilemma.data.samples import check_out, image_grid, read_samples, write_png, write_samples
+from trilemma.data.samples import check_out, check_png, read_samples, write_png, write_samples
 from trilemma.data.shapes import ShapesSet
 
 __all__ = [
@@ -21,7 +21,7 @@ __all__ = [
     "available_splits",
     "check",
     "check_out",
-    "image_grid",
+    "check_png",
     "image_set",
     "open_data",
     "outline",

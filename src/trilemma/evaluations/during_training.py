@@ -16,7 +16,7 @@ from trilemma.machine.progress import say
 from trilemma.metrics import TooFewError, check_enough, compute, extract, gathered_cautions
 from trilemma.recipes import CompletedRecipe
 from trilemma.runs.build import denoiser_of
-from trilemma.runs.sample_sets import Sampler, labels_for
+from trilemma.runs.sample_sets import labels_for
 from trilemma.training import Learner, Trainer
 
 
@@ -79,8 +79,7 @@ class EvaluateEvery:
         images: list[np.ndarray] = []
         try:
             with trainer.averaged():
-                denoiser, device = denoiser_of(trainer.learner, recipe), self.accelerator.device
-                sampler = Sampler.of(denoiser, recipe.sampling, recipe.images.shape, recipe.data.range, device)
+                sampler = recipe.sampling.build(denoiser_of(trainer.learner, recipe), recipe.images.shape)
                 for start in range(0, len(seeds), batch):
                     some = seeds[start : start + batch]
                     images += list(sampler.generate(some, None if labels is None else labels[some]))

@@ -35,8 +35,9 @@ from trilemma.machine.environment import environment
 from trilemma.machine.files import write_json
 from trilemma.metrics import Speed, compute, extract, gathered_cautions, measure, multiply_adds
 from trilemma.process import Condition
-from trilemma.runs.run import Run, describe
-from trilemma.runs.sample_sets import Sampler, labels_for, overridden, read_record, record_of
+from trilemma.runs.run import Run
+from trilemma.runs.sample_sets import labels_for, read_record, record_of
+from trilemma.samplers import Sampler
 
 
 @dataclass(frozen=True)
@@ -202,12 +203,12 @@ def _check_first(run: Run, against: Reference, wanted: Wanted, count: int) -> No
 
 def _of_run(run: Run, n: int, seeds: Sequence[int] | None, cls: Any, out: Any, settings: dict[str, Any]) -> Subject:
     begin = {key: settings.pop(key) for key in ("surrogate", "t_mid") if key in settings}
-    chosen = overridden(run.recipe.sampling, **settings)
+    chosen = run.recipe.sampling.changed(**settings)
     samples = run.sample_to(out, n=n, seeds=seeds, cls=cls, **begin, **settings)
     assert samples.path is not None and samples.record is not None
     sampler, record = run.sampler(chosen, **begin), samples.record
     described = {
-        "label": describe(chosen, sampler),
+        "label": sampler.label,
         "subject": {
             "kind": "run",
             "path": str(run.path),
@@ -224,7 +225,7 @@ def _of_run(run: Run, n: int, seeds: Sequence[int] | None, cls: Any, out: Any, s
             "file": _inside(samples.path, run.path),
             "sha256": samples_sha256(samples.path),
         },
-        "sampler": record["sampler"] | ({"surrogate": record["surrogate"]} if record["surrogate"] else {}),
+        "sampler": record["sampler"],
     }
     beside = record_of(samples.path)
     return Subject(samples.images, samples.labels, lambda: _speed(beside, sampler, run, chosen.batch), described)

@@ -12,11 +12,12 @@ from trilemma.jobs.training import train
 from trilemma.machine.files import write_npz
 from trilemma.machine.progress import console
 from trilemma.runs.run import Run
+from trilemma.samplers import Strip
 
 WAYS: tuple[dict[str, Any], ...] = (
-    {"name": "ancestral"},
-    {"name": "ancestral", "steps": 32},
-    {"name": "ddim"},
+    {"sampler": "ancestral"},
+    {"sampler": "ancestral", "steps": 32},
+    {"sampler": "ddim"},
 )
 """Ancestral over every step, ancestral respaced, DDIM in the recipe's few steps."""
 
@@ -34,10 +35,10 @@ def demo(out: str | Path = "runs/demo", n: int = SAMPLES) -> tuple[Run, list[dic
     held_out = f"{run.recipe.data.name}:{run.recipe.data.validation_split}"
     yardstick = run.path / "evaluations" / "held-out.json"
     evaluations.append(evaluate_data(held_out, reference, out=yardstick))
-    _write_strip(run.path / "samples" / "forward-strip.npz", *run.forward_strip())
-    _write_strip(run.path / "samples" / "reverse-strip.npz", *run.reverse_strip([0, 3, 7], name="ancestral"))
+    _write_strip(run.path / "samples" / "forward-strip.npz", run.forward_strip())
+    _write_strip(run.path / "samples" / "reverse-strip.npz", run.reverse_strip([0, 3, 7], sampler="ancestral"))
     return run, evaluations
 
 
-def _write_strip(path: Path, images: np.ndarray, times: list[float]) -> None:
-    write_npz(path, {"images": images, "times": np.array(times)}, compressed=True)
+def _write_strip(path: Path, strip: Strip) -> None:
+    write_npz(path, {"images": strip.images, "times": np.array(strip.times)}, compressed=True)

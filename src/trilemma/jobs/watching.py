@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from trilemma.data import ImageSet, image_grid, write_png
+from trilemma.data import ImageSet, write_png
 from trilemma.errors import InputError
 from trilemma.evaluations.during_training import EvaluateEvery
 from trilemma.machine.progress import progress
-from trilemma.process import stream_seed, to_model
+from trilemma.process import image_grid, stream_seed, to_model
 from trilemma.recipes import CompletedRecipe, Recipe
 from trilemma.runs.build import open_images
 from trilemma.runs.logs import Log, Window
-from trilemma.runs.sample_sets import Sampler, labels_for
+from trilemma.runs.sample_sets import labels_for
 from trilemma.training import Batch, Batches, Report, Trainer, checkpoint
 
 
@@ -94,11 +94,11 @@ def _due(report: Report, every: int) -> bool:
 
 def _grid(trainer: Trainer, recipe: CompletedRecipe, path: Path) -> None:
     """A grid of samples from the same noise every time."""
-    denoiser, device = trainer.learner.denoiser, trainer.accelerator.device
+    denoiser = trainer.learner.denoiser
     if denoiser is None or not trainer.accelerator.is_main_process:
         return
     seeds = list(range(40))
     with trainer.averaged():
-        sampler = Sampler.of(denoiser, recipe.sampling, recipe.images.shape, recipe.data.range, device)
+        sampler = recipe.sampling.build(denoiser, recipe.images.shape)
         images = sampler.generate(seeds, labels_for(seeds, recipe.classes, None))
     write_png(path / "samples" / f"grid-{trainer.step:08d}.png", image_grid(images, 10))

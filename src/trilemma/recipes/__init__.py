@@ -7,7 +7,8 @@ import trilemma.samplers
 import trilemma.training  # noqa: F401
 from trilemma.recipes.components import component, construct
 from trilemma.recipes.files import dump, headline, load, packaged
-from trilemma.recipes.schema import CompletedRecipe, Images, Recipe, SamplingSettings, Source, parse, parse_sampling
+from trilemma.recipes.sampling import SamplingSettings, parse_sampling, renamed, sampling_words
+from trilemma.recipes.schema import CompletedRecipe, Images, Recipe, Source, parse
 
 __all__ = [
     "CompletedRecipe",
@@ -23,4 +24,6 @@ __all__ = [
     "packaged",
     "parse",
     "parse_sampling",
+    "renamed",
+    "sampling_words",
 ]

@@ -21,8 +21,10 @@ __all__ = ["arguments_model", "checked", "component", "construct"]
 M = TypeVar("M", bound=BaseModel)
 
 
-class _Arguments(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class Section(BaseModel):
+    """A part of a recipe: unknown keys are refused, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 @cache
@@ -38,9 +40,7 @@ def arguments_model(constructor: Callable[..., Any]) -> type[BaseModel]:
         if parameter.kind is parameter.KEYWORD_ONLY
     }
     passes_on = getattr(constructor, "passes_on", None)
-    return create_model(
-        constructor.__name__, __base__=arguments_model(passes_on) if passes_on else _Arguments, **fields
-    )
+    return create_model(constructor.__name__, __base__=arguments_model(passes_on) if passes_on else Section, **fields)
 
 
 def component(kind: Kind, value: Any, path: str) -> dict[str, Any]:
@@ -67,6 +67,14 @@ def component(kind: Kind, value: Any, path: str) -> dict[str, Any]:
             if isinstance(part, Part):
                 given[key] = component(part.kind, given.get(key, field.default), f"{path}.{key}")
     return {"name": name, **checked(model, given, path).model_dump()}
+
+
+def section(values: Any, path: str, bare: str = "name") -> dict[str, Any]:
+    """A section's keys and values; a bare word stands for {name: …}. Raises InputError for anything else."""
+    values = {bare: values} if isinstance(values, str) else values
+    if not isinstance(values, Mapping):
+        raise InputError(f"{path}: expected a mapping of keys and values, got {values!r}")
+    return {str(key): value for key, value in values.items()}
 
 
 def checked(model: type[M], given: Any, path: str) -> M:

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from trilemma.errors import InputError, unknown
+from trilemma.recipes.sampling import renamed
 from trilemma.recipes.schema import Recipe, parse
 
 
@@ -56,7 +57,9 @@ def load(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) 
     checked and completed.
 
     Raises InputError for an unknown name, a file that is not YAML, an override of a key that does not exist."""
-    values = deepcopy(dict(recipe)) if isinstance(recipe, Mapping) else _read(recipe)
+    values = _current(deepcopy(dict(recipe))) if isinstance(recipe, Mapping) else _read(recipe)
+    if isinstance(values.get("sampling"), str):
+        values["sampling"] = {"sampler": values["sampling"]}
     for override in overrides:
         _put(values, override)
         if re.match(r"\s*network\b", override):
@@ -76,7 +79,7 @@ def _read(recipe: str | Path) -> Any:
     values = _yaml(text, str(recipe))
     if not isinstance(values, dict):
         raise InputError(f"recipe {recipe}: expected a mapping of sections, got {type(values).__name__}")
-    values.setdefault("name", Path(recipe).stem)
+    _current(values).setdefault("name", Path(recipe).stem)
     under: dict[str, Any] = {}
     for base in _listed(values.pop("base", [])):
         under = _put_over(under, _part(base))
@@ -101,6 +104,13 @@ def _part(base: Any) -> dict[str, Any]:
     return _read(base)
 
 
+def _current(values: dict[str, Any]) -> dict[str, Any]:
+    """A recipe's values with its sampling section under today's names."""
+    if isinstance(values.get("sampling"), dict):
+        values["sampling"] = renamed(values["sampling"])
+    return values
+
+
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
@@ -113,7 +123,7 @@ def _merged(base: Any, over: Any) -> Any:
     arguments."""
     if not isinstance(base, dict) or not isinstance(over, dict):
         return over
-    if "name" in over and over["name"] != base.get("name"):
+    if any(key in over and over[key] != base.get(key) for key in ("name", "sampler")):
         return over
     return {**base, **{key: _merged(base.get(key), value) for key, value in over.items()}}
 
@@ -153,6 +163,4 @@ def _number(value: Any) -> Any:
 
 def dump(recipe: Recipe) -> str:
     """The recipe as YAML, complete: what `load` reads back to the same recipe."""
-    values = recipe.model_dump(mode="json")
-    values["sampling"] |= values["sampling"].pop("kernel")
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)

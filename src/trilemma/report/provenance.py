@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from trilemma.recipes import renamed, sampling_words
 from trilemma.report.sources import RunFiles
 from trilemma.report.tables import DASH, Evaluation, Row, Table, lookup
 
@@ -25,14 +26,15 @@ def _join(*parts: object) -> str:
 
 
 def _sampler(sampler: Mapping[str, Any]) -> str:
-    steps, eta, grid = sampler.get("steps"), sampler.get("eta"), sampler.get("grid")
+    sampler = renamed(sampler)
+    steps, eta, spacing = sampler.get("steps"), sampler.get("eta"), sampler.get("spacing")
     clip = {"static": "x₀ clipped", "dynamic": "x₀ clipped dynamically"}.get(str(sampler.get("clip")), "")
     order = sampler.get("order")
     return _join(
-        sampler.get("name"),
+        sampler.get("sampler"),
         f"{steps} steps" if steps is not None else "",
         f"η = {eta:g}" if isinstance(eta, int | float) else "",
-        f"{grid} grid" if grid else "",
+        f"{spacing} grid" if spacing else "",
         f"order {order}" if order is not None else "",
         "stochastic" if sampler.get("stochastic") else "",
         clip,
@@ -118,15 +120,8 @@ def _evaluate_command(evaluation: Evaluation) -> str | None:
     words = ["trilemma", "evaluate", str(path)]
     sampler = lookup(evaluation, "sampler")
     if kind == "run" and isinstance(sampler, Mapping):
-        words += ["--sampler", str(sampler.get("name")), "--steps", str(sampler.get("steps"))]
-        if sampler.get("name") == "ddim" and sampler.get("eta") is not None:
-            words += ["--eta", f"{sampler['eta']:g}"]
-        if lookup(evaluation, "samples.seeds"):
-            words += ["--seeds", str(lookup(evaluation, "samples.seeds"))]
-        if str(lookup(evaluation, "samples.classes")).isdigit():
-            words += ["--class", str(lookup(evaluation, "samples.classes"))]
-        if lookup(evaluation, "subject.weights"):
-            words += ["--weights", str(lookup(evaluation, "subject.weights"))]
+        made = {"weights": lookup(evaluation, "subject.weights"), **sampler}
+        words += sampling_words(made, lookup(evaluation, "samples.seeds"), lookup(evaluation, "samples.classes"))
     split = lookup(evaluation, "reference.split")
     words += ["--reference", f"{reference}:{split}" if split else str(reference)]
     if lookup(evaluation, "features.name"):

@@ -15,7 +15,6 @@ from trilemma.errors import InputError, unknown
 from trilemma.parts import GIVEN
 from trilemma.process import Denoiser, Schedule, to_model
 from trilemma.recipes import CompletedRecipe, Images, Recipe, component, construct
-from trilemma.recipes.components import checked
 from trilemma.training import Given, Learner, LearnerSettings
 
 
@@ -42,7 +41,7 @@ def completed(recipe: Recipe, data: ImageSet | Outline) -> CompletedRecipe:
     if (conditional or settings_of(recipe).labelled) and not classes:
         what = "learner.conditional true" if conditional else f"a {recipe.learner['name']}"
         raise InputError(f"{what} needs labelled data, and {data.name!r} has no labels")
-    return checked(CompletedRecipe, recipe.model_dump() | {"images": found}, "")
+    return CompletedRecipe(**{**dict(recipe), "images": found})
 
 
 def with_parts(recipe: CompletedRecipe, own: Mapping[str, Any]) -> CompletedRecipe:
