@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from trilemma.machine.devices import process_state
 from trilemma.machine.files import sha256
@@ -57,9 +57,8 @@ def _opened(name: str, stamp: Stamp) -> Extractor:
         return open_extractor(name, device=device)
     run = Run(place)
     network = run.classifier("ema" if run.recipe.training.ema else "raw")
-    assert isinstance(network, ConvClassifier) and run.recipe.images is not None
     look = ClassifierExtractor(
-        network,
+        cast(ConvClassifier, network),
         name=f"classifier:{run.recipe.name}",
         sha256=sha256(_weights(run)),
         shape=run.recipe.images.shape,
