@@ -36,6 +36,19 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRILEMMA_CACHE", str(tmp_path / "cache"))
 
 
+@pytest.fixture
+def registered(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Let a name stand for a part until the test ends: `registered(kind, name, part)`."""
+    from trilemma.registry import Kind, registry
+
+    def keep(kind: Kind, name: str, part: Any) -> None:
+        assert name not in registry(kind)
+        monkeypatch.setitem(registry(kind)._parts, name, part)
+        monkeypatch.setitem(registry(kind)._modules, name, "tests")
+
+    return keep
+
+
 def recipe_values(data: Path) -> dict[str, Any]:
     return {
         "learner": {"name": "denoising", "parameterization": "v", "variance": "fixed_small", "conditional": True},

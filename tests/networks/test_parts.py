@@ -110,7 +110,7 @@ class TestBlocks:
     )
     def test_which_double_convolutions_are_linked(self, links: str, count: int, linked: list[bool]) -> None:
         """D's baseline links the first of two, AdditionalResLink both, 4DoubleConvBlocks three of four."""
-        block = DoubleConvs(6, 10, PLAIN, count, links)  # type: ignore[arg-type]
+        block = DoubleConvs(6, 10, PLAIN, repeats=count, links=links)  # type: ignore[arg-type]
         assert [part.shortcut is not None for part in block.parts] == linked
         assert [part.conv1.out_channels for part in block.parts] == [6] * (count - 1) + [10]
 

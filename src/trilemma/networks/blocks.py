@@ -6,7 +6,6 @@ Each keeps to its network's `Style`: the same normalisation and activation, and 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import pairwise
 from typing import Literal
 
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trilemma.networks.norms import ConditionedNorm, Style
+from trilemma.registry import register
 
 
 def zero(module: nn.Module) -> nn.Module:
@@ -30,6 +30,7 @@ def shortcut(inputs: int, outputs: int) -> nn.Module:
     return nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
 
 
+@register("block", "residual")
 class ResidualBlock(nn.Module):
     """The pre-activated residual block (A figure 4.1): norm, activation, convolution, conditioned norm, activation,
     dropout, convolution, + shortcut. With swish it is DDPM's, with ReLU BigGAN's (D figure 8).
@@ -61,6 +62,7 @@ class ResidualBlock(nn.Module):
         return self.style.residual(self.shortcut(x), self.conv2(self.dropout(h)))
 
 
+@register("block", "mbconv")
 class MBConv(nn.Module):
     """The inverted bottleneck with squeeze-and-excitation (A 4.4: Sandler et al. 2018, Hu et al. 2018, as CoAtNet has
     it, Dai et al. 2021): norm, 1×1 convolution to four times the channels, norm, activation, depthwise 3×3, conditioned
@@ -114,17 +116,26 @@ class DoubleConv(nn.Module):
         return self.dropout(self.activation(h))
 
 
+@register("block", "double")
 class DoubleConvs(nn.Module):
     """Several double convolutions as one block (D figures 2, 3 and 7), the channels changing in the last.
 
-    `links`: which have residual links: none (E), all but the last, which may change the channels (`same`, D's
-    baseline), or all (AdditionalResLink)."""
+    `repeats`: how many. `links`: which have residual links: none (E), all but the last, which may change the channels
+    (`same`, D's baseline), or all (AdditionalResLink)."""
 
-    def __init__(self, inputs: int, outputs: int, style: Style, count: int, links: Literal["none", "same", "all"]):
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        style: Style,
+        *,
+        repeats: int = 1,
+        links: Literal["none", "same", "all"] = "none",
+    ):
         super().__init__()
-        channels = [inputs] * count + [outputs]
+        channels = [inputs] * repeats + [outputs]
         self.parts = nn.ModuleList(
-            DoubleConv(a, b, style, linked=links == "all" or (links == "same" and i < count - 1))
+            DoubleConv(a, b, style, linked=links == "all" or (links == "same" and i < repeats - 1))
             for i, (a, b) in enumerate(pairwise(channels))
         )
 
@@ -134,6 +145,7 @@ class DoubleConvs(nn.Module):
         return x
 
 
+@register("block", "dense")
 class DenseBlock(nn.Module):
     """The residual dense block (D 2.2: Zhang et al. 2018, eqs. 5-8): four 3×3 convolutions, each of which sees the
     input and all before it, fused by a 1×1 convolution, + shortcut. Its growth is the number of output channels (D 2.3:
@@ -162,6 +174,7 @@ class DenseBlock(nn.Module):
         return self.style.residual(self.shortcut(x), self.fuse(self.dropout(seen)))
 
 
+@register("block", "convnext")
 class ConvNeXt(nn.Module):
     """The ConvNeXt block (D 2.2: Liu et al. 2022, figure 4): depthwise 7×7, conditioned norm, 1×1 convolution to four
     times the channels, activation, 1×1 convolution, scaled by channel (from 1e-6), + shortcut."""
@@ -181,12 +194,3 @@ class ConvNeXt(nn.Module):
     def forward(self, x: Float[Tensor, "n c h w"], e: Float[Tensor, "n e"] | None) -> Float[Tensor, "n d h w"]:
         h = self.activation(self.expand(self.entry(self.depthwise(x), e)))
         return self.style.residual(self.shortcut(x), self.scale * self.project(self.dropout(h)))
-
-
-BLOCKS: dict[str, Callable[[int, int, Style], nn.Module]] = {
-    "residual": ResidualBlock,
-    "mbconv": MBConv,
-    "dense": DenseBlock,
-    "convnext": ConvNeXt,
-}
-"""Blocks by name; `double` takes two arguments more, see `DoubleConvs`."""

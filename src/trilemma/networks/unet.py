@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trilemma.networks.attention import SelfAttention
-from trilemma.networks.blocks import BLOCKS, DoubleConv, DoubleConvs, zero
+from trilemma.networks.blocks import DoubleConv, zero
 from trilemma.networks.embeddings import BottomMaps, TimeAndClass
 from trilemma.networks.norms import ACTIVATIONS, Activation, Entry, Norm, Style, norm_of
 from trilemma.networks.resampling import DOWN, UP
-from trilemma.registry import register
+from trilemma.registry import register, registry
 
 
 class Layer(nn.Module):
@@ -148,7 +148,7 @@ class UNet(nn.Module):
         attention: resolutions (the feature map's shorter side) with self-attention, and `middle_attention`.
         heads, or head_channels: attention heads (1), or the channels of each. dropout: in every block.
         patch: side of the square patches that are folded into channels first, unfolded last (1: none).
-        block: residual, mbconv, double, dense, convnext (`networks.blocks`); `repeats`: double convolutions in one
+        block: its name (`trilemma list blocks`); `repeats`: double convolutions in one
             `double` block, `links`: which of them have residual links.
         norm, activation: in every block; groups: of group norm, as many as leave four channels in each unless given;
             norm_eps: its ε. rescale: residual sums are divided by √2.
@@ -179,7 +179,7 @@ class UNet(nn.Module):
         head_channels: Annotated[int, Ge(1)] | None = None,
         dropout: Annotated[float, Ge(0), Lt(1)] = 0.1,
         patch: Annotated[int, Ge(1)] = 1,
-        block: Literal["residual", "mbconv", "double", "dense", "convnext"] = "residual",
+        block: str = "residual",
         repeats: Annotated[int, Ge(1)] = 1,
         links: Literal["none", "same", "all"] = "none",
         norm: Norm = "group",
@@ -224,7 +224,9 @@ class UNet(nn.Module):
             raise ValueError(f"network.attention {list(attention)}: expected among the network's resolutions, {sides}")
         embedding = 4 * base_channels
         style = Style(norm_of(norm, groups, norm_eps), ACTIVATIONS[activation], entry, embedding, dropout, rescale)
-        made = partial(DoubleConvs, count=repeats, links=links) if block == "double" else BLOCKS[block]
+        if block not in registry("block"):
+            raise registry("block").unknown(block, "network.block")
+        made = partial(registry("block")[block], **({"repeats": repeats, "links": links} if block == "double" else {}))
         many = partial(_heads, heads=heads, head_channels=head_channels)
         plan = Plan(
             inputs=(in_channels * (2 if upsampler else 1)) * patch**2,

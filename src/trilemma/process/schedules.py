@@ -22,7 +22,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from trilemma.errors import InputError
-from trilemma.registry import register, registry
+from trilemma.registry import preset, register, registry
 
 
 class Schedule(ABC):
@@ -231,10 +231,8 @@ class EDM(Schedule):
 
 SCHEDULES = registry("schedule")
 
-PRESETS: dict[str, dict[str, float]] = {
-    "linear-100": {"steps": 100, "beta_start": 4e-4, "beta_end": 0.18},  # A 4.3
-    "linear-200": {"steps": 200, "beta_start": 1e-4, "beta_end": 0.02},  # E 3.1
-    "linear-4000": {"steps": 4000, "beta_start": 2.5e-5, "beta_end": 0.005},  # B: β scaled by 1000/T
-    "cosine-4000": {"steps": 4000},  # B
-}
-"""Schedules of the sources by name: `linear` or `cosine` (before the dash) with these arguments."""
+# The sources' own by name, each one of the above with these arguments.
+preset("schedule", "linear-100", "linear", steps=100, beta_start=4e-4, beta_end=0.18)  # A 4.3
+preset("schedule", "linear-200", "linear", steps=200, beta_start=1e-4, beta_end=0.02)  # E 3.1
+preset("schedule", "linear-4000", "linear", steps=4000, beta_start=2.5e-5, beta_end=0.005)  # B: β scaled by 1000/T
+preset("schedule", "cosine-4000", "cosine", steps=4000)  # B
