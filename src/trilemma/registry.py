@@ -65,7 +65,7 @@ class Registry(Mapping[str, Any]):
 
     def origin(self, name: str) -> str:
         """Where a part comes from: `trilemma`, `package NAME`, or `plugin FILE.py|MODULE`."""
-        return origin_of(self._modules[name] if name in self._modules else self._points()[name].module)
+        return origin_of(self._modules[name] if name in self._modules else self.points()[name].module)
 
     def expect(self, name: str, origin: str) -> None:
         """Remember where a part came from that may be missing here: whoever looks for it in vain is told."""
@@ -81,7 +81,12 @@ class Registry(Mapping[str, Any]):
         remedy = f"add --plugin {where}" if source == "plugin" else f"install {where}"
         return InputError(f"{self.kind} {name!r} is not there: it came from {origin}; {remedy}")
 
-    def _points(self) -> dict[str, EntryPoint]:
+    def registered(self) -> dict[str, Any]:
+        """The parts that have been imported so far."""
+        return dict(self._parts)
+
+    def points(self) -> dict[str, EntryPoint]:
+        """The entry points of installed packages."""
         return {point.name: point for point in _entry_points() if point.group == f"trilemma.{self.kind}"}
 
     def _look(self) -> None:
@@ -97,7 +102,7 @@ class Registry(Mapping[str, Any]):
         if name not in self:
             raise KeyError(name)
         if name not in self._parts:
-            point = self._points()[name]
+            point = self.points()[name]
             try:
                 part = point.load()
             except Exception as error:  # whatever is wrong with another's code is said of it
@@ -111,11 +116,11 @@ class Registry(Mapping[str, Any]):
     def __contains__(self, name: object) -> bool:
         if name not in self._parts:
             self._look()
-        return name in self._parts or name in self._points()
+        return name in self._parts or name in self.points()
 
     def __iter__(self) -> Iterator[str]:
         self._look()
-        return iter(dict.fromkeys([*self._parts, *self._points()]))
+        return iter(dict.fromkeys([*self._parts, *self.points()]))
 
     def __len__(self) -> int:
         return len(list(iter(self)))

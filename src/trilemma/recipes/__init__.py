@@ -4,8 +4,9 @@
 import trilemma.networks
 import trilemma.objectives
 import trilemma.samplers  # noqa: F401
+from trilemma.inventory import headline, packaged
 from trilemma.recipes.components import component, construct
-from trilemma.recipes.files import dump, headline, load, packaged
+from trilemma.recipes.files import dump, load
 from trilemma.recipes.schema import DenoisingSettings, Images, Recipe, SamplingSettings, Source, parse, parse_sampling
 
 __all__ = [

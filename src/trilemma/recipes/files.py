@@ -5,26 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from trilemma.errors import InputError, unknown
+from trilemma.inventory import packaged
 from trilemma.recipes.schema import Recipe, parse
-
-
-def packaged() -> dict[str, str]:
-    """The packaged recipes' texts by name."""
-    folder = resources.files("trilemma.recipes")
-    files = [item for item in folder.iterdir() if item.name.endswith(".yaml")]
-    return {file.name.removesuffix(".yaml"): file.read_text() for file in sorted(files, key=lambda f: f.name)}
-
-
-def headline(text: str) -> str:
-    """The first line of a recipe's head comment: what it is."""
-    return text.splitlines()[0].lstrip("# ").strip()
 
 
 def load(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
@@ -116,4 +104,6 @@ def dump(recipe: Recipe) -> str:
     """The recipe as YAML, complete: what `load` reads back to the same recipe."""
     values = recipe.model_dump(mode="json")
     values["sampling"] |= values["sampling"].pop("kernel")
+    if not recipe.requires:
+        del values["requires"]
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)

@@ -11,6 +11,7 @@ from trilemma.errors import InputError, unknown
 from trilemma.metrics.computing import check_names
 from trilemma.process import Variance
 from trilemma.recipes.components import arguments_model, checked, component
+from trilemma.recipes.requirements import Requirements, expect, required
 from trilemma.registry import Kind
 from trilemma.samplers import SAMPLERS, check_spacing
 from trilemma.training import TrainingSettings
@@ -123,7 +124,8 @@ class Source(Section):
 
 
 class Recipe(Section):
-    """A whole recipe. Raises InputError (through `parse`) with the place in the recipe and the nearest valid choice."""
+    """A whole recipe. `requires`: what it names that is not of this package, see `requirements`. Raises InputError
+    (through `parse`) with the place in the recipe and the nearest valid choice."""
 
     name: str = Field(pattern=r"^[\w.-]+$")
     learner: DenoisingSettings | ClassifierSettings
@@ -135,11 +137,13 @@ class Recipe(Section):
     evaluate: EvaluateSettings = EvaluateSettings()
     images: Images | None = None
     source: Source | None = None
+    requires: Requirements = {}
 
 
 def parse(values: Any) -> Recipe:
     """A recipe from what its YAML says, every part checked, every default filled in."""
     values = section(values, "recipe")
+    expect(values.pop("requires", {}))
     learner = section(values.get("learner") or {}, "learner")
     kind = learner.get("name", "denoising")
     if kind not in LEARNERS:
@@ -161,7 +165,8 @@ def parse(values: Any) -> Recipe:
         values["sampling"] = parse_sampling(values["sampling"])
     if values.get("source") is not None:
         values["source"] = checked(Source, section(values["source"], "source"), "source")
-    return checked(Recipe, values, "")
+    recipe = checked(Recipe, values, "")
+    return recipe.model_copy(update={"requires": required(recipe.model_dump())})
 
 
 def _check_variance(learner: DenoisingSettings) -> None:
