@@ -24,7 +24,7 @@ from trilemma.report import build_report
 from trilemma.runs import Run
 
 OPENAI = Model(channels=1, outputs=2, classes=4, heads=1)
-EXPRESSIBLE: dict[str, Any] = {"groups": 4, "attention": [4], "middle_attention": True}
+EXPRESSIBLE: dict[str, Any] = {"groups": 4, "attention": [4], "middle_attention": True, "zero_init": False}
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ class TestAnImportedRun:
             back = import_run(place, "diffusers", data=str(data), out=tmp_path / f"back-{weights}")
             before, after = load_file(expressible.weights_file(weights)), load_file(back.weights_file("ema"))
             assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
-            assert back.recipe.network == {**expressible.recipe.network, "heads": 1}
+            assert back.recipe.network == {**expressible.recipe.network, "heads": 1, "zero_init": True}
             images = [run.sample(4, weights=weights).images for run in (expressible, back)]
             assert np.array_equal(*images)
 
@@ -370,6 +370,10 @@ class TestExportRefuses:
             ({"up": "bilinear"}, r"network\.up 'bilinear'"),
             ({"entry": "after"}, r"network\.entry 'after'"),
             ({"skips": "level"}, r"network\.skips 'level'"),
+            ({"attention_kind": "transformer"}, r"network\.attention_kind 'transformer'"),
+            ({"time_sinusoids": 32}, r"network\.time_sinusoids 32"),
+            ({"decoder_widths": "narrowed"}, r"network\.decoder_widths 'narrowed'"),
+            ({"head": "point"}, r"network\.head 'point'"),
             ({"blocks": [1, 2]}, r"network\.blocks \[1, 2\]"),
             ({"multipliers": [2, 4]}, r"network\.multipliers \[2, 4\]"),
             ({"heads": 2, "attention": [8, 4]}, r"network\.heads 2 at \[8, 16\] channels"),

@@ -24,8 +24,8 @@ from trilemma.errors import InputError
 from trilemma.evaluations import evaluate
 from trilemma.jobs import gradient_noise, interpolate, invert, nll, train
 from trilemma.jobs import gradient_noise as _function
-from trilemma.metrics.likelihood import variational_bound
-from trilemma.process import Condition, Draw, to_model
+from trilemma.metrics.likelihood import ode_bits_per_dim, variational_bound
+from trilemma.process import Condition, Cosine, Draw, to_model
 from trilemma.runs import Run
 from trilemma.samplers import grid, noise_start, slerp
 
@@ -156,7 +156,7 @@ class TestLikelihood:
 
     def test_figures_are_the_means_over_images_with_their_errors(self, plain: Run, data: Path, tmp_path: Path) -> None:
         """All 24 images, from the bound of each by itself with its own stream."""
-        result = nll(plain, str(data), n=24, steps=7, batch=5, out=tmp_path / "nll.json")
+        result = nll(plain, str(data), n=24, steps=7, batch=5, clip="none", out=tmp_path / "nll.json")
         images, _ = open_data(str(data)).batch(range(24))
         denoiser = plain.denoiser()
         times = grid(denoiser.schedule, 7)
@@ -174,6 +174,28 @@ class TestLikelihood:
             figure = result["bits_per_dim"][key]
             assert figure["mean"] == pytest.approx(values.mean(), rel=1e-4, abs=1e-7), key
             assert figure["standard_error"] == pytest.approx(values.std(ddof=1) / 24**0.5, rel=1e-3, abs=1e-7), key
+
+    def test_clipping_holds_what_the_network_says(self, plain: Run, data: Path, tmp_path: Path) -> None:
+        """By default, as in improved-diffusion's image_nll; the record says which."""
+        found = {
+            clip: nll(plain, str(data), n=8, clip=clip, out=tmp_path / f"{clip}.json") for clip in ("static", "none")
+        }
+        assert [one["grid"]["clip"] for one in found.values()] == ["static", "none"]
+        assert found["static"]["bits_per_dim"]["total"]["mean"] < found["none"]["bits_per_dim"]["total"]["mean"]
+        assert nll(plain, str(data), n=8, out=tmp_path / "e.json")["bits_per_dim"] == found["static"]["bits_per_dim"]
+        with pytest.raises(InputError, match="unknown clip 'dynamic'"):
+            nll(plain, str(data), n=8, clip="dynamic", out=tmp_path / "e.json")
+
+    def test_the_ode_at_snr_0_is_refused_before_anything_is_measured(
+        self, plain: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        schedule = Cosine(steps=8, terminal_snr=0.0)
+        denoiser = plain.denoiser("ema")
+        monkeypatch.setattr(denoiser, "schedule", schedule)
+        with pytest.raises(InputError, match=r"ode: the schedule ends at SNR 0"):
+            nll(plain, str(data), n=8, ode=4, out=tmp_path / "e.json")
+        with pytest.raises(InputError, match=r"ode: the schedule ends at SNR 0"):
+            ode_bits_per_dim(denoiser, torch.zeros(1, 1, 8, 8), Condition(), 4, None)
 
     def test_fewer_steps_take_any_grid(self, plain: Run, data: Path, tmp_path: Path) -> None:
         for spacing in ("even", "uniform", "quadratic", "log_snr", "4,3,2"):

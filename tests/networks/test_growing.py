@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tests.networks.test_unet import awake, images
+from tests.networks.test_unet import D_BASELINE, awake, images
 from trilemma.errors import InputError
 from trilemma.networks import Growing, UNet
 from trilemma.process import SCHEDULES, Denoiser
@@ -22,13 +22,8 @@ SMALL: dict[str, Any] = {
     **{"base_channels": 8, "multipliers": (1, 1, 2), "blocks": 1, "attention": (), "dropout": 0.0},
     "middle_attention": False,
 }
-# D's baseline and E's network in small: skips and entry of other kinds, levels without blocks.
-DOUBLE: dict[str, Any] = {
-    **{"base_channels": 8, "multipliers": (1, 2, 2), "blocks": (0, 1, 1), "attention": (8,), "block": "double"},
-    **{"repeats": 2, "links": "same", "norm": "layer", "activation": "gelu", "entry": "after", "down": "max"},
-    **{"up": "bilinear", "skips": "level", "stem": "double", "middle": "double", "dropout": 0.0},
-    "middle_attention": False,
-}
+# D's baseline and E's network in small: skips and entry of other kinds, levels without blocks, a narrower decoder.
+DOUBLE: dict[str, Any] = {**D_BASELINE, "attention": (8,)}
 BOTTOM: dict[str, Any] = {**SMALL, "entry": "bottom", "block": "double", "norm": "batch", "skips": "level"}
 BUILDS = pytest.mark.parametrize("arguments", [SMALL, DOUBLE, BOTTOM], ids=["ddpm", "d", "e"])
 STEPS = 10  # training steps a stage, in all of these

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trilemma.networks.attention import SelfAttention, attend
+from trilemma.networks.attention import SelfAttention, TransformerLayer, attend
 from trilemma.networks.blocks import ConvNeXt, DenseBlock, DoubleConv, DoubleConvs, MBConv, ResidualBlock
-from trilemma.networks.embeddings import Sinusoidal
-from trilemma.networks.norms import ConditionedNorm, GroupNorm, Style, norm_of
-from trilemma.networks.resampling import DOWN, Pool, StridedDown
+from trilemma.networks.embeddings import Sinusoidal, TimeAndClass
+from trilemma.networks.norms import ConditionedNorm, GroupNorm, Style, TokenNorm, norm_of
+from trilemma.networks.resampling import DOWN, UP, Pool, StridedDown
 
 
 def rand(*shape: int, seed: int = 0) -> Tensor:
@@ -99,20 +100,48 @@ class TestBlocks:
     def test_a_linked_double_convolution_is_act_of_the_sum(self) -> None:
         """D 2.3: F.gelu(self.residual_conv(x) + self.double_conv(x))."""
         style = Style(norm_of("layer", None, 1e-5), nn.GELU, "bottom")
-        block = awake(DoubleConv(6, 10, style, linked=True))
+        block = awake(DoubleConv(6, 10, style, "link"))
         x = rand(2, 6, 5, 5)
         inner = block.norm2(block.conv2(functional.gelu(block.norm1(block.conv1(x), None))))
         torch.testing.assert_close(block(x, None), functional.gelu(block.shortcut(x) + inner))
 
+    @pytest.mark.parametrize(("end", "act"), [("norm", nn.Identity()), ("activation", nn.GELU())])
+    def test_how_a_double_convolution_without_a_link_ends(self, end: Any, act: nn.Module) -> None:
+        block = awake(DoubleConv(6, 10, Style(activation=nn.GELU, entry="bottom"), end, middle=4))
+        x = rand(2, 6, 5, 5)
+        assert block.conv1.out_channels == block.conv2.in_channels == 4
+        inner = block.norm2(block.conv2(functional.gelu(block.norm1(block.conv1(x), None))))
+        torch.testing.assert_close(block(x), act(inner))
+
+    def test_of_the_linked_ones_each_sum_is_rescaled(self) -> None:
+        """D 2.3, 4DoubleConvBlocks."""
+        block = awake(DoubleConv(6, 6, Style(activation=nn.GELU, entry="bottom", rescale=True), "link"))
+        x = rand(2, 6, 5, 5)
+        inner = block.norm2(block.conv2(functional.gelu(block.norm1(block.conv1(x), None))))
+        torch.testing.assert_close(block(x), functional.gelu((x + inner) / math.sqrt(2)))
+
     @pytest.mark.parametrize(
-        ("links", "count", "linked"),
-        [("none", 1, [False]), ("same", 2, [True, False]), ("all", 2, [True, True]), ("same", 4, [True] * 3 + [False])],
+        ("links", "ends"),
+        [
+            ("none", ["activation"]),
+            ("same", ["link", "norm"]),
+            ("all", ["link", "link"]),
+            ("same", ["link", "link", "link", "norm"]),
+        ],
     )
-    def test_which_double_convolutions_are_linked(self, links: str, count: int, linked: list[bool]) -> None:
-        """D's baseline links the first of two, AdditionalResLink both, 4DoubleConvBlocks three of four."""
-        block = DoubleConvs(6, 10, PLAIN, repeats=count, links=links)  # type: ignore[arg-type]
-        assert [part.shortcut is not None for part in block.parts] == linked
-        assert [part.conv1.out_channels for part in block.parts] == [6] * (count - 1) + [10]
+    def test_which_double_convolutions_are_linked(self, links: Any, ends: list[str]) -> None:
+        """E's is not; D's baseline links the first of two, AdditionalResLink both, 4DoubleConvBlocks three of four."""
+        block = DoubleConvs(6, 10, PLAIN, repeats=len(ends), links=links)
+        assert [part.end for part in block.parts] == ends
+        assert [part.shortcut is not None for part in block.parts] == [end == "link" for end in ends]
+        assert [part.conv2.out_channels for part in block.parts] == [6] * (len(ends) - 1) + [10]
+
+    @pytest.mark.parametrize(("inputs", "outputs", "middle"), [(64, 128, 128), (256, 256, 256), (512, 128, 256)])
+    def test_the_middle_of_d_s_last_double_convolution(self, inputs: int, outputs: int, middle: int) -> None:
+        """On the way down its output's width, on the way up half its input's."""
+        for links in ("same", "all"):
+            parts = DoubleConvs(inputs, outputs, PLAIN, repeats=2, links=links).parts  # type: ignore[arg-type]
+            assert [part.conv1.out_channels for part in parts] == [inputs, middle]
 
     def test_each_dense_convolution_sees_all_before_it(self) -> None:
         block = DenseBlock(6, 10, PLAIN)
@@ -120,17 +149,28 @@ class TestBlocks:
         assert block.fuse.in_channels == 46
 
     def test_a_convnext_block_is_depthwise_seven_wide(self) -> None:
+        """Its norm is over the channels of a position: no position sees another but by the convolution."""
         block = awake(ConvNeXt(8, 8, PLAIN))
         x = rand(1, 8, 9, 9).requires_grad_()
-        (gradient,) = torch.autograd.grad(block(x, None)[0, :, 0, 0].sum() - x[0, :, 0, 0].sum(), x)
-        # Group norm sees all positions: what the convolution alone sees is in its own gradient.
+        (whole,) = torch.autograd.grad(block(x, None)[0, :, 4, 4].sum(), x)
         (own,) = torch.autograd.grad(block.depthwise(x)[0, 3, 4, 4], x)
-        assert gradient.abs().sum() > 0
+        seen = whole.abs().sum((0, 1)).nonzero()
+        assert (seen.amin(0).tolist(), seen.amax(0).tolist()) == ([1, 1], [7, 7])
         assert (own[0, 3] != 0).sum() == 49
         assert own[0, [0, 1, 2, 4, 5, 6, 7]].abs().max() == 0
 
 
 class TestResampling:
+    @pytest.mark.parametrize("size", [(8, 6), (7, 5), (4, 3)])
+    def test_aligned_corners_stay_where_they_are(self, size: tuple[int, int]) -> None:
+        """A plane is a plane again, between the same corners; unaligned, its edges are flat."""
+        rows, columns = torch.linspace(0, 3, 4)[:, None], torch.linspace(0, 2, 3)
+        x = (5 * rows + columns)[None, None]
+        wanted = 5 * torch.linspace(0, 3, size[0])[:, None] + torch.linspace(0, 2, size[1])
+        torch.testing.assert_close(UP["bilinear_aligned"](1, PLAIN)(x, None, size)[0, 0], wanted)
+        if size == (8, 6):
+            assert (UP["bilinear"](1, PLAIN)(x, None, size)[0, 0] - wanted).abs().max() > 0.5
+
     def test_blurring_is_channel_by_channel(self) -> None:
         """D's filter, 1/16 of [[1, 2, 1], [2, 4, 2], [1, 2, 1]], then the pooling."""
         x = torch.zeros(1, 2, 6, 6)
@@ -178,6 +218,50 @@ def test_attention_head_by_head() -> None:
         heads.append(torch.einsum("nlm,ncm->ncl", scores.softmax(-1), v[:, channels]))
     expected = x + part.project(torch.cat(heads, 1).reshape(2, 8, 3, 4))
     torch.testing.assert_close(part(x), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("rescale", [False, True])
+def test_a_transformer_layer_is_pytorch_s(rescale: bool) -> None:
+    """PyTorch's own, normalised first; √2 is the blocks', so `rescale` changes nothing here."""
+    torch.manual_seed(0)
+    part = TransformerLayer(12, 4, Style(rescale=rescale, zero_init=False))
+    x = rand(2, 12, 5, 3)
+    theirs = nn.TransformerEncoderLayer(12, 4, 12, 0.0, "gelu", batch_first=True, norm_first=True)
+    given = awake(theirs).state_dict()
+    names = {"self_attn.in_proj_": "qkv.", "self_attn.out_proj.": "project.", "norm1.": "norm.", "norm2.": "feed.0."}
+    names |= {"linear1.": "feed.1.", "linear2.": "feed.3."}
+    part.load_state_dict(
+        {ours + kind: given[name + kind] for name, ours in names.items() for kind in ("weight", "bias")}
+    )
+    expected = theirs.train()(x.flatten(2).transpose(1, 2)).transpose(1, 2).reshape(x.shape)
+    torch.testing.assert_close(part(x), expected)
+
+
+def test_a_transformer_layer_begins_as_multihead_attention_does() -> None:
+    """In the same draws of weights, and with the same zero biases; as the identity if that is how branches begin."""
+    torch.manual_seed(0)
+    part = TransformerLayer(64, 4, Style(zero_init=False))
+    theirs = nn.MultiheadAttention(64, 4)
+    assert part.qkv.weight.std().item() == pytest.approx(theirs.in_proj_weight.std().item(), rel=0.02)
+    assert part.qkv.bias.abs().max() == part.project.bias.abs().max() == 0 < part.project.weight.std()
+    asleep, x = TransformerLayer(64, 4, Style()), rand(1, 64, 3, 3)
+    assert torch.equal(asleep(x), x)
+
+
+def test_token_norm_is_over_the_channels_of_a_position() -> None:
+    h = rand(2, 8, 3, 5) * 3 + 2
+    found = TokenNorm(8)(h)
+    torch.testing.assert_close(found.mean(1), torch.zeros(2, 3, 5), atol=1e-6, rtol=0)
+    torch.testing.assert_close(found.var(1, correction=0), torch.ones(2, 3, 5))
+
+
+def test_raw_sinusoids_are_all_there_is_of_a_time() -> None:
+    """D: what the blocks' linear layers are given is silu of the sinusoids, and of the class's vector with them."""
+    time, label = torch.tensor([3.0, 400.0]), torch.tensor([1, 0])
+    raw = TimeAndClass(None, 16, 3)
+    assert [name for name, _ in raw.named_parameters()] == ["label.weight"] and raw.dim == 16
+    torch.testing.assert_close(raw(time, None), functional.silu(Sinusoidal(16)(time)))
+    torch.testing.assert_close(raw(time, label), functional.silu(Sinusoidal(16)(time) + raw.label(label)))
 
 
 def test_the_slowest_frequency_at_the_endpoint() -> None:

@@ -13,7 +13,7 @@ from tests.networks.test_unet import awake, images
 from trilemma.networks import RefineNet
 from trilemma.networks.norms import Style
 from trilemma.networks.refinenet import ChainedPooling, RefineBlock
-from trilemma.networks.unet import Layer
+from trilemma.networks.trunk import Layer
 
 SMALL: dict[str, Any] = {"base_channels": 8, "multipliers": (1, 2, 2, 2), "blocks": 1, "dropout": 0.0}
 ENTRIES = pytest.mark.parametrize("entry", ["added", "adagn", "after"])

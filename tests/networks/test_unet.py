@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 from typing import Any
 
 import pytest
@@ -8,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from trilemma.networks import UNet
+from trilemma.networks.attention import ATTENTION
 from trilemma.networks.embeddings import Sinusoidal
+from trilemma.networks.ends import HEADS, STEMS
 from trilemma.networks.norms import Style
 from trilemma.networks.resampling import DOWN, UP
 
@@ -31,7 +34,15 @@ E_MNIST: dict[str, Any] = {
 }
 SMALL: dict[str, Any] = {"base_channels": 64, "multipliers": (1, 2), "blocks": 1, "attention": (), "dropout": 0.0}
 SMALL_E = {**E_MNIST, "base_channels": 8}
-BUILDS = [pytest.param(SMALL, id="ddpm"), pytest.param(SMALL_E, id="e")]
+# D's baseline in small, but for how its weights begin.
+D_BASELINE: dict[str, Any] = {
+    **{"base_channels": 8, "multipliers": (1, 2, 2), "blocks": (0, 1, 1), "attention": (), "middle_attention": False},
+    **{"attention_kind": "transformer", "heads": 4, "dropout": 0.0, "block": "double", "repeats": 2, "links": "same"},
+    **{"norm": "layer", "norm_eps": 1e-5, "activation": "gelu", "entry": "after", "time_sinusoids": 32},
+    **{"down": "max", "up": "bilinear_aligned", "skips": "level", "decoder_widths": "narrowed"},
+    **{"stem": "double", "middle": "double", "head": "point"},
+}
+BUILDS = [pytest.param(SMALL, id="ddpm"), pytest.param(SMALL_E, id="e"), pytest.param(D_BASELINE, id="d")]
 
 
 def awake(network: UNet, seed: int = 0) -> UNet:
@@ -222,13 +233,48 @@ def test_any_block_goes_with_any_entry(block: Any, entry: Any) -> None:
 
 
 def test_parts_go_together_freely() -> None:
-    """The other options are independent: any way down with any way up, and either kind of skips."""
-    for down in DOWN:
-        for up in UP:
-            for skips in ("block", "level"):
-                options: dict[str, Any] = {"down": down, "up": up, "skips": skips, "blocks": 2}
-                network = awake(UNet(1, 1, (7, 10), **{**SMALL, "base_channels": 8, **options}))
-                assert network(images(1, 1, 7, 10), torch.tensor([3.0])).shape == (1, 1, 7, 10)
+    """The other options are independent: any way down with any way up, and either kind of skips and of widths."""
+    for down, up, skips, widths in product(DOWN, UP, ("block", "level"), ("mirrored", "narrowed")):
+        options: dict[str, Any] = {"down": down, "up": up, "skips": skips, "decoder_widths": widths, "blocks": 2}
+        network = awake(UNet(1, 1, (7, 10), **{**SMALL, "base_channels": 8, **options}))
+        assert network(images(1, 1, 7, 10), torch.tensor([3.0])).shape == (1, 1, 7, 10)
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("stem", STEMS)
+@pytest.mark.parametrize("attention_kind", ATTENTION)
+def test_ends_and_attention_go_with_any_block(attention_kind: Any, stem: Any, head: Any) -> None:
+    for block in ("residual", "mbconv", "double", "dense", "convnext"):
+        options: dict[str, Any] = {"attention": (5,), "attention_kind": attention_kind, "stem": stem, "head": head}
+        network = awake(UNet(1, 1, (9, 10), **{**SMALL, **options, "base_channels": 8, "heads": 2, "block": block}))
+        assert network(images(1, 1, 9, 10), torch.tensor([3.0])).shape == (1, 1, 9, 10)
+
+
+def test_what_a_narrowed_decoder_brings_up_is_as_wide_as_the_skip_it_meets() -> None:
+    options: dict[str, Any] = {"base_channels": 8, "multipliers": (1, 2, 4, 4), "blocks": 1, "skips": "level"}
+    mirrored, narrowed = (
+        UNet(1, 1, (8, 8), **{**SMALL, **options, "decoder_widths": widths}) for widths in ("mirrored", "narrowed")
+    )
+    for network, entering, leaving in (
+        (mirrored, [32 + 32, 32 + 16, 16 + 8], [32, 16, 8]),
+        (narrowed, [32 + 32, 16 + 16, 8 + 8], [16, 8, 8]),
+    ):
+        assert [level.layers[0].block.conv1.in_channels for level in network.decoder[1:]] == entering
+        assert [level.channels for level in network.decoder[1:]] == leaving
+
+
+@pytest.mark.parametrize("block", ["residual", "mbconv"])
+def test_weights_begin_at_zero_only_if_they_are_to(block: Any) -> None:
+    def asleep(**options: Any) -> list[str]:
+        network = UNet(1, 1, (8, 8), **{**SMALL, "block": block, "attention": (4,), "up": "biggan", **options})
+        return [name for name, weight in network.named_parameters() if weight.dim() > 1 and not weight.any()]
+
+    ends = {"conv2" if block == "residual" else "project", "resample.conv2", "attention.project", "head.2"}
+    found = asleep()
+    assert all(any(name.endswith(f"{end}.weight") for name in found) for end in ends)
+    assert asleep(zero_init=False) == []
+    assert any(name.endswith("feed.3.weight") for name in asleep(attention_kind="transformer"))
+    assert asleep(attention_kind="transformer", head="point", zero_init=False) == []
 
 
 def test_blocks_may_differ_from_level_to_level() -> None:
@@ -258,6 +304,7 @@ def test_options_of_double_convolutions_alone_are_refused_elsewhere() -> None:
         ({"heads": 2, "head_channels": 8}, r"network.heads 2 and network.head_channels 8: expected one of them"),
         ({"norm": "layer", "groups": 4}, r"network.groups 4: norm 'layer' has none"),
         ({"middle": "double"}, r"network.middle 'double' has no attention"),
+        ({"entry": "bottom", "time_sinusoids": 64}, r"network.time_sinusoids 64: entry 'bottom' has none"),
     ],
 )
 def test_options_that_contradict_each_other_are_refused(options: dict[str, Any], said: str) -> None:

@@ -74,7 +74,7 @@ def term(table: np.ndarray, subset: list[int], index: int, x0: np.ndarray, eps: 
     v = (np.tanh(0.3 * x_t) + 1) / 2
     log_q = {
         "fixed_small": np.full_like(x_t, math.log(floor)),
-        "fixed_large": np.full_like(x_t, math.log(beta)),
+        "fixed_large": np.full_like(x_t, math.log(beta if index else floor)),  # the decoder's is β̃_2, as in Ho's code
         "learned_range": v * math.log(beta) + (1 - v) * math.log(floor),
     }[variance]
     if index:

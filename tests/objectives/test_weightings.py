@@ -91,3 +91,11 @@ def test_parts_still_add_up_and_gradients_are_weighted() -> None:
     losses.total.sum().backward()
     expected = SNR.clamp(max=5.0)[:, None, None, None] * 2 * (output.detach() - images(0)) / 9
     torch.testing.assert_close(output.grad, expected)
+
+
+@pytest.mark.parametrize("data", [0.5, 1.2])
+def test_at_snr_0_edms_weight_is_its_limit(data: float) -> None:
+    """(σ² + σ_data²)/(σ σ_data)² goes to 1/σ_data² as the noise grows; c_out of v is −σ, which is 1 there."""
+    t = torch.full((4,), 50.0, dtype=torch.float64)
+    found = weights(Simple(weighting="edm", sigma_data=data), Cosine(steps=50, terminal_snr=0.0), "v", t)
+    torch.testing.assert_close(found, torch.full_like(found, data**-2), rtol=1e-12, atol=0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,12 @@ def test_e_s_recipes_are_its_200_linear_steps() -> None:
         assert {"name": "linear", "steps": 200, "beta_start": 1e-4, "beta_end": 0.02}.items() <= recipe.schedule.items()
         assert recipe.learner.model_dump()["conditional"] is conditional
         assert recipe.network["block"] == "double" and recipe.network["entry"] == "bottom"
+
+
+def test_the_noise_that_e_s_rescaled_schedule_reaches() -> None:
+    said = re.search(r"SNR ([\d.e-]+) instead", packaged()["mnist-unconditional-noise"])
+    alpha_bar = math.prod(1 - (5e-4 + (0.1 - 5e-4) * i / 199) for i in range(200))
+    assert said is not None and float(said[1]) == pytest.approx(alpha_bar / (1 - alpha_bar), rel=1e-3)
 
 
 def test_a_written_recipe_is_complete(tmp_path: Path) -> None:

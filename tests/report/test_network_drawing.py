@@ -15,7 +15,7 @@ from torch import nn
 from trilemma.errors import InputError
 from trilemma.jobs import Anatomy, anatomy, resolve
 from trilemma.networks import UNet
-from trilemma.networks.unet import Layer
+from trilemma.networks.trunk import Layer
 from trilemma.report import draw_network, write_drawing
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -69,7 +69,7 @@ class TestUNet:
     def test_shows_every_part_once(self, name: str) -> None:
         network = unet(name)
         parts = {key for key, module in network.named_modules() if isinstance(module, Layer)}
-        parts |= {key for key, _ in network.named_modules() if re.fullmatch(r"(.*\.)?resample", key)}
+        parts |= {key for key, _ in network.named_modules() if re.fullmatch(r"(.*\.)?resample|trunk\.middle\.\d", key)}
         parts |= {"trunk.stem", "head"} | ({"trunk.bottom"} if network.trunk.bottom is not None else set())
         shown = Counter(str(group.get("data-module")) for group in drawn(name).iter(f"{SVG}g"))
         assert shown == Counter(parts)

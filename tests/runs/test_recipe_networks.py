@@ -132,7 +132,8 @@ class TestEveryNetwork:
         assert (found - expected).square().mean().sqrt() < 0.1 * expected.std()
 
     def test_the_loss_falls_on_digits(self, name: str) -> None:
-        """From ε of variance 1, at fixed digits, times and noise, in a few steps of Adam."""
+        """At fixed digits, times and noise, in a few steps of Adam: from 1, ε's variance, if the output begins at zero,
+        and from not much more if it begins anywhere."""
         network = small(name).train()
         images, labels = open_data("mnist5k", size=16).batch(range(0, 4500, 300))
         assert labels is not None
@@ -149,7 +150,7 @@ class TestEveryNetwork:
             loss.backward()
             optimizer.step()
             losses.append(loss.item())
-        assert losses[0] < 1.6
+        assert losses[0] < 2
         assert losses[-1] < 0.9 * losses[0]
 
     @pytest.mark.parametrize("size", [(15, 15), (12, 20)])

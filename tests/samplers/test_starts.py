@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.exact import ExactNetwork, Mixture, linear_alpha_bar, schedule_levels, tabulated_levels
+from tests.exact import ExactNetwork, Fixed, Mixture, linear_alpha_bar, schedule_levels, tabulated_levels
 from trilemma.errors import InputError
 from trilemma.process import EDM, Denoiser, Draw, Linear, Schedule, to_uint8
 from trilemma.recipes import dump, load, packaged, parse_sampling
@@ -76,6 +76,23 @@ class TestNoise:
         assert together.shape == (3, 2, 3, 3)
         for row, seed in enumerate([5, 2, 9]):
             assert torch.equal(noise_start(SCHEDULE, [seed], (2, 3, 3))[0], together[row])
+
+    def test_its_spread_is_that_of_where_the_walk_begins(self) -> None:
+        """EDM's x_t has the spread of its noise level, so a grid cut short or written out starts from less; where
+        variance is preserved the start is N(0, I) whatever is left out (B figure 4)."""
+        full = noise_start(EDM(sigma_max=80.0), range(4), (1, 4, 4))
+        torch.testing.assert_close(noise_start(EDM(sigma_max=80.0), range(4), (1, 4, 4), t=5.0), full / 16)
+        assert torch.equal(noise_start(SCHEDULE, [3], (1, 4, 4), t=5.0), noise_start(SCHEDULE, [3], (1, 4, 4)))
+
+    def test_a_sampler_takes_it_from_its_grid(self) -> None:
+        images = torch.zeros(1, 2, 2, dtype=torch.float64)
+        denoiser = Denoiser(Fixed(images), EDM(sigma_max=80.0), "edm")
+        starts = []
+        for settings in ({"steps": 10}, {"steps": 10, "skip": 4}, {"times": [2.0, 1.0]}):
+            chosen = parse_sampling({"name": "ddim", **settings})
+            sampler = Sampler.of(denoiser, chosen, (1, 2, 2), (-1.0, 1.0), torch.device("cpu"))
+            starts.append(next(sampler.steps([7], None)).x / float(sampler.times[0]))
+        torch.testing.assert_close(starts[1:], [starts[0]] * 2)
 
     def test_it_is_standard_normal(self) -> None:
         drawn = noise_start(SCHEDULE, range(400), (3, 8, 8))

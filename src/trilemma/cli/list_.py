@@ -23,9 +23,17 @@ def list_(kind: Annotated[str | None, typer.Argument(help=" | ".join(WORDS))] = 
         raise unknown("kind", kind, WORDS)
     console = Console(highlight=False, markup=False)
     for each in WORDS if kind is None else (kind,):
-        table = Table(title=each, title_justify="left", title_style="bold", show_header=False, box=None, padding=(0, 2))
+        table = Table(
+            title=each,
+            title_justify="left",
+            title_style="bold",
+            show_header=False,
+            box=None,
+            padding=(0, 2),
+            expand=True,
+        )
         table.add_column(no_wrap=True)
-        table.add_column(no_wrap=kind is None)
+        table.add_column(no_wrap=kind is None, ratio=1)
         table.add_column(no_wrap=True, style="dim")
         for entry in _entries(each):
             table.add_row(entry.name, entry.headline if kind is None else _whole(entry), entry.origin)

@@ -18,8 +18,9 @@ def nll(
     spacing: Annotated[str, typer.Option(help="Grid: even, uniform, quadratic, or counts by section.")] = "even",
     weights: Annotated[str, typer.Option(help="ema (averaged) or raw.")] = "ema",
     batch: Annotated[int, typer.Option(help="Images at once.", min=1)] = 100,
+    clip: Annotated[str, typer.Option(help="Hold x̂_0 in the data's range: static, or none.")] = "static",
     ode: Annotated[
-        int | None, typer.Option(help="Also the likelihood by the ODE, in so many Runge-Kutta steps.", min=1)
+        int | None, typer.Option(help="Also an estimate by the ODE, in so many Runge-Kutta steps.", min=1)
     ] = None,
     out: Annotated[Path | None, typer.Option(help="FILE.json; RUN/evaluations/likelihood/… unless given.")] = None,
     root: o.Root = None,
@@ -30,7 +31,17 @@ def nll(
     from trilemma.report import likelihood_figure, likelihood_table
 
     result = jobs.nll(
-        run, reference, n=n, steps=steps, spacing=spacing, weights=weights, batch=batch, ode=ode, out=out, root=root
+        run,
+        reference,
+        n=n,
+        steps=steps,
+        spacing=spacing,
+        weights=weights,
+        batch=batch,
+        clip=clip,
+        ode=ode,
+        out=out,
+        root=root,
     )
     show(likelihood_table(result))
     place = Path(result["path"])

@@ -29,9 +29,10 @@ VERSION = "0.32.0"
 
 EXPRESSED = {
     *("name", "base_channels", "multipliers", "blocks", "attention", "middle_attention", "heads", "head_channels"),
-    *("dropout", "groups", "norm_eps", "down", "up", "entry", "time_endpoint"),
+    *("dropout", "groups", "norm_eps", "down", "up", "entry", "time_endpoint", "zero_init"),
 }
-"""The settings of our U-Net that UNet2DModel has as well; all others have to be the default."""
+"""The settings of our U-Net that UNet2DModel has as well, or that trained weights have no more use for; all others have
+to be the default."""
 
 
 def export_run(

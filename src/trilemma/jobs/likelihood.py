@@ -12,16 +12,16 @@ import numpy as np
 import torch
 
 from trilemma.data import open_data, parse_reference
-from trilemma.errors import InputError
+from trilemma.errors import InputError, unknown
 from trilemma.evaluations.reference import data_record
 from trilemma.machine.devices import process_state
 from trilemma.machine.environment import environment
 from trilemma.machine.files import check_writable, sha256, write_json
 from trilemma.machine.progress import progress
-from trilemma.metrics.likelihood import dequantised, ode_bits_per_dim, variational_bound
+from trilemma.metrics.likelihood import check_flow, dequantised, ode_bits_per_dim, variational_bound
 from trilemma.process import Condition, Draw, stream_seed, to_model
 from trilemma.runs.run import Run
-from trilemma.samplers import grid
+from trilemma.samplers import Clip, grid
 
 FORMAT = "trilemma-likelihood/1"
 
@@ -35,15 +35,17 @@ def nll(
     spacing: str = "even",
     weights: str = "ema",
     batch: int = 100,
+    clip: str = "static",
     ode: int | None = None,
     seed: int = 0,
     root: str | None = None,
     out: str | Path | None = None,
 ) -> dict[str, Any]:
     """L_T, ΣL_t, L_0 and their total in bits/dim on `n` images of DATA:SPLIT (all, if it has fewer), with standard
-    errors over images and every L_t; `steps` of the grid, every one unless given. `ode`: the exact likelihood too, by
-    so many Runge-Kutta steps. Written to RUN/evaluations/likelihood/….json, or `out`. Raises InputError for what cannot
-    be done."""
+    errors over images and every L_t; `steps` of the grid, every one unless given. `clip`: whether the bound's x̂_0 is
+    held in the data's range, as improved-diffusion's `image_nll` has it. `ode`: an estimate of the likelihood itself
+    too, by so many Runge-Kutta steps. Written to RUN/evaluations/likelihood/….json, or `out`. Raises InputError for
+    what cannot be done."""
     began = time.perf_counter()
     if out is not None:
         check_writable(Path(out))
@@ -57,6 +59,11 @@ def nll(
     if run.classes and (data.classes is None or len(data.classes) != len(run.classes)):
         raise InputError(f"reference {reference!r}: a class-conditional model needs its {len(run.classes)} classes")
     denoiser = run.denoiser(weights)
+    if clip not in ("static", "none"):
+        raise unknown("clip", clip, ("static", "none"))
+    if ode is not None:
+        check_flow(denoiser.schedule)
+    held = Clip(*run.recipe.data.range) if clip == "static" else None
     times = grid(denoiser.schedule, steps, spacing)
     device = process_state().device
     chosen = np.random.default_rng(stream_seed(seed, "nll")).permutation(len(data))[: min(n, len(data))]
@@ -68,7 +75,7 @@ def nll(
             x0 = to_model(images, run.recipe.data.range).to(device)
             label = torch.from_numpy(labels).to(device) if run.classes and labels is not None else None
             keys = [(seed, "nll", int(i)) for i in some]
-            bound = variational_bound(denoiser, x0, Condition(label), times, Draw(keys))
+            bound = variational_bound(denoiser, x0, Condition(label), times, Draw(keys), clip=held)
             priors.append(bound.prior)
             terms.append(bound.terms)
             if ode is not None:
@@ -97,7 +104,7 @@ def nll(
             "variance": denoiser.variance_name,
         },
         "reference": data_record(data) | {"used": len(chosen), "seed": seed},
-        "grid": {"steps": len(times) - 1, "spacing": spacing, "ode_steps": ode},
+        "grid": {"steps": len(times) - 1, "spacing": spacing, "clip": clip, "ode_steps": ode},
         "bits_per_dim": figures,
         "terms": {"t": bound.times.tolist(), "mean": each.mean(0).tolist(), "standard_error": _plain(_error(each))},
         "wall_time_s": round(time.perf_counter() - began, 2),

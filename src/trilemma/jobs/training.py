@@ -27,7 +27,7 @@ CHANGEABLE = {"steps", "micro_batch", "compile", "workers", "keep", "skip_limit"
 """The training settings that may change when a run is resumed: none that its result so far depends on."""
 
 PRIOR_LIMIT = 0.01
-"""Bits/dim of L_T above which a start from pure noise is worth a word (P2)."""
+"""Bits/dim of L_T above which a start from pure noise is worth a word."""
 
 
 def train(

@@ -39,7 +39,8 @@ def replacing(path: Path, what: str = "out") -> Iterator[Path]:
         _sync(path.parent)
     except OSError as error:
         _remove(partial)
-        raise InputError(f"{what}: cannot write {path} ({error.strerror or error})") from error
+        safe = "; what stood there is as it was" if path.is_file() else ""
+        raise InputError(f"{what}: cannot write {path} ({error.strerror or error}){safe}") from error
     except BaseException:
         _remove(partial)
         raise
@@ -88,10 +89,10 @@ def write_npz(path: Path, arrays: Mapping[str, Any], what: str = "out", *, compr
 def check_writable(path: Path, what: str = "out") -> None:
     """Make the folder of `path`, and make sure that a file can be written there; what it holds is left alone. Raises
     InputError, which calls it `what`."""
-    if path.is_dir():
-        raise InputError(f"{what}: {path} is a folder, expected a file such as {path / 'NAME'}")
-    _check_replaceable(path, what)
     try:
+        if path.is_dir():
+            raise InputError(f"{what}: {path} is a folder, expected a file such as {path / 'NAME'}")
+        _check_replaceable(path, what)
         path.parent.mkdir(parents=True, exist_ok=True)
         probe = path.with_name(f".{path.name}.{os.getpid()}.partial")
         probe.touch()

@@ -1,5 +1,5 @@
-"""Likelihood in bits per dimension: the variational bound term by term, and the exact value by the probability-flow
-ODE.
+"""Likelihood in bits per dimension: the variational bound term by term, and an estimate of the value itself by the
+probability-flow ODE.
 
 Both are of a pixel's 256 levels. The bound of a grid T = t_K > … > t_1 > 0 is L_T + Σ L_t + L_0 (A eq. 3): how much of
 x_T is not noise, how far each reverse step is from the posterior, and how well x_{t_1} decodes.
@@ -18,7 +18,8 @@ from torch import Tensor
 
 from trilemma.errors import InputError
 from trilemma.objectives import bound_term
-from trilemma.process import Condition, Denoiser, Draw, perturb
+from trilemma.process import Condition, Denoiser, Draw, Schedule, perturb
+from trilemma.samplers import Clip, clipped
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,10 @@ def variational_bound(
     grid: Float64[Tensor, "k1"],
     draw: Draw,
     watch: Callable[[int], None] | None = None,
+    clip: Clip | None = None,
 ) -> Bound:
     """One draw of noise an image and term. `grid` ends in 0, and has two steps or more; `watch` is told each step done.
+    `clip`: x̂_0 is held in it, as improved-diffusion's `image_nll` does by default.
 
     Raises InputError for a grid of one step, whose decoder would have no variance floor."""
     if len(grid) < 3:
@@ -55,7 +58,8 @@ def variational_bound(
     noisier = grid[0]
     for index, (t, s) in enumerate(pairwise(grid)):
         eps = draw.normal(x0)
-        prediction = denoiser(perturb(schedule, x0, t, eps), t, condition)
+        x_t = perturb(schedule, x0, t, eps)
+        prediction = clipped(denoiser(x_t, t, condition), clip, schedule, x_t, t)
         terms.append(bound_term(denoiser, x0, eps, prediction, t, s, noisier).double().cpu())
         noisier = t
         if watch is not None:
@@ -67,7 +71,7 @@ def _prior(denoiser: Denoiser, x0: Float[Tensor, "n c h w"], T: Float64[Tensor, 
     """KL(q(x_T | x_0) ‖ N(0, p² I)) in bits/dim."""
     schedule = denoiser.schedule
     alpha2, sigma2 = float(schedule.alpha(T)) ** 2, float(schedule.sigma(T)) ** 2
-    p2 = schedule.prior_std**2
+    p2 = schedule.prior_std(float(T)) ** 2
     moment = x0.double().square().flatten(1).mean(1).cpu()
     return 0.5 * ((alpha2 * moment + sigma2) / p2 - 1 - math.log(sigma2 / p2)) / math.log(2)
 
@@ -85,8 +89,11 @@ def ode_bits_per_dim(
     x are images at the schedule's t_min, uniformly dequantised (see `dequantised`). The ODE dx̄/d log σ̄ = σ̄ ε̂ (x̄ =
     x/α, σ̄ = σ/α) is followed to T in `steps` Runge-Kutta steps of fourth order, even in log σ̄, together with the
     integral of its divergence: by Hutchinson's estimator with `draw`'s noise as probes, or without a draw exactly, at
-    as many backward passes as there are pixels. Biased by ODE and network error, not by a bound."""
+    as many backward passes as there are pixels. Biased by ODE and network error, not by a bound.
+
+    Raises InputError as `check_flow` does."""
     schedule, low_high = denoiser.schedule, denoiser.data_range
+    check_flow(schedule)
     ends = schedule.gamma(torch.tensor([schedule.t_min, schedule.T], dtype=torch.float64)) / 2
     log_noise = torch.linspace(float(ends[0]), float(ends[1]), 2 * steps + 1, dtype=torch.float64)
     times = schedule.time_of(2 * log_noise)
@@ -116,12 +123,22 @@ def ode_bits_per_dim(
         x_bar = x_bar + h / 6 * (v1 + 2 * v2 + 2 * v3 + v4)
         change += h / 6 * (d1 + 2 * d2 + 2 * d3 + d4)
     alpha_T, alpha_0 = float(schedule.alpha(times[-1])), float(schedule.alpha(times[0]))
-    last = (alpha_T * x_bar / schedule.prior_std).double().flatten(1).cpu()
-    log_prior = -0.5 * last.square().sum(1) - dims * (0.5 * math.log(2 * math.pi) + math.log(schedule.prior_std))
+    spread = schedule.prior_std(schedule.T)
+    last = (alpha_T * x_bar / spread).double().flatten(1).cpu()
+    log_prior = -0.5 * last.square().sum(1) - dims * (0.5 * math.log(2 * math.pi) + math.log(spread))
     # p is a density of x at t_min: from x̄_T by x_T = α_T x̄_T, along the flow, then back by x = α x̄.
     log_p = log_prior + dims * math.log(alpha_T) + change - dims * math.log(alpha_0)
     width = (low_high[1] - low_high[0]) / (levels - 1)
     return -(log_p / dims + math.log(width)) / math.log(2)
+
+
+def check_flow(schedule: Schedule) -> None:
+    """Raises InputError where the flow has no end: at SNR 0, log σ̄ is infinite."""
+    if schedule.terminal_snr() == 0:
+        raise InputError(
+            "ode: the schedule ends at SNR 0, where the ODE's log(σ/α) is infinite: expected a terminal SNR above 0 "
+            "(the bound needs none)"
+        )
 
 
 def dequantised(

@@ -6,6 +6,7 @@ Each keeps to its network's `Style`: the same normalisation and activation, and 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Literal
 
@@ -14,15 +15,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trilemma.networks.norms import ConditionedNorm, Style
+from trilemma.networks.norms import ConditionedNorm, Style, TokenNorm
 from trilemma.registry import register
 
-
-def zero(module: nn.Module) -> nn.Module:
-    """The module with its parameters set to zero, so that a residual branch begins as the identity (Ho et al. 2020)."""
-    for parameter in module.parameters():
-        nn.init.zeros_(parameter)
-    return module
+End = Literal["norm", "activation", "link"]
 
 
 def shortcut(inputs: int, outputs: int) -> nn.Module:
@@ -45,7 +41,7 @@ class ResidualBlock(nn.Module):
         self.norm1 = style.norm(inputs)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
         self.norm2 = ConditionedNorm(outputs, style)
-        self.conv2 = zero(nn.Conv2d(outputs, outputs, 3, padding=1))
+        self.conv2 = style.last(nn.Conv2d(outputs, outputs, 3, padding=1))
         self.activation = style.activation()
         self.dropout = nn.Dropout(style.dropout)
         self.shortcut = shortcut(inputs, outputs)
@@ -83,7 +79,7 @@ class MBConv(nn.Module):
         squeeze = [nn.AdaptiveAvgPool2d(1), nn.Conv2d(wide, narrow, 1), style.activation()]
         self.excite = nn.Sequential(*squeeze, nn.Conv2d(narrow, wide, 1), nn.Sigmoid())
         self.dropout = nn.Dropout(style.dropout)
-        self.project = zero(nn.Conv2d(wide, outputs, 1))
+        self.project = style.last(nn.Conv2d(wide, outputs, 1))
         self.shortcut = shortcut(inputs, outputs)
 
     def forward(self, x: Float[Tensor, "n c h w"], e: Float[Tensor, "n e"] | None) -> Float[Tensor, "n d h w"]:
@@ -92,36 +88,40 @@ class MBConv(nn.Module):
 
 
 class DoubleConv(nn.Module):
-    """Two 3×3 convolutions, each followed by a norm and an activation (E 3.2, D figure 2).
+    """Two 3×3 convolutions, each followed by a norm, with an activation between them (D figure 2, E 3.2).
 
-    `linked`: a residual link around both, before the last activation: act(shortcut(x) + f(x)) (D 2.3,
-    AdditionalResLink)."""
+    `end`: what comes then. `norm`: nothing more (D, as the code it adapts has it). `activation`: one more (E). `link`:
+    a residual link around both, and the activation of the sum, act(shortcut(x) + f(x)) (D 2.3). `middle`: the channels
+    between the two, the outputs' unless given."""
 
-    def __init__(self, inputs: int, outputs: int, style: Style, linked: bool = False):
+    def __init__(self, inputs: int, outputs: int, style: Style, end: End, middle: int | None = None):
         super().__init__()
-        self.style = style
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-        self.norm1 = ConditionedNorm(outputs, style)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        middle = middle or outputs
+        self.style, self.end = style, end
+        self.conv1 = nn.Conv2d(inputs, middle, 3, padding=1, bias=False)
+        self.norm1 = ConditionedNorm(middle, style)
+        self.conv2 = nn.Conv2d(middle, outputs, 3, padding=1, bias=False)
         self.norm2 = style.norm(outputs)
         self.activation = style.activation()
         self.dropout = nn.Dropout(style.dropout)
-        self.shortcut = shortcut(inputs, outputs) if linked else None
+        self.shortcut = shortcut(inputs, outputs) if end == "link" else None
 
-    def forward(self, x: Float[Tensor, "n c h w"], e: Float[Tensor, "n e"] | None) -> Float[Tensor, "n d h w"]:
+    def forward(self, x: Float[Tensor, "n c h w"], e: Float[Tensor, "n e"] | None = None) -> Float[Tensor, "n d h w"]:
         h = self.dropout(self.activation(self.norm1(self.conv1(x), e)))
         h = self.norm2(self.conv2(h))
         if self.shortcut is not None:
             h = self.style.residual(self.shortcut(x), h)
-        return self.dropout(self.activation(h))
+        return self.dropout(h if self.end == "norm" else self.activation(h))
 
 
 @register("block", "double")
 class DoubleConvs(nn.Module):
     """Several double convolutions as one block (D figures 2, 3 and 7), the channels changing in the last.
 
-    `repeats`: how many. `links`: which have residual links: none (E), all but the last, which may change the channels
-    (`same`, D's baseline), or all (AdditionalResLink)."""
+    `repeats`: how many. `links`: which have residual links: none (E); all but the last, which may change the channels
+    and ends with its norm (`same`, D's baseline); or all (AdditionalResLink). With links, what lies in the middle of
+    one is at least half its input: in the decoder, which takes twice the channels it gives, that is more than its
+    output (as in D's code)."""
 
     def __init__(
         self,
@@ -133,10 +133,15 @@ class DoubleConvs(nn.Module):
         links: Literal["none", "same", "all"] = "none",
     ):
         super().__init__()
-        channels = [inputs] * repeats + [outputs]
+        linked: list[End] = ["link"] * (repeats - 1)
+        ends: dict[str, list[End]] = {
+            "none": ["activation"] * repeats,
+            "same": [*linked, "norm"],
+            "all": [*linked, "link"],
+        }
         self.parts = nn.ModuleList(
-            DoubleConv(a, b, style, linked=links == "all" or (links == "same" and i < repeats - 1))
-            for i, (a, b) in enumerate(pairwise(channels))
+            DoubleConv(a, b, style, end, None if links == "none" else max(b, a // 2))
+            for (a, b), end in zip(pairwise([inputs] * repeats + [outputs]), ends[links], strict=True)
         )
 
     def forward(self, x: Float[Tensor, "n c h w"], e: Float[Tensor, "n e"] | None) -> Float[Tensor, "n d h w"]:
@@ -177,13 +182,14 @@ class DenseBlock(nn.Module):
 @register("block", "convnext")
 class ConvNeXt(nn.Module):
     """The ConvNeXt block (D 2.2: Liu et al. 2022, figure 4): depthwise 7×7, conditioned norm, 1×1 convolution to four
-    times the channels, activation, 1×1 convolution, scaled by channel (from 1e-6), + shortcut."""
+    times the channels, activation, 1×1 convolution, scaled by channel (from 1e-6), + shortcut. Its norm is its own
+    whatever the network's: over the channels of each position."""
 
     def __init__(self, inputs: int, outputs: int, style: Style):
         super().__init__()
         self.style = style
         self.depthwise = nn.Conv2d(inputs, inputs, 7, padding=3, groups=inputs)
-        self.entry = ConditionedNorm(inputs, style)
+        self.entry = ConditionedNorm(inputs, replace(style, norm=TokenNorm))
         self.expand = nn.Conv2d(inputs, 4 * inputs, 1)
         self.activation = style.activation()
         self.dropout = nn.Dropout(style.dropout)

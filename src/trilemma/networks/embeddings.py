@@ -33,11 +33,16 @@ class Sinusoidal(nn.Module):
 class TimeAndClass(nn.Module):
     """Sinusoidal time embedding through two linear layers with a swish between (A 4.1); a class, where there are any,
     is a learned vector added to it (Nichol & Dhariwal 2021, section 3.3). Given after one more swish, with which every
-    block's own linear layer begins."""
+    block's own linear layer begins. `base` None: `dim` sinusoids as they are, without those two layers (D 2.1)."""
 
-    def __init__(self, base: int, dim: int, classes: int, endpoint: bool = False):
+    def __init__(self, base: int | None, dim: int, classes: int, endpoint: bool = False):
         super().__init__()
-        self.time = nn.Sequential(Sinusoidal(base, endpoint), nn.Linear(base, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.dim = dim
+        self.time: nn.Module
+        if base is None:
+            self.time = Sinusoidal(dim, endpoint)
+        else:
+            self.time = nn.Sequential(Sinusoidal(base, endpoint), nn.Linear(base, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.label = nn.Embedding(classes, dim) if classes else None
 
     def forward(self, time: Float[Tensor, "n"], label: Int64[Tensor, "n"] | None) -> Float[Tensor, "n dim"]:

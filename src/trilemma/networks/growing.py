@@ -10,8 +10,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trilemma.networks.blocks import zero
 from trilemma.networks.embeddings import TimeAndClass
+from trilemma.networks.norms import zero
 from trilemma.networks.unet import UNet
 from trilemma.registry import register
 
@@ -68,13 +68,10 @@ class Growing(nn.Module):
             raise ValueError(f"network.start {start}: expected one of the network's coarser resolutions, {sides[1:]}")
         self.stage_steps, self.stages = stage_steps, sides.index(start, 1)
         trunk, widths = self.unet.trunk, self.unet.widths
-        stems, heads, channels = [], [], widths[0]
+        stems, heads = [], []
         for k in range(1, self.stages + 1):
-            channels = widths[k - 1] if len(trunk.levels[k - 1].layers) else channels
-            stems.append(nn.Conv2d(in_channels, channels, 3, padding=1))
-            made = widths[k] if len(self.unet.decoder[len(widths) - 1 - k].layers) else trunk.channels
-            out = zero(nn.Conv2d(made, out_channels, 3, padding=1))
-            heads.append(nn.Sequential(trunk.style.norm(made), trunk.style.activation(), out))
+            stems.append(nn.Conv2d(in_channels, trunk.levels[k - 1].channels, 3, padding=1))
+            heads.append(self.unet.make_head(self.unet.decoder[-1 - k].channels))
         self.stems, self.heads = nn.ModuleList(stems), nn.ModuleList(heads)  # level 0 has the U-Net's own
         self.time = TimeAndClass(widths[0], 4 * widths[0], 0)
         self.gains = nn.ModuleList(zero(nn.Linear(4 * widths[0], in_channels)) for _ in range(self.stages))

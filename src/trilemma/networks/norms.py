@@ -75,10 +75,28 @@ class BatchNorm2d(nn.BatchNorm2d):
         return ((values - mean[:, None, None]) * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
 
 
+class TokenNorm(nn.LayerNorm):
+    """Layer normalisation over the channels of each position (Ba et al. 2016), with ConvNeXt's ε."""
+
+    def __init__(self, channels: int):
+        super().__init__(channels, eps=1e-6)
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
+def zero(module: nn.Module) -> nn.Module:
+    """The module with its parameters set to zero."""
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+    return module
+
+
 @dataclass(frozen=True)
 class Style:
     """What the blocks of one network share. `embedding`: length of the vector of time and class. `entry`: where it
-    enters a block, see `ConditionedNorm`. `rescale`: residual sums are divided by √2 (Song et al. 2021, C.2)."""
+    enters a block, see `ConditionedNorm`. `rescale`: residual sums are divided by √2 (Song et al. 2021, C.2).
+    `zero_init`: residual branches begin as the identity, the network's output at zero (Ho et al. 2020)."""
 
     norm: Callable[[int], nn.Module] = group_norm
     activation: Callable[[], nn.Module] = nn.SiLU
@@ -86,6 +104,15 @@ class Style:
     embedding: int = 0
     dropout: float = 0.0
     rescale: bool = False
+    zero_init: bool = True
+
+    def plain(self) -> Style:
+        """For a block that takes no time, no dropout and no rescaling: D's stem and bottleneck."""
+        return Style(self.norm, self.activation, entry="bottom")
+
+    def last(self, module: nn.Module) -> nn.Module:
+        """The module as the last layer of a residual branch or of the network: zero, if that is how they begin."""
+        return zero(module) if self.zero_init else module
 
     def residual(self, x: Tensor, h: Tensor) -> Tensor:
         """The sum of a residual link and what it goes around."""

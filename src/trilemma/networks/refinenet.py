@@ -11,10 +11,11 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trilemma.networks.blocks import ResidualBlock, zero
+from trilemma.networks.blocks import ResidualBlock
 from trilemma.networks.embeddings import TimeAndClass
+from trilemma.networks.ends import conv_head
 from trilemma.networks.norms import ACTIVATIONS, Activation, Norm, Style, norm_of
-from trilemma.networks.unet import Layer
+from trilemma.networks.trunk import Layer
 from trilemma.registry import register
 
 Unit = Callable[[int], nn.Module]
@@ -112,7 +113,7 @@ class RefineNet(nn.Module):
 
         def unit(inputs: int, outputs: int | None = None, resample: Literal["down"] | None = None) -> nn.Module:
             outputs = outputs or inputs
-            return Layer(ResidualBlock(inputs, outputs, style, resample), outputs, style, heads=0)
+            return Layer(ResidualBlock(inputs, outputs, style, resample), outputs, style)
 
         self.classes = classes
         self.embedding = TimeAndClass(base_channels, embedding, classes)
@@ -130,9 +131,7 @@ class RefineNet(nn.Module):
             # Two units more after the last (Lin et al. 2017, section 3.2, "output convolutions").
             cascade.append(RefineBlock(paths, style, unit, outputs=1 if i else 3))
         self.cascade = nn.ModuleList(cascade)
-        channels = cascade[-1].channels
-        out = zero(nn.Conv2d(channels, out_channels, 3, padding=1))
-        self.head = nn.Sequential(style.norm(channels), style.activation(), out)
+        self.head = conv_head(cascade[-1].channels, out_channels, style)
 
     def forward(
         self,

@@ -80,13 +80,14 @@ class NearestUp(nn.Module):
 
 
 class BilinearUp(nn.Module):
-    """Bilinear interpolation."""
+    """Bilinear interpolation, of pixels as squares; `aligned`: as points, so that the corners stay where they are."""
 
-    def __init__(self, channels: int, style: Style):
+    def __init__(self, channels: int, style: Style, aligned: bool = False):
         super().__init__()
+        self.aligned = aligned
 
     def forward(self, x: Float[Tensor, "n c h w"], e: Tensor | None, size: tuple[int, int]) -> Tensor:
-        return functional.interpolate(x, size=size, mode="bilinear", align_corners=False)
+        return functional.interpolate(x, size=size, mode="bilinear", align_corners=self.aligned)
 
 
 DOWN: dict[str, Callable[[int, Style], nn.Module]] = {
@@ -101,5 +102,6 @@ DOWN: dict[str, Callable[[int, Style], nn.Module]] = {
 UP: dict[str, Callable[[int, Style], nn.Module]] = {
     "nearest": NearestUp,
     "bilinear": BilinearUp,
+    "bilinear_aligned": lambda channels, style: BilinearUp(channels, style, aligned=True),
     "biggan": lambda channels, style: BigGAN(channels, style, "up"),
 }

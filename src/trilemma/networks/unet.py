@@ -1,13 +1,12 @@
 """The U-Net skeleton: a trunk that halves the resolution level by level, and a decoder that takes up its skips.
 
-One skeleton, its parts by name: the block, the changes of resolution, how time and class enter, which skips there are.
+One skeleton, its parts by name: blocks, changes of resolution, entry of time and class, attention, skips, both ends.
 DDPM's network is its defaults; every other U-Net of the sources is a few other words in a recipe.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -17,124 +16,13 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trilemma.networks.attention import SelfAttention
-from trilemma.networks.blocks import DoubleConv, zero
+from trilemma.networks.attention import ATTENTION
 from trilemma.networks.embeddings import BottomMaps, TimeAndClass
+from trilemma.networks.ends import HEADS, STEMS
 from trilemma.networks.norms import ACTIVATIONS, Activation, Entry, Norm, Style, norm_of
-from trilemma.networks.resampling import DOWN, UP
+from trilemma.networks.resampling import UP
+from trilemma.networks.trunk import Level, Plan, Trunk
 from trilemma.registry import register, registry
-
-
-class Layer(nn.Module):
-    """A block; what time and class add after it, if that is where they enter; self-attention where there is some."""
-
-    def __init__(self, block: nn.Module, outputs: int, style: Style, heads: int):
-        super().__init__()
-        self.block = block
-        self.embed = nn.Linear(style.embedding, outputs) if style.entry == "after" else None
-        self.attention = SelfAttention(outputs, heads, style) if heads else None
-
-    def forward(self, x: Float[Tensor, "n c h w"], e: Float[Tensor, "n e"] | None) -> Float[Tensor, "n d h w"]:
-        h = self.block(x, e)
-        if self.embed is not None:
-            h = h + self.embed(e)[:, :, None, None]
-        return h if self.attention is None else self.attention(h)
-
-
-class Level(nn.Module):
-    """The layers at one resolution and the change to the next, if there is one."""
-
-    def __init__(self, layers: Sequence[Layer], resample: nn.Module | None):
-        super().__init__()
-        self.layers: Any = nn.ModuleList(layers)
-        self.resample = resample
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a U-Net is built by: channels, sizes and the count of blocks at each level, finest first; the network's
-    style; and how to make a layer of so many inputs and outputs (`heads` 0: without attention)."""
-
-    inputs: int
-    widths: tuple[int, ...]
-    sizes: tuple[tuple[int, int], ...]
-    blocks: tuple[int, ...]
-    heads: tuple[int, ...]
-    style: Style
-    block: Callable[[int, int], nn.Module]
-    every_block: bool
-
-    def layer(self, inputs: int, outputs: int, heads: int) -> Layer:
-        return Layer(self.block(inputs, outputs), outputs, self.style, heads)
-
-
-class Trunk(nn.Module):
-    """The half that goes down: stem, levels, middle. Gives the coarsest features, the skips, and the embedding."""
-
-    def __init__(
-        self,
-        plan: Plan,
-        stem: nn.Module,
-        embedding: TimeAndClass | None,
-        bottom: BottomMaps | None,
-        middle: Literal["blocks", "double"],
-        middle_heads: int,
-        down: str,
-    ):
-        super().__init__()
-        self.every_block, self.style = plan.every_block, plan.style
-        self.embedding, self.stem, self.bottom = embedding, stem, bottom
-        channels = plan.widths[0]
-        kept = [channels] if self.every_block else []
-        levels = []
-        for i, width in enumerate(plan.widths):
-            layers = []
-            for _ in range(plan.blocks[i]):
-                layers.append(plan.layer(channels, width, plan.heads[i]))
-                channels = width
-                kept += [channels] if self.every_block else []
-            last = i == len(plan.widths) - 1
-            kept += [] if last else [channels]
-            levels.append(Level(layers, None if last else DOWN[down](channels, plan.style)))
-        self.levels: Any = nn.ModuleList(levels)
-        self.kept, self.channels = kept, channels
-        inputs = channels + (bottom.channels if bottom else 0)
-        if middle == "double":
-            # D's bottleneck takes no time and is the same whatever the blocks.
-            plain = Style(plan.style.norm, plan.style.activation, "bottom")
-            steps = [(inputs, 2 * channels), (2 * channels, 2 * channels), (2 * channels, channels)]
-            made = [Layer(DoubleConv(a, b, plain), b, plain, 0) for a, b in steps]
-        else:
-            made = [plan.layer(inputs, channels, middle_heads), plan.layer(channels, channels, 0)]
-        self.middle = nn.ModuleList(made)
-
-    def forward(
-        self, x: Float[Tensor, "n c h w"], time: Float[Tensor, "n"], label: Int64[Tensor, "n"] | None
-    ) -> tuple[Float[Tensor, "n d h2 w2"], list[Tensor], Float[Tensor, "n e"] | None]:
-        e = self.embedding(time, label) if self.embedding is not None else None
-        return *self.descend(self.stem(x), e, time, label), e
-
-    def descend(
-        self, h: Tensor, e: Tensor | None, time: Tensor, label: Tensor | None, first: int = 0
-    ) -> tuple[Tensor, list[Tensor]]:
-        """From the features with which level `first` begins to the coarsest ones, and the skips on the way."""
-        skips: list[Tensor] = [h] if self.every_block else []
-        for level in self.levels[first:]:
-            for layer in level.layers:
-                h = layer(h, e)
-                if self.every_block:
-                    skips.append(h)
-            if level.resample is not None:
-                if not self.every_block:
-                    skips.append(h)
-                h = level.resample(h, e)
-                if self.every_block:
-                    skips.append(h)
-        if self.bottom is not None:
-            h = torch.cat([h, self.bottom(time, label).to(h.dtype)], dim=1)
-        for middle in self.middle:
-            h = middle(h, e)
-        return h, skips
 
 
 @register("network", "unet")
@@ -146,20 +34,26 @@ class UNet(nn.Module):
         blocks: blocks at each resolution of the trunk, one number or one a resolution. With `skips: block` the decoder
             has one more at each; with `skips: level` as many, but none at the coarsest and elsewhere at least one.
         attention: resolutions (the feature map's shorter side) with self-attention, and `middle_attention`.
+        attention_kind: attention alone (`plain`, DDPM) or with a feed-forward part, a `transformer` layer (D).
         heads, or head_channels: attention heads (1), or the channels of each. dropout: in every block.
         patch: side of the square patches that are folded into channels first, unfolded last (1: none).
         block: its name (`trilemma list blocks`); `repeats`: double convolutions in one
             `double` block, `links`: which of them have residual links.
         norm, activation: in every block; groups: of group norm, as many as leave four channels in each unless given;
-            norm_eps: its ε. rescale: residual sums are divided by √2.
+            norm_eps: its ε. rescale: the blocks' residual sums, and those of `plain` attention, are divided by √2.
+        zero_init: residual branches and the head begin at zero.
         down, up: changes of resolution (`networks.resampling`).
         entry: how time and class enter each block: `added` between its convolutions (DDPM), `adagn` (ADM), `after` it
             (D); or once, as maps at the `bottom` (E 3.3).
-        time_range: what the time is divided by where it enters as a number (`entry: bottom`). time_endpoint: the
-            spacing of its frequencies, see `Sinusoidal`.
+        time_range: what the time is divided by where it enters as a number (`entry: bottom`). time_sinusoids: so many
+            sinusoids are all there is of the time's embedding (D); otherwise base_channels of them go through two
+            linear layers to four times as many. time_endpoint: the spacing of their frequencies, see `Sinusoidal`.
         skips: `block`: the decoder takes every block's output (DDPM); `level`: the last one of each resolution.
+        decoder_widths: at each resolution the trunk's (`mirrored`, DDPM), or the trunk's at the next finer one
+            (`narrowed`): what is upsampled is then as wide as the skip that it meets (Ronneberger et al. 2015, D).
         stem: the first convolution, 3×3 (`conv`), 1×1 (`point`) or a `double` convolution.
         middle: two of the network's `blocks`, or D's three `double` convolutions, twice as wide inside.
+        head: norm, activation and 3×3 convolution (`conv`), or a 1×1 convolution alone (`point`).
         upsampler: takes a second image `low`, of any size, interpolated bilinearly and joined to x (B, two stages).
     """
 
@@ -175,6 +69,7 @@ class UNet(nn.Module):
         blocks: Annotated[int, Ge(1)] | Sequence[Annotated[int, Ge(0)]] = 2,
         attention: Sequence[Annotated[int, Ge(1)]] = (16,),
         middle_attention: bool = True,
+        attention_kind: Literal["plain", "transformer"] = "plain",
         heads: Annotated[int, Ge(1)] | None = None,
         head_channels: Annotated[int, Ge(1)] | None = None,
         dropout: Annotated[float, Ge(0), Lt(1)] = 0.1,
@@ -187,14 +82,18 @@ class UNet(nn.Module):
         norm_eps: Annotated[float, Gt(0)] = 1e-6,
         activation: Activation = "silu",
         rescale: bool = False,
+        zero_init: bool = True,
         down: Literal["strided", "strided_same", "average", "max", "blurred", "blurred_summed", "biggan"] = "strided",
-        up: Literal["nearest", "bilinear", "biggan"] = "nearest",
+        up: Literal["nearest", "bilinear", "bilinear_aligned", "biggan"] = "nearest",
         entry: Entry = "added",
         time_range: Annotated[float, Gt(0)] = 1000.0,
+        time_sinusoids: Annotated[int, Ge(2)] | None = None,
         time_endpoint: bool = False,
         skips: Literal["block", "level"] = "block",
+        decoder_widths: Literal["mirrored", "narrowed"] = "mirrored",
         stem: Literal["conv", "point", "double"] = "conv",
         middle: Literal["blocks", "double"] = "blocks",
+        head: Literal["conv", "point"] = "conv",
         upsampler: bool = False,
     ):
         super().__init__()
@@ -208,6 +107,8 @@ class UNet(nn.Module):
             raise ValueError(f"network.groups {groups}: norm {norm!r} has none, only 'group' has")
         if middle == "double" and middle_attention:
             raise ValueError("network.middle 'double' has no attention: it goes with middle_attention false")
+        if time_sinusoids is not None and entry == "bottom":
+            raise ValueError(f"network.time_sinusoids {time_sinusoids}: entry 'bottom' has none, its time is a number")
         widths = tuple(round(base_channels * m) for m in multipliers)
         if any(abs(w - base_channels * m) > 1e-6 * w for w, m in zip(widths, multipliers, strict=True)):
             raise ValueError(
@@ -222,8 +123,10 @@ class UNet(nn.Module):
         sides = [min(s) for s in sizes]
         if any(side not in sides for side in attention):
             raise ValueError(f"network.attention {list(attention)}: expected among the network's resolutions, {sides}")
-        embedding = 4 * base_channels
-        style = Style(norm_of(norm, groups, norm_eps), ACTIVATIONS[activation], entry, embedding, dropout, rescale)
+        embedding = time_sinusoids or 4 * base_channels
+        style = Style(
+            norm_of(norm, groups, norm_eps), ACTIVATIONS[activation], entry, embedding, dropout, rescale, zero_init
+        )
         if block not in registry("block"):
             raise registry("block").unknown(block, "network.block")
         made = partial(registry("block")[block], **({"repeats": repeats, "links": links} if block == "double" else {}))
@@ -231,37 +134,43 @@ class UNet(nn.Module):
         plan = Plan(
             inputs=(in_channels * (2 if upsampler else 1)) * patch**2,
             widths=widths,
-            sizes=tuple(sizes),
             blocks=counts,
-            heads=tuple(many(w) if side in attention else 0 for w, side in zip(widths, sides, strict=True)),
+            attends=tuple(side in attention for side in sides),
             style=style,
             block=lambda inputs, outputs: made(inputs, outputs, style),
+            attention=lambda channels: ATTENTION[attention_kind](channels, many(channels), style),
             every_block=skips == "block",
         )
         self.patch, self.classes, self.upsampler = patch, classes, upsampler
-        self.widths, self.sizes = widths, plan.sizes
+        self.widths, self.sizes = widths, tuple(sizes)
+        base = None if time_sinusoids else base_channels
         self.trunk = Trunk(
             plan,
-            _stem(stem, plan),
-            TimeAndClass(base_channels, embedding, classes, time_endpoint) if entry != "bottom" else None,
+            STEMS[stem](plan.inputs, widths[0], style),
+            TimeAndClass(base, embedding, classes, time_endpoint) if entry != "bottom" else None,
             BottomMaps(widths[-1] // 2, sizes[-1], classes, time_range) if entry == "bottom" else None,
             middle,
-            many(widths[-1]) if middle_attention else 0,
+            middle_attention,
             down,
         )
         kept, channels = list(self.trunk.kept), self.trunk.channels
         decoder = []
-        for i, width in reversed(list(enumerate(widths))):
+        rising = (widths[0], *widths[:-1]) if decoder_widths == "narrowed" else widths
+        for i, width in reversed(list(enumerate(rising))):
             layers = []
             coarsest = i == len(widths) - 1
             for j in range(counts[i] + 1 if plan.every_block else 0 if coarsest else max(1, counts[i])):
                 skip = kept.pop() if plan.every_block or j == 0 else 0
-                layers.append(plan.layer(channels + skip, width, plan.heads[i]))
+                layers.append(plan.layer(channels + skip, width, plan.attends[i]))
                 channels = width
-            decoder.append(Level(layers, UP[up](channels, style) if i else None))
+            decoder.append(Level(layers, channels, UP[up](channels, style) if i else None))
         self.decoder: Any = nn.ModuleList(decoder)
-        out = nn.Conv2d(channels, out_channels * patch**2, 3, padding=1)
-        self.head = nn.Sequential(style.norm(channels), style.activation(), zero(out))
+        self.head_kind, self.outputs = head, out_channels * patch**2
+        self.head = self.make_head(channels)
+
+    def make_head(self, channels: int) -> nn.Module:
+        """A head over so many channels."""
+        return HEADS[self.head_kind](channels, self.outputs, self.trunk.style)
 
     def forward(
         self,
@@ -303,22 +212,3 @@ def _heads(width: int, heads: int | None, head_channels: int | None) -> int:
         what = f"head_channels {head_channels}" if head_channels else f"heads {heads}"
         raise ValueError(f"network.{what} does not divide {width} channels")
     return width // each
-
-
-def _stem(kind: str, plan: Plan) -> nn.Module:
-    if kind == "double":
-        plain = Style(plan.style.norm, plan.style.activation, "bottom")
-        return Plain(DoubleConv(plan.inputs, plan.widths[0], plain))
-    side = 3 if kind == "conv" else 1
-    return nn.Conv2d(plan.inputs, plan.widths[0], side, padding=side // 2)
-
-
-class Plain(nn.Module):
-    """A block that is given no embedding."""
-
-    def __init__(self, block: nn.Module):
-        super().__init__()
-        self.block = block
-
-    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d h w"]:
-        return self.block(x, None)

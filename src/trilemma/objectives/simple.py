@@ -42,9 +42,9 @@ def _min_snr(denoiser: Denoiser, t: Float64[Tensor, "n"], limit: float) -> Float
 
 
 def _edm(denoiser: Denoiser, t: Float64[Tensor, "n"], data: float) -> Float64[Tensor, "n"]:
-    """(σ² + σ_data²)/(σ σ_data)² on ‖x_0 − x̂_0‖², σ being the noise over the signal (Karras et al. 2022, table 1)."""
-    noise = torch.exp(denoiser.schedule.gamma(t) / 2)
-    return (noise**2 + data**2) / (noise * data) ** 2 * denoiser.coefficients(t).c_out ** 2
+    """(σ² + σ_data²)/(σ σ_data)² = SNR + 1/σ_data² on ‖x_0 − x̂_0‖², σ being the noise over the signal (Karras et al.
+    2022, table 1)."""
+    return (torch.exp(-denoiser.schedule.gamma(t)) + data**-2) * denoiser.coefficients(t).c_out ** 2
 
 
 @register("objective", "simple")

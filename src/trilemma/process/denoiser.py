@@ -128,7 +128,9 @@ class Denoiser(nn.Module):
         if self.variance_name == "fixed_small":
             return over_image(pair.log_beta_tilde, x)
         if self.variance_name == "fixed_large":
-            return over_image(pair.beta.log(), x)
+            # The decoder's is the floor, β̃_2, not β_1: Ho et al.'s code and Nichol & Dhariwal's have it so.
+            decodes = (pair.beta_tilde == 0) & torch.isfinite(pair.log_beta_tilde)
+            return over_image(torch.where(decodes, pair.log_beta_tilde, pair.beta.log()), x)
         assert prediction.variance is not None
         low, high = over_image(pair.log_beta_tilde, x), over_image(pair.beta.log(), x)
         return prediction.variance * high + (1 - prediction.variance) * low

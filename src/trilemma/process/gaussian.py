@@ -58,7 +58,7 @@ def pair(
     """The pair kernel of times t > s (any two, neighbours or not).
 
     `noisier`: the grid's time before t. At s = 0 the variance floor is the β̃ of the pair (noisier, t), as
-    improved-diffusion clips it (P4)."""
+    improved-diffusion clips it."""
     sigma_t, sigma_s = schedule.sigma(t), schedule.sigma(s)
     # β = σ_t² (1 − e^{γ_s − γ_t}): no difference of nearly equal numbers (Kingma et al. 2021, eq. 33).
     forgotten = -torch.expm1(schedule.gamma(s) - schedule.gamma(t))

@@ -27,13 +27,11 @@ from trilemma.registry import preset, register, registry
 
 class Schedule(ABC):
     """α, σ and γ as functions of time. `T`: the noisiest time; `steps`: the tabulated steps, None if continuous;
-    `t_min`: the cleanest time a solver should visit before clean data; `prior_std`: the spread of the noise that
-    sampling starts from."""
+    `t_min`: the cleanest time a solver should visit before clean data."""
 
     T: float
     steps: int | None
     t_min: float
-    prior_std: float = 1.0
 
     @abstractmethod
     def gamma(self, t: Float64[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
@@ -51,6 +49,11 @@ class Schedule(ABC):
         """Noise level σ(t) ≥ 0; variance preserving: σ² = sigmoid(γ)."""
         return torch.sigmoid(self.gamma(t)).sqrt()
 
+    def prior_std(self, t: float) -> float:
+        """The spread of the noise that a walk which begins at time t starts from, in place of x_t: 1 where variance is
+        preserved."""
+        return 1.0
+
     def network_time(self, t: Float64[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
         """What the network is told of the time."""
         return t
@@ -65,7 +68,7 @@ class Schedule(ABC):
         away (Ho et al. 2020, eq. 5)."""
         T = torch.tensor(self.T, dtype=torch.float64)
         alpha2, sigma2 = self.alpha(T).item() ** 2, self.sigma(T).item() ** 2
-        p2 = self.prior_std**2
+        p2 = self.prior_std(self.T) ** 2
         return 0.5 * ((alpha2 * second_moment + sigma2) / p2 - 1.0 - math.log(sigma2 / p2)) / math.log(2.0)
 
     def check(self, t: Float64[Tensor, "*n"]) -> None:
@@ -207,7 +210,7 @@ class EDM(Schedule):
     def __init__(self, *, sigma_min: Annotated[float, Gt(0)] = 0.002, sigma_max: Annotated[float, Gt(0)] = 80.0):
         if sigma_max <= sigma_min:
             raise InputError(f"schedule.sigma_max {sigma_max:g} should be more than sigma_min {sigma_min:g}")
-        self.T = self.prior_std = sigma_max
+        self.T = sigma_max
         self.t_min = sigma_min
 
     def gamma(self, t: Float64[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
@@ -223,6 +226,9 @@ class EDM(Schedule):
 
     def sigma(self, t: Float64[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
         self.check(t)
+        return t
+
+    def prior_std(self, t: float) -> float:
         return t
 
     def network_time(self, t: Float64[Tensor, "*n"]) -> Float64[Tensor, "*n"]:

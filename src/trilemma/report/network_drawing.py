@@ -7,7 +7,7 @@ from pathlib import Path
 from trilemma.jobs import Anatomy
 from trilemma.machine.files import write_text
 from trilemma.networks import UNet
-from trilemma.networks.unet import Layer
+from trilemma.networks.trunk import Layer
 from trilemma.report.network_words import called, entry_of, kind_of, shape_text
 from trilemma.report.svg import MUTED, Box, Drawing, Point
 from trilemma.report.tables import significant
@@ -201,7 +201,7 @@ class _Unet:
         embedding = self.network.trunk.embedding
         if embedding is not None:
             what = "time and class" if embedding.label is not None else "time"
-            text = f"{what}: a vector of {embedding.time[-1].out_features}, {entry_of(self.network)}"
+            text = f"{what}: a vector of {embedding.dim}, {entry_of(self.network)}"
             self.drawing.text((WIDTH / 2 + 42, y + 17), text, colour=MUTED, anchor="middle")
 
     def _legend(self) -> float:

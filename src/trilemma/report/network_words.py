@@ -12,7 +12,8 @@ from trilemma.networks.embeddings import TimeAndClass
 from trilemma.networks.norms import ConditionedNorm
 from trilemma.networks.refinenet import RefineBlock
 from trilemma.networks.resampling import BigGAN, BilinearUp, NearestUp, Pool, StridedDown
-from trilemma.networks.unet import Layer, Plain, UNet
+from trilemma.networks.trunk import Layer
+from trilemma.networks.unet import UNet
 
 _NAMES: dict[type[nn.Module], str] = {
     BigGAN: "BigGAN residual",
@@ -22,7 +23,6 @@ _NAMES: dict[type[nn.Module], str] = {
     ConvNeXt: "ConvNeXt",
     StridedDown: "strided convolution",
     NearestUp: "nearest, convolution",
-    BilinearUp: "bilinear",
     nn.AdaptiveAvgPool2d: "mean over positions",
     nn.MaxPool2d: "max pool",
     nn.AvgPool2d: "average pool",
@@ -32,7 +32,7 @@ _NAMES: dict[type[nn.Module], str] = {
 def kind_of(module: nn.Module) -> str:
     """What a module is, in a word or two; its class's name for one that is not known here."""
     match module:
-        case Layer() | Plain():
+        case Layer():
             return kind_of(module.block)
         case ResidualBlock() if type(module) is ResidualBlock:
             return f"residual, {module.resample}" if module.resample else "residual"
@@ -47,6 +47,8 @@ def kind_of(module: nn.Module) -> str:
         case Pool():
             blur = "" if not module.blur else "blurred (summed) " if module.summed else "blurred "
             return f"{blur}{module.pool} pool"
+        case BilinearUp():
+            return "bilinear, aligned" if module.aligned else "bilinear"
         case nn.Conv2d():
             return f"convolution {module.kernel_size[0]}×{module.kernel_size[1]}"
         case nn.Linear():

@@ -138,7 +138,7 @@ class Sampler:
     def _start(self, seeds: Sequence[int], labels: Int64[np.ndarray, "n"] | None) -> Tensor:
         schedule = self.denoiser.schedule
         if self.surrogate is None:
-            return noise_start(schedule, seeds, self.shape, self.device)
+            return noise_start(schedule, seeds, self.shape, self.device, float(self.times[0]))
         images = to_model(self.surrogate.images(seeds, labels), self.range)
         if tuple(images.shape) != (len(seeds), *self.shape):
             raise InputError(f"surrogate: its images are {tuple(images.shape[1:])}, the run's {self.shape} (c, h, w)")

@@ -3,7 +3,7 @@
 from trilemma.registry import registry
 from trilemma.samplers.grids import SPACINGS, check_spacing, cut, explicit, grid
 from trilemma.samplers.inversion import encode, slerp
-from trilemma.samplers.kernels import DDIM, Ancestral, Clip, Kernel
+from trilemma.samplers.kernels import DDIM, Ancestral, Clip, Kernel, clipped
 from trilemma.samplers.loop import Step, walk
 from trilemma.samplers.solvers import DPMSolver, Heun, ProbabilityFlow, UniPC
 from trilemma.samplers.starts import noise_start, surrogate_start
@@ -23,6 +23,7 @@ __all__ = [
     "Step",
     "UniPC",
     "check_spacing",
+    "clipped",
     "cut",
     "encode",
     "explicit",

@@ -17,6 +17,7 @@ K = T is the full chain in all that stay on the table. A continuous schedule's e
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 
 import torch
 from jaxtyping import Float64, Int64
@@ -139,8 +140,9 @@ def _by_section(steps: int, counts: Sequence[int]) -> Int64[Tensor, "k"]:
         size = steps // len(counts) + (i < steps % len(counts))
         if count > size:
             raise InputError(f"grid {','.join(map(str, counts))}: section {i + 1} has {size} times, fewer than {count}")
-        stride = (size - 1) / (count - 1) if count > 1 else 1.0
-        times += [start + round(stride * k) for k in range(count)]
+        # Added up as theirs are: where a multiple of the stride ends in a half, the sum's rounding error decides.
+        stride = (size - 1) / max(count - 1, 1)
+        times += [start + round(place) for place in accumulate([0.0] + [stride] * (count - 1))]
         start += size
     return torch.tensor(times)
 

@@ -17,7 +17,7 @@ from annotated_types import Ge, Gt, Le
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from trilemma.process import BoundDenoiser, Draw, Prediction, over_image, pair, posterior_mean
+from trilemma.process import BoundDenoiser, Draw, Prediction, Schedule, over_image, pair, posterior_mean
 from trilemma.registry import register
 
 Images = Float[Tensor, "n c h w"]
@@ -44,6 +44,22 @@ class Clip:
         return middle + half * scaled.clamp(-limit, limit) / limit
 
 
+def clipped(
+    prediction: Prediction,
+    clip: Clip | None,
+    schedule: Schedule,
+    x_t: Float[Tensor, "n c h w"],
+    t: Float64[Tensor, ""],
+) -> Prediction:
+    """The prediction with x̂_0 held in range and ε̂ derived from it again, so that both still belong to the same x_t
+    (improved-diffusion does so; clipping x̂_0 alone would leave them at odds)."""
+    if clip is None:
+        return prediction
+    x0 = clip(prediction.x0)
+    eps = (x_t - over_image(schedule.alpha(t), x_t) * x0) / over_image(schedule.sigma(t), x_t)
+    return replace(prediction, x0=x0, eps=eps)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Kernel(ABC):
     """What all kernels share: `clip`, what x̂_0 is held in (None: it is not held)."""
@@ -64,14 +80,8 @@ class Kernel(ABC):
         return intervals
 
     def predict(self, denoiser: BoundDenoiser, x_t: Float[Tensor, "n c h w"], t: Float64[Tensor, ""]) -> Prediction:
-        """The denoiser's prediction; with clipping, x̂_0 is held in range and ε̂ derived from it again, so that both
-        still belong to the same x_t (improved-diffusion does so; clipping x̂_0 alone would leave them at odds)."""
-        prediction = denoiser(x_t, t)
-        if self.clip is None:
-            return prediction
-        x0, schedule = self.clip(prediction.x0), denoiser.schedule
-        eps = (x_t - over_image(schedule.alpha(t), x_t) * x0) / over_image(schedule.sigma(t), x_t)
-        return replace(prediction, x0=x0, eps=eps)
+        """The denoiser's prediction, clipped."""
+        return clipped(denoiser(x_t, t), self.clip, denoiser.schedule, x_t, t)
 
 
 @register("sampler", "ancestral")

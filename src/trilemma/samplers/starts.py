@@ -12,12 +12,16 @@ from trilemma.process import Draw, Schedule, perturb
 
 
 def noise_start(
-    schedule: Schedule, seeds: Sequence[int], shape: tuple[int, int, int], device: torch.device | str = "cpu"
+    schedule: Schedule,
+    seeds: Sequence[int],
+    shape: tuple[int, int, int],
+    device: torch.device | str = "cpu",
+    t: float | None = None,
 ) -> Float[Tensor, "n c h w"]:
-    """x_T ~ N(0, p² I), p the schedule's prior_std: images [len(seeds), *shape] of pure noise, each from its own
-    seed."""
+    """x_t ~ N(0, p² I), p the schedule's prior_std at the time `t` that the walk begins at (T unless given): images
+    [len(seeds), *shape] of pure noise, each from its own seed."""
     like = torch.empty(len(seeds), *shape, device=device)
-    return schedule.prior_std * Draw.for_seeds(seeds, "start").normal(like)
+    return schedule.prior_std(schedule.T if t is None else t) * Draw.for_seeds(seeds, "start").normal(like)
 
 
 def surrogate_start(
