@@ -23,15 +23,7 @@ def list_(kind: Annotated[str | None, typer.Argument(help=" | ".join(WORDS))] = 
         raise unknown("kind", kind, WORDS)
     console = Console(highlight=False, markup=False)
     for each in WORDS if kind is None else (kind,):
-        table = Table(
-            title=each,
-            title_justify="left",
-            title_style="bold",
-            show_header=False,
-            box=None,
-            padding=(0, 2),
-            expand=True,
-        )
+        table = Table(title=each, title_justify="left", title_style="bold", show_header=False, box=None, expand=True)
         table.add_column(no_wrap=True)
         table.add_column(no_wrap=kind is None, ratio=1)
         table.add_column(no_wrap=True, style="dim")

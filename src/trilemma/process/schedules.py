@@ -120,7 +120,8 @@ class Tabulated(Schedule):
         if len(table) == 1:
             return torch.ones_like(gamma)
         left, right = table[upper - 1], table[upper]
-        return (upper + (gamma - left) / (right - left)).clamp(1.0, self.T)
+        fraction = torch.where(torch.isinf(right), -torch.expm1(left - gamma), (gamma - left) / (right - left))
+        return (upper + fraction).clamp(1.0, self.T)
 
     def network_time(self, t: Float64[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
         return (t - 1.0) * self.time_scale
