@@ -3,8 +3,13 @@ seeds, parameters, and sample grids from the same noise.
 
     python tools/study_networks.py [--root runs/networks] [-n 500] [--only RECIPE …]
 
-The runs are kept, and what is there already is not made again. Writes the evaluations to results/networks/*.json and
-the grid docs/images/networks.png. Another row of the sources' tables: `--only mnist-rdn`, or any recipe.
+The runs are kept, an interrupted one goes on, and what is there already is not made again: an evaluation stands as long
+as the recipe's network has as many parameters as it says. Writes the evaluations to results/networks/*.json and the
+grid docs/images/networks.png, for which the first seed's runs have to be there. Another row of the sources' tables:
+`--only mnist-rdn`, or any recipe. The times, on a machine with nothing else to do:
+
+    trilemma network mnist-double mnist-additional-link mnist-biggan mnist-pure mnist-default mnist-mbconv64 \
+        --batch 32 --json results/networks/costs.json
 """
 
 from __future__ import annotations
@@ -18,9 +23,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from trilemma.evaluations import evaluate
-from trilemma.jobs import train
+from trilemma.jobs import anatomy, resolve, train
 from trilemma.report.saving import save_figure
-from trilemma.runs import Run
 
 HOME = Path(__file__).parents[1]
 RESULTS = HOME / "results" / "networks"
@@ -38,16 +42,24 @@ def main() -> None:
     shown: dict[str, np.ndarray] = {}
     for seed in SEEDS:
         for recipe in arguments.only:
-            place = arguments.root / f"{recipe}-{seed}"
-            run = train(recipe, out=place, overrides=[f"training.seed={seed}"], resume=True)
-            label = f"{recipe.removeprefix('mnist-')}, seed {seed}"
-            out = RESULTS / f"{recipe.removeprefix('mnist-')}-{seed}.json"
-            if not out.exists():
-                evaluate(run, n=arguments.n, out=out, label=label, **SAMPLER)
+            name = recipe.removeprefix("mnist-")
+            label, out = f"{name}, seed {seed}", RESULTS / f"{name}-{seed}.json"
+            stands = _stands(out, recipe)
+            if not stands or seed == SEEDS[0]:
+                run = train(
+                    recipe, out=arguments.root / f"{recipe}-{seed}", overrides=[f"training.seed={seed}"], resume=True
+                )
+                if not stands:
+                    evaluate(run, n=arguments.n, out=out, label=label, **SAMPLER)
+                if seed == SEEDS[0]:
+                    shown[name] = run.sample(20, **SAMPLER).images
             print(label, json.loads(out.read_text())["metrics"]["frechet_distance"], flush=True)
-            if seed == SEEDS[0]:
-                shown[recipe.removeprefix("mnist-")] = Run(place).sample(20, **SAMPLER).images
     print(save_figure(_grids(shown), HOME / "docs" / "images" / "networks.png"))
+
+
+def _stands(out: Path, recipe: str) -> bool:
+    """Whether `out` is an evaluation of the network that the recipe has now."""
+    return out.exists() and json.loads(out.read_text())["subject"]["parameters"] == anatomy(resolve(recipe)).parameters
 
 
 def _grids(shown: dict[str, np.ndarray]) -> Figure:

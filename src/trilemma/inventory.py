@@ -13,6 +13,7 @@ import inspect
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -40,10 +41,32 @@ class Entry:
         return re.split(r"\.\s+(?=[^\W\d_a-z]|`)", self.description)[0].rstrip(".")
 
 
+@cache
 def packaged() -> dict[str, str]:
-    """The packaged recipes' texts by name."""
-    files = (PACKAGE / "recipes").glob("*.yaml")
-    return {file.stem: file.read_text(encoding="utf-8") for file in sorted(files)}
+    """The packaged recipes' texts by name: a file each, or a variant put over another recipe, as its `recipes` say."""
+    import yaml  # not for those who only ask for help
+
+    texts = _texts("")
+    for name, text in variants().items():
+        head = "".join(line for line in text.splitlines(keepends=True) if line.startswith("#"))
+        for recipe, own in yaml.safe_load(text).get("recipes", {}).items():
+            base = own.pop("base")
+            bases = [*(base if isinstance(base, list) else [base]), f"{VARIANTS}/{name}"]
+            texts[recipe] = head + yaml.safe_dump({"base": bases, **own}, sort_keys=False, default_flow_style=None)
+    return dict(sorted(texts.items()))
+
+
+VARIANTS = "variants"
+
+
+@cache
+def variants() -> dict[str, str]:
+    """The packaged variants' texts by name: parts of recipes, to be put over a whole one."""
+    return _texts(VARIANTS)
+
+
+def _texts(folder: str) -> dict[str, str]:
+    return {file.stem: file.read_text(encoding="utf-8") for file in (PACKAGE / "recipes" / folder).glob("*.yaml")}
 
 
 def headline(recipe: str) -> str:
@@ -60,10 +83,8 @@ def summary(file: Path, function: str) -> str:
 def entries(kind: Kind) -> list[Entry]:
     """The parts of a kind: the package's own, then those of plugins and of installed packages, none of them imported
     that is not already."""
-    own = [
-        entry for room in ROOMS[kind] for file in sorted((PACKAGE / room).glob("*.py")) for entry in _own(kind, file)
-    ]
-    found = {entry.name: entry for entry in own}
+    files = [file for room in ROOMS[kind] for file in sorted((PACKAGE / room).glob("*.py"))]
+    found = {entry.name: entry for file in files for entry in _own(kind, file)}
     known = registry(kind)
     for name, part in known.registered().items():
         if known.origin(name) != OWN:

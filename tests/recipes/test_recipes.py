@@ -34,7 +34,7 @@ class TestPackaged:
     def test_says_source_expectation_and_command_at_its_head(self, name: str) -> None:
         text = packaged()[name]
         head = "".join(line for line in text.splitlines(keepends=True) if line.startswith("#"))
-        assert text.startswith(head), "the comments are not all at the head"
+        assert text.startswith(head) and head, "the comments are not all at the head"
         assert "# Source:" in head
         assert "# Expected:" in head
         assert f"trilemma train {name}\n" in head

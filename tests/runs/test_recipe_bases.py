@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from trilemma.errors import InputError
+from trilemma.inventory import variants
 from trilemma.jobs import train
 from trilemma.recipes import Recipe, dump, load, packaged
 from trilemma.runs import Run
@@ -20,9 +21,10 @@ BASED = sorted(name for name, text in packaged().items() if "base" in yaml.safe_
 
 
 def chain(name: str) -> list[dict[str, Any]]:
-    """A packaged recipe's own values and its bases', nearest first."""
-    values = yaml.safe_load(packaged()[name])
-    return [values, *(chain(values["base"]) if "base" in values else [])]
+    """A packaged recipe's own values, or a variant's, and its bases', nearest first."""
+    values = yaml.safe_load(variants()[name.removeprefix("variants/")] if "/" in name else packaged()[name])
+    bases = values.get("base", [])
+    return [values, *(part for base in reversed(bases if isinstance(bases, list) else [bases]) for part in chain(base))]
 
 
 def side_of(name: str) -> int:
@@ -88,8 +90,10 @@ class TestBase:
 
     def test_what_is_not_given_is_the_bases(self, name: str) -> None:
         values = yaml.safe_load(packaged()[name])
-        own, base = load(name).model_dump(), load(values["base"]).model_dump()
-        for section in own.keys() - values.keys() - {"name", "source"}:  # printed of the base alone
+        first, *over = values["base"] if isinstance(values["base"], list) else [values["base"]]
+        own, base = load(name).model_dump(), load(first).model_dump()
+        said = {section for part in [values, *(chain(each)[0] for each in over)] for section in part}
+        for section in own.keys() - said - {"name", "source"}:  # printed of the base alone
             assert own[section] == base[section]
 
     def test_overrides_go_over_both(self, name: str) -> None:
@@ -110,6 +114,30 @@ def test_the_small_twins_are_twins() -> None:
         times, few = dict(large["learner"]["times"]), dict(small["learner"]["times"])
         times.pop("bins", None), few.pop("bins", None)
         assert times == few
+
+
+def test_a_variant_goes_over_any_recipe_and_several_over_one_another(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(
+        "base: [mnist-default, variants/mbconv64, variants/iwdiff]\ntraining: {steps: 700}\n"
+    )
+    mine, base = load(tmp_path / "mine.yaml"), load("mnist-default")
+    assert mine.network == base.network | {"block": "mbconv"}
+    assert mine.learner.model_dump()["objective"] == load("cifar10-iwdiff").learner.model_dump()["objective"]
+    assert (mine.training.steps, mine.training.batch, mine.name) == (700, base.training.batch, "mine")
+
+
+@pytest.mark.parametrize(
+    "base", ["variants/mbconf64", "variants/", "[mnist-default, variants/../demo]", "[[demo]]", "3"]
+)
+def test_a_base_that_is_none_is_refused(tmp_path: Path, base: str) -> None:
+    (tmp_path / "mine.yaml").write_text(f"base: {base}\n")
+    with pytest.raises(InputError, match=r"unknown recipe .*(did you mean|known)"):
+        load(tmp_path / "mine.yaml")
+
+
+def test_a_variants_recipe_may_be_copied_and_changed(tmp_path: Path) -> None:
+    (tmp_path / "cifar10-rdn.yaml").write_text(packaged()["cifar10-rdn"])
+    assert load(tmp_path / "cifar10-rdn.yaml") == load("cifar10-rdn")
 
 
 class TestMerging:

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from trilemma.errors import InputError, unknown
-from trilemma.inventory import packaged
+from trilemma.inventory import VARIANTS, packaged, variants
 from trilemma.recipes.schema import Recipe, parse
 
 
@@ -29,7 +29,8 @@ def load(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) 
 
 
 def _read(recipe: str | Path) -> Any:
-    """What a recipe's YAML says, put over what its `base:` says, if it names one (a packaged recipe)."""
+    """What a recipe's YAML says, put over what its `base:` says, if it names one: a packaged recipe, or several and
+    variants (`variants/NAME`), each put over those before it."""
     text = packaged().get(str(recipe))
     if text is None:
         path = Path(recipe)
@@ -40,14 +41,29 @@ def _read(recipe: str | Path) -> Any:
     if not isinstance(values, dict):
         raise InputError(f"recipe {recipe}: expected a mapping of sections, got {type(values).__name__}")
     values.setdefault("name", Path(recipe).stem)
-    base = values.pop("base", None)
-    if base is None:
+    under: dict[str, Any] = {}
+    base = values.pop("base", [])
+    for each in base if isinstance(base, list) else [base]:
+        under = _put_over(under, _part(each))
+    under.pop("source", None)  # printed of the base, not of what stands on it
+    return _put_over(under, values)
+
+
+def _put_over(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """A recipe with another put over it, section by section."""
+    return {**base, **{key: _merged(base.get(key), value) for key, value in over.items()}}
+
+
+def _part(base: Any) -> dict[str, Any]:
+    """What a packaged recipe says, or a variant."""
+    folder, slash, name = str(base).partition("/")
+    if slash and folder == VARIANTS and name in variants():
+        values: dict[str, Any] = yaml.safe_load(variants()[name])
+        values.pop("recipes", None)
         return values
     if not isinstance(base, str) or base not in packaged():
-        raise unknown("recipe", base, packaged())
-    under = _read(base)
-    under.pop("source", None)  # printed of the base, not of what stands on it
-    return {**under, **{key: _merged(under.get(key), value) for key, value in values.items()}}
+        raise unknown("recipe", base, [*packaged(), *(f"{VARIANTS}/{name}" for name in variants())])
+    return _read(base)
 
 
 def _text(path: Path) -> str:
