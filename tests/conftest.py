@@ -6,7 +6,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +38,22 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def registered(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Let a name stand for a part until the test ends: `registered(kind, name, part)`."""
-    from trilemma.registry import Kind, registry
+def forget() -> Iterator[Callable[[], None]]:
+    """Forget what has been registered since the test began, as a new process would have; done when it ends too."""
+    from trilemma import registry as room
 
-    def keep(kind: Kind, name: str, part: Any) -> None:
-        assert name not in registry(kind)
-        monkeypatch.setitem(registry(kind)._parts, name, part)
-        monkeypatch.setitem(registry(kind)._modules, name, "tests")
+    kinds = [room.registry(kind) for kind in room.KINDS]
+    names, path = [list(each.items()) for each in kinds], list(sys.path)
 
-    return keep
+    def back() -> None:
+        for each, own in zip(kinds, names, strict=True):
+            each._parts = dict(own)
+            each._elsewhere.clear()
+        room._PLUGINS.clear()
+        sys.path[:] = path
+
+    yield back
+    back()
 
 
 def recipe_values(data: Path) -> dict[str, Any]:

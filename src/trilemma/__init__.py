@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     from trilemma.errors import InputError
     from trilemma.evaluations import evaluate
     from trilemma.jobs import demo, train
+    from trilemma.registry import register
     from trilemma.report import build_report
     from trilemma.runs import Run
 
 __version__ = "0.1.0"
 
-__all__ = ["InputError", "Run", "build_report", "demo", "evaluate", "open_data", "train"]
+__all__ = ["InputError", "Run", "build_report", "demo", "evaluate", "open_data", "register", "train"]
 
 _HOMES = {
     "InputError": ("trilemma.errors", "InputError"),
@@ -29,6 +30,7 @@ _HOMES = {
     "demo": ("trilemma.jobs", "demo"),
     "evaluate": ("trilemma.evaluations", "evaluate"),
     "open_data": ("trilemma.data", "open_data"),
+    "register": ("trilemma.registry", "register"),
     "build_report": ("trilemma.report", "build_report"),
     "train": ("trilemma.jobs", "train"),
 }

@@ -16,6 +16,7 @@ from trilemma.data import open_data, write_samples
 from trilemma.errors import InputError
 from trilemma.evaluations import evaluate, statistics_files, write_statistics
 from trilemma.metrics import Extractor, Features, MetricWarning
+from trilemma.registry import register
 
 
 class Quarters(Extractor):
@@ -31,8 +32,8 @@ class Quarters(Extractor):
 
 
 @pytest.fixture(autouse=True)
-def _quarters(registered: Callable[..., None]) -> None:
-    registered("features", "quarters", Quarters)
+def _quarters(forget: Callable[[], None]) -> None:
+    register("features", "quarters")(Quarters)
 
 
 def pictures(seed: int, n: int = 60) -> np.ndarray:
