@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ import pytest
 from trilemma.data import open_data, write_samples
 from trilemma.errors import InputError
 from trilemma.evaluations import evaluate, statistics_files, write_statistics
-from trilemma.metrics import EXTRACTORS, Extractor, Features, MetricWarning
+from trilemma.metrics import Extractor, Features, MetricWarning
+from trilemma.registry import register
 
 
 class Quarters(Extractor):
@@ -31,8 +32,8 @@ class Quarters(Extractor):
 
 
 @pytest.fixture(autouse=True)
-def _quarters(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(EXTRACTORS, "quarters", lambda device: Quarters())
+def _quarters(forget: Callable[[], None]) -> None:
+    register("features", "quarters")(Quarters)
 
 
 def pictures(seed: int, n: int = 60) -> np.ndarray:

@@ -22,6 +22,7 @@ from trilemma.errors import InputError
 from trilemma.metrics.cautions import caution
 from trilemma.metrics.features import Extractor, Features, full_precision, with_channels
 from trilemma.metrics.inception import DIM, SIZE, Inception
+from trilemma.registry import register
 
 FILE = "pt_inception-2015-12-05-6726825d.pth"
 URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{FILE}"
@@ -92,6 +93,18 @@ class InceptionExtractor(Extractor):
 
     def record(self, dim: int | None = None) -> dict[str, Any]:
         return super().record(dim) | {"grey": "repeated to three channels"}
+
+
+@register("features", "inception")
+def open_fid(path: str | None = None, *, device: str | torch.device = "cpu") -> InceptionExtractor:
+    """The network of FID, its published weights or this file, images resized as pytorch-fid does."""
+    return open_inception("inception", path, device=device)
+
+
+@register("features", "inception-clean")
+def open_clean_fid(path: str | None = None, *, device: str | torch.device = "cpu") -> InceptionExtractor:
+    """The network of FID, its published weights or this file, images resized as clean-fid does."""
+    return open_inception("inception-clean", path, device=device)
 
 
 def open_inception(
