@@ -50,7 +50,8 @@ class TestImportContract:
             "runs": "report",
             "studies": "report",
             "report": "cli",
-            "errors": "networks",
+            "untrusted": "networks",
+            "errors": "untrusted",
         }
         rooms = {*forbidden, *forbidden.values()}
         for room in rooms:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from trilemma.errors import InputError
+from trilemma.errors import InputError, shown
 
 Seeds = Annotated[str | None, typer.Option(help="Image seeds, such as 0-999 or 3,7,20-29. Instead of -n.")]
 Sampler = Annotated[str | None, typer.Option(help="Sampler (see `trilemma list samplers`); the recipe's unless given.")]
@@ -37,8 +37,8 @@ Precision = Annotated[str | None, typer.Option(help="fp32 or bf16.")]
 Clip = Annotated[str | None, typer.Option(help="Hold x̂_0 in the data's range: static, dynamic or none.")]
 Root = Annotated[str | None, typer.Option(help="Where the data's files lie, for data that would be downloaded.")]
 
-
 LIMIT = 10_000_000
+"""Images in one set."""
 
 
 def parse_seeds(text: str | None) -> list[int] | None:
@@ -49,11 +49,11 @@ def parse_seeds(text: str | None) -> list[int] | None:
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         numbers = [first, last] if dash else [first]
-        if not all(n.isascii() and n.isdigit() for n in numbers) or int(numbers[-1]) < int(first):
-            raise InputError(f"--seeds {text!r}: expected numbers and ranges, such as 0-999 or 3,7,20-29")
+        if not all(n.isascii() and n.isdigit() and len(n) <= 18 for n in numbers) or int(numbers[-1]) < int(first):
+            raise InputError(f"--seeds {shown(text)!r}: expected numbers and ranges, such as 0-999 or 3,7,20-29")
         seeds += range(int(first), min(int(numbers[-1]), int(first) + LIMIT) + 1)
         if len(seeds) > LIMIT:
-            raise InputError(f"--seeds {text!r}: more than {LIMIT:,} images in one set; make several")
+            raise InputError(f"--seeds {shown(text)!r}: more than {LIMIT:,} images in one set; make several")
     return seeds
 
 
@@ -64,5 +64,5 @@ def settings(times: str | None = None, **given: Any) -> dict[str, Any]:
         try:
             chosen["times"] = [float(t) for t in times.split(",")]
         except ValueError as error:
-            raise InputError(f"--times {times!r}: expected numbers with commas between") from error
+            raise InputError(f"--times {shown(times)!r}: expected numbers with commas between") from error
     return chosen

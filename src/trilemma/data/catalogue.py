@@ -7,13 +7,14 @@ from pathlib import Path
 
 from trilemma.data.cifar10 import open_cifar10
 from trilemma.data.decoding import Size, adapt, check_channels, check_size
-from trilemma.data.images import ImageSet, MemorySet, number_classes, split_parts
+from trilemma.data.images import ImageSet, MemorySet, check_fits, number_classes, split_parts
 from trilemma.data.mnist import open_mnist
 from trilemma.data.mnist5k import open_mnist5k
 from trilemma.data.npz import read_npz
 from trilemma.data.shapes import ShapesSet
 from trilemma.data.trees import open_store, open_tree, read_tree
-from trilemma.errors import InputError, unknown
+from trilemma.errors import InputError, shown, unknown
+from trilemma.untrusted import kind_of
 
 SOURCES: dict[str, str] = {
     "mnist5k": "5 000 handwritten digits, 1x28x28, 10 classes, part of the installation (train 4 500, test 500)",
@@ -100,7 +101,7 @@ def outline(name: str, *, size: Size | None = None, channels: int | None = None)
     check_channels(channels)
     if name in OUTLINES:
         known = OUTLINES[name]
-    elif pair is not None and not Path(name).exists() and Path(name).name == "imagenet":
+    elif pair is not None and kind_of(name) is None and Path(name).name == "imagenet":
         known = Outline(name, (3, *pair), tuple(str(k) for k in range(IMAGENET_CLASSES)))
     else:
         opened = open_data(name, split="all", size=size, channels=channels)
@@ -132,7 +133,7 @@ def parse_reference(text: str) -> tuple[str, str]:
     """
     head, colon, tail = text.rpartition(":")
     drive = len(head) == 1 and head.isalpha()
-    if not colon or drive or "/" in tail or "\\" in tail or Path(text).exists():
+    if not colon or drive or "/" in tail or "\\" in tail or kind_of(text):
         if not text:
             raise InputError("data: '' is empty, expected DATA or DATA:SPLIT, such as mnist5k:test")
         return text, "train"
@@ -158,6 +159,7 @@ def _adapted(opened: ImageSet, size: tuple[int, int] | None, channels: int | Non
     depth, height, width = opened.shape
     if size in (None, (height, width)) and channels in (None, depth):
         return opened
+    check_fits(opened.name, len(opened), (channels or depth, *(size or (height, width))))
     images, labels = opened.batch(range(len(opened)))
     converted = adapt(images, size=size, channels=channels)
     return MemorySet(converted, labels, name=opened.name, split=opened.split, classes=opened.classes)
@@ -165,8 +167,8 @@ def _adapted(opened: ImageSet, size: tuple[int, int] | None, channels: int | Non
 
 def _existing(name: str) -> Path:
     path = Path(name)
-    if path.exists():
+    if kind_of(path):
         return path
     if "/" in name or "\\" in name or path.suffix:
-        raise InputError(f"data: {name!r} does not exist (a path), nor is it one of {', '.join(SOURCES)}")
+        raise InputError(f"data: {shown(name)!r} does not exist (a path), nor is it one of {', '.join(SOURCES)}")
     raise unknown("data", name, SOURCES)

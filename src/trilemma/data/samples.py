@@ -18,6 +18,7 @@ from trilemma.data.images import check_images
 from trilemma.data.npz import read_npz
 from trilemma.data.trees import open_store, open_tree
 from trilemma.errors import InputError
+from trilemma.untrusted import kind_of
 
 _OTHER_FILES = {".png", ".jpg", ".jpeg", ".zip", ".npy", ".pt", ".pth", ".json", ".html", ".txt", ".yaml"}
 
@@ -34,13 +35,14 @@ def check_out(path: str | Path) -> Path:
     out = Path(path)
     if out.suffix.lower() in _OTHER_FILES:
         raise InputError(f"out: {out} is neither an .npz file nor a folder")
-    if _is_npz(out) and out.is_dir():
+    kind = kind_of(out)
+    if _is_npz(out) and kind == "folder":
         raise InputError(f"out: {out} is a folder, expected an .npz file")
-    if not _is_npz(out) and out.exists() and not out.is_dir():
+    if not _is_npz(out) and kind == "file":
         raise InputError(f"out: {out} is a file, expected a folder or a name ending in .npz")
     with _writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        if not _is_npz(out) and out.is_dir() and any(out.iterdir()):
+        if kind == "folder" and any(out.iterdir()):
             raise InputError(f"out: {out} is not empty, expected a new or empty folder, or an .npz file")
         with tempfile.TemporaryFile(dir=out.parent):
             pass
@@ -77,9 +79,10 @@ def read_samples(path: str | Path) -> tuple[UInt8[np.ndarray, "n h w c"], Int64[
         InputError: it does not exist, a file in it is damaged, or dtype, shape or sizes don't fit.
     """
     source = Path(path)
-    if not source.exists():
+    kind = kind_of(source)
+    if kind is None:
         raise InputError(f"samples: {source} does not exist")
-    if source.is_file() and _is_npz(source):
+    if kind == "file" and _is_npz(source):
         return read_npz(source)
     opened = open_tree(open_store(source), name=source.name, split="all")
     return opened.batch(range(len(opened)))
@@ -139,7 +142,7 @@ def _write_folder(out: Path, images: np.ndarray, labels: np.ndarray | None) -> N
             _save_png(temporary / name, image)
         if labels is not None:
             pairs = [[name, int(label)] for name, label in zip(names, labels, strict=True)]
-            (temporary / "dataset.json").write_text(json.dumps({"labels": pairs}))
+            (temporary / "dataset.json").write_text(json.dumps({"labels": pairs}), encoding="utf-8")
         temporary.chmod(0o777 & ~_umask())
         if out.is_dir():
             out.rmdir()

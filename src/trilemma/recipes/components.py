@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
-from trilemma.errors import InputError, unknown
+from trilemma.errors import InputError, shown, unknown
 from trilemma.networks import ConvClassifier, Growing, RefineNet, UNet
 from trilemma.objectives import OBJECTIVES
 from trilemma.process import PARAMETERIZATIONS, PRESETS, SCHEDULES, TIME_SAMPLERS
@@ -37,7 +37,7 @@ COMPONENTS: dict[str, Mapping[str, Callable[..., Any]]] = {
 
 
 class _Arguments(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 @cache
@@ -65,7 +65,7 @@ def component(kind: str, value: Any, path: str) -> dict[str, Any]:
     known = COMPONENTS[kind]
     value = {"name": value} if isinstance(value, str) else value
     if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
-        raise InputError(f"{path}: {value!r} names no {kind}: expected a name or a mapping with `name:`")
+        raise InputError(f"{path}: {shown(repr(value))} names no {kind}: expected a name or a mapping with `name:`")
     name = value["name"]
     if kind == "schedule" and name in PRESETS:
         value = {**PRESETS[name], **value, "name": name.partition("-")[0]}
@@ -104,5 +104,5 @@ def checked(model: type[M], given: Any, path: str) -> M:
         if first["type"] == "missing":
             raise InputError(f"{where} is missing") from None
         message = first["msg"].removeprefix("Value error, ")
-        got = "" if isinstance(first["input"], dict) else f" (got {first['input']!r})"
+        got = "" if isinstance(first["input"], dict) else f" (got {shown(repr(first['input']))})"
         raise InputError(f"{where}: {message[:1].lower()}{message[1:]}{got}") from None

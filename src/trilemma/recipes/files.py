@@ -11,15 +11,16 @@ from typing import Any
 
 import yaml
 
-from trilemma.errors import InputError, unknown
+from trilemma.errors import InputError, shown, unknown
 from trilemma.recipes.schema import Recipe, parse
+from trilemma.untrusted import NESTING, RECIPE_LIMIT, kind_of, parse_yaml, read_text
 
 
 def packaged() -> dict[str, str]:
     """The packaged recipes' texts by name."""
     folder = resources.files("trilemma.recipes")
-    files = [item for item in folder.iterdir() if item.name.endswith(".yaml")]
-    return {file.name.removesuffix(".yaml"): file.read_text() for file in sorted(files, key=lambda f: f.name)}
+    files = sorted((item for item in folder.iterdir() if item.name.endswith(".yaml")), key=lambda file: file.name)
+    return {file.name.removesuffix(".yaml"): file.read_text(encoding="utf-8") for file in files}
 
 
 def headline(text: str) -> str:
@@ -31,7 +32,8 @@ def load(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) 
     """The recipe of this name or file, or of these values, with `a.b=VALUE` overrides (VALUE in YAML) put over it,
     checked and completed.
 
-    Raises InputError for an unknown name, a file that is not YAML, an override of a key that does not exist."""
+    Raises InputError for an unknown name, a file that is not YAML or beyond its limits, an override of a key that does
+    not exist."""
     values = deepcopy(dict(recipe)) if isinstance(recipe, Mapping) else _read(recipe)
     for override in overrides:
         _put(values, override)
@@ -45,7 +47,7 @@ def _read(recipe: str | Path) -> Any:
     text = packaged().get(str(recipe))
     if text is None:
         path = Path(recipe)
-        if path.suffix not in (".yaml", ".yml") or not path.is_file():
+        if path.suffix not in (".yaml", ".yml") or kind_of(path) != "file":
             raise unknown("recipe", recipe, packaged())
         text = _text(path)
     values = _yaml(text, str(recipe))
@@ -64,8 +66,8 @@ def _read(recipe: str | Path) -> Any:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return read_text(path, RECIPE_LIMIT)
+    except ValueError as error:
         raise InputError(f"recipe {path} cannot be read as text: {error}") from error
 
 
@@ -81,25 +83,28 @@ def _merged(base: Any, over: Any) -> Any:
 
 def _yaml(text: str, where: str) -> Any:
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
+        return parse_yaml(text)
+    except ValueError as error:
+        raise InputError(f"{where} is not YAML that can be read: {error}") from error
 
 
 def _put(values: dict[str, Any], override: str) -> None:
     """Put `a.b=VALUE` into nested values. Sections written as a bare name (`schedule: cosine`) become {name: …}."""
     key, equals, value = override.partition("=")
+    where = f"--set {shown(override)!r}"
     if not equals or not key.strip():
-        raise InputError(f"--set {override!r}: expected KEY=VALUE, such as training.steps=1000")
+        raise InputError(f"{where}: expected KEY=VALUE, such as training.steps=1000")
     *path, last = key.strip().split(".")
+    if len(path) > NESTING:
+        raise InputError(f"{where}: nested deeper than {NESTING} levels")
     place = values
     for part in path:
         inner = place.get(part)
         place[part] = inner = {"name": inner} if isinstance(inner, str) else {} if inner is None else inner
         if not isinstance(inner, dict):
-            raise InputError(f"--set {override!r}: {part!r} holds {inner!r}, which has no keys")
+            raise InputError(f"{where}: {part!r} holds {shown(repr(inner))}, which has no keys")
         place = inner
-    place[last] = _number(_yaml(value, f"--set {override!r}"))
+    place[last] = _number(_yaml(value, where))
 
 
 def _number(value: Any) -> Any:

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from trilemma.errors import InputError, unknown
+from trilemma.errors import InputError, shown, unknown
 from trilemma.metrics.computing import check_names
 from trilemma.process import Variance
 from trilemma.recipes.components import arguments_model, checked, component
 from trilemma.samplers import SAMPLERS, check_spacing
 from trilemma.training import TrainingSettings
 
+RANGE_LIMIT = 1e6
+"""What a pixel may be as a model sees it: its square, and sums of those over an image, are far from overflow."""
+
 
 class Section(BaseModel):
-    """A part of a recipe: unknown keys are refused, values do not change."""
+    """A part of a recipe: unknown keys are refused, numbers are finite, values do not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
-    if not -math.inf < bounds[0] < bounds[1] < math.inf:
-        raise ValueError("expected two rising numbers, such as [-1, 1]")
+    if not -RANGE_LIMIT <= bounds[0] < bounds[1] <= RANGE_LIMIT:
+        raise ValueError(f"expected two rising numbers, such as [-1, 1], up to ±{RANGE_LIMIT:g}")
     return bounds
 
 
@@ -82,7 +84,7 @@ class SamplingSettings(Section):
     out, instead of these. `clip`: hold x̂_0 in the data's range (static), in each image's own (dynamic), or not."""
 
     name: str = "ancestral"
-    steps: int | None = Field(default=None, ge=1)
+    steps: int | None = Field(default=None, ge=1, le=1_000_000)
     grid: Annotated[str, AfterValidator(check_spacing)] = "even"
     skip: int = Field(default=0, ge=0)
     times: list[float] | None = None
@@ -141,7 +143,7 @@ def parse(values: Any) -> Recipe:
     values = section(values, "recipe")
     learner = section(values.get("learner") or {}, "learner")
     kind = learner.get("name", "denoising")
-    if kind not in LEARNERS:
+    if not isinstance(kind, str) or kind not in LEARNERS:
         raise unknown("learner.name", kind, LEARNERS)
     if kind == "denoising":
         for part, default in (("objective", "simple"), ("times", "uniform"), ("parameterization", "epsilon")):
@@ -179,7 +181,7 @@ def section(values: Any, path: str) -> dict[str, Any]:
     """A section's keys and values; a bare name stands for {name: …}. Raises InputError for anything else."""
     values = {"name": values} if isinstance(values, str) else values
     if not isinstance(values, dict):
-        raise InputError(f"{path}: expected a mapping of keys and values, got {values!r}")
+        raise InputError(f"{path}: expected a mapping of keys and values, got {shown(repr(values))}")
     return {str(key): value for key, value in values.items()}
 
 

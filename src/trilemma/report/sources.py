@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from jaxtyping import Int64, UInt8
 from trilemma.data.samples import read_samples
 from trilemma.errors import InputError
 from trilemma.report.tables import Evaluation, is_yardstick, lookup
+from trilemma.untrusted import kind_of, open_arrays, parse_json, read_text
 
 FORMAT = "trilemma-evaluation/"
 _REQUIRED = ("format", "label", "subject.kind", "samples.count", "metrics")
@@ -62,8 +61,8 @@ class Measured:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return read_text(path)
+    except ValueError as error:
         raise InputError(f"{path}: cannot be read as text ({_reason(error)})") from error
 
 
@@ -73,12 +72,13 @@ def _reason(error: Exception) -> str:
 
 def read_evaluation(path: Path) -> Measured:
     """Read one evaluation file. Raises InputError where it is missing, not JSON, or lacks a key, naming that key."""
-    if not path.exists():
+    if kind_of(path) is None:
         raise InputError(f"{path}: no such file or directory (expected a run directory or an evaluation .json)")
+    text = _text(path)
     try:
-        content = json.loads(_text(path))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: not an evaluation: no valid JSON at line {error.lineno} ({error.msg})") from error
+        content = parse_json(text)
+    except ValueError as error:
+        raise InputError(f"{path}: not an evaluation: no valid JSON ({error})") from error
     expected = "expected a file that `trilemma evaluate` wrote"
     if not isinstance(content, dict):
         raise InputError(f"{path}: not an evaluation: holds a {type(content).__name__}, not an object ({expected})")
@@ -101,7 +101,7 @@ def read_log(path: Path) -> tuple[dict[str, Any], ...]:
         if not line.strip():
             continue
         try:
-            entry = json.loads(line)
+            entry = parse_json(line)
             step = float(entry["step"])
         except (ValueError, KeyError, TypeError) as error:
             if number == len(lines):
@@ -117,9 +117,9 @@ def read_strip(path: Path) -> Strip:
     Raises InputError for anything else.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open_arrays(path) as file:
             images, times = file["images"], np.asarray(file["times"], dtype=float)
-    except (OSError, ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError) as error:
         raise InputError(f"{path}: not a strip (expected .npz with images and times): {_reason(error)}") from error
     fits = images.dtype == np.uint8 and images.ndim == 5 and images.shape[-1] in (1, 3) and images.size > 0
     if not fits or times.shape != images.shape[1:2]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import numpy as np
 from jaxtyping import UInt8
 from torch import nn
@@ -10,6 +13,7 @@ from trilemma.data import ImageSet, Outline, open_data, parse_reference, to_mode
 from trilemma.errors import InputError
 from trilemma.process import Denoiser, Schedule
 from trilemma.recipes import DenoisingSettings, Images, Recipe, component, construct
+from trilemma.runs.estimate import check_network
 from trilemma.training import Affine, ClassifierLearner, DenoisingLearner, Learner
 
 
@@ -57,7 +61,7 @@ def build_denoiser(recipe: Recipe) -> Denoiser:
 
 
 def build_network(recipe: Recipe) -> nn.Module:
-    """The network of a completed recipe, alone."""
+    """The network of a completed recipe, alone. Raises InputError for one that memory could not hold, unbuilt."""
     learner, images = recipe.learner, recipe.images
     assert images is not None
     if not isinstance(learner, DenoisingSettings):
@@ -66,13 +70,19 @@ def build_network(recipe: Recipe) -> nn.Module:
         raise InputError("network.upsampler: nothing trains or samples one yet; in Python, `networks.UNet` takes it")
     outputs = images.channels * (2 if learner.variance == "learned_range" else 1)
     size = (images.height, images.width)
-    return construct("network", recipe.network, images.channels, outputs, size, len(classes_of(recipe)))
+    return _built(recipe, images.channels, outputs, size, len(classes_of(recipe)))
 
 
 def build_classifier(recipe: Recipe) -> nn.Module:
     """The classifier network of a completed recipe."""
     assert recipe.images is not None and recipe.images.classes is not None
-    return construct("network", recipe.network, recipe.images.channels, len(recipe.images.classes))
+    return _built(recipe, recipe.images.channels, len(recipe.images.classes))
+
+
+def _built(recipe: Recipe, *dependencies: Any) -> nn.Module:
+    make = partial(construct, "network", recipe.network, *dependencies)
+    check_network(make)
+    return make()
 
 
 def build_learner(recipe: Recipe) -> Learner:

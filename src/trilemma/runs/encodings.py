@@ -16,6 +16,7 @@ from trilemma.process import Condition, Draw
 from trilemma.runs.run import Run
 from trilemma.runs.sampling import Sampler, labels_for, overridden
 from trilemma.samplers import encode, noise_start, slerp, walk
+from trilemma.untrusted import open_arrays
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def interpolate(
 
 def _encoded(path: Path) -> tuple[torch.Tensor, Int64[np.ndarray, "n"] | None]:
     try:
-        with np.load(path, allow_pickle=False) as held:
+        with open_arrays(path) as held:
             return torch.from_numpy(held["encodings"]), held.get("labels")
-    except (OSError, ValueError, KeyError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"encodings {path}: not a file that `trilemma invert` wrote ({error})") from error

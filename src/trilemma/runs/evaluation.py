@@ -255,7 +255,7 @@ def _speed(beside: Path, sampler: Sampler, run: Run, batch: int) -> Speed:
         timed = replace(timed, multiply_adds=_multiply_adds(sampler, run))
         record |= {"speed": asdict(timed), "environment": here}
         if state.is_main_process:
-            beside.write_text(json.dumps(record, indent=1))
+            beside.write_text(json.dumps(record, indent=1), encoding="utf-8")
     return Speed(**record["speed"])
 
 

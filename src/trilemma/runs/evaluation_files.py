@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from trilemma.data.trees import open_store
 from trilemma.errors import InputError
 from trilemma.runs.places import check_writable
 from trilemma.runs.sampling import record_of, sha256
+from trilemma.untrusted import parse_json, read_text
 
 FORMAT = "trilemma-evaluation/1"
 
@@ -43,7 +45,7 @@ def samples_sha256(path: Path) -> str:
     digest = hashlib.sha256()
     for name in sorted(names):
         # Hashes have one length each, so that no other names and bytes come to the same text.
-        digest.update(hashlib.sha256(name.encode()).digest() + bytes.fromhex(sha256(path / name)))
+        digest.update(hashlib.sha256(os.fsencode(name)).digest() + bytes.fromhex(sha256(path / name)))
     return digest.hexdigest()
 
 
@@ -68,11 +70,11 @@ def with_kept(place: Path, evaluation: dict[str, Any]) -> dict[str, Any]:
     Precision and recall are kept only if they are of the same k, speed and memory of the same machine, threads and
     processes, memorisation of the same held-out images."""
     try:
-        found = json.loads(place.read_text())
+        found = parse_json(read_text(place))
         same = found["format"] == FORMAT and _measured_of(found) == _measured_of(evaluation)
         figures, warnings, reference = dict(found["metrics"]), list(found["warnings"]), dict(found["reference"])
         machines = [[one["environment"].get(key) for key in MACHINE] for one in (found, evaluation)]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return evaluation
     if not same:
         return evaluation
@@ -112,6 +114,6 @@ def write_evaluation(evaluation: dict[str, Any], path: Path) -> Path:
     """Write an evaluation file, whole or not at all."""
     check_writable(path)
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(evaluation, indent=1) + "\n")
+    partial.write_text(json.dumps(evaluation, indent=1) + "\n", encoding="utf-8")
     partial.replace(path)
     return path

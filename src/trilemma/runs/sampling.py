@@ -18,13 +18,14 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from trilemma.data import check_out, read_samples, to_model, to_uint8, write_samples
-from trilemma.errors import InputError
+from trilemma.errors import InputError, shown
 from trilemma.process import Condition, Denoiser, Draw
 from trilemma.recipes import SamplingSettings, construct, parse_sampling
 from trilemma.runs.devices import process_state
 from trilemma.runs.environment import environment
 from trilemma.runs.progress import progress
 from trilemma.samplers import Clip, Kernel, Step, cut, explicit, grid, noise_start, surrogate_start, walk
+from trilemma.untrusted import parse_json, read_text
 
 
 @dataclass(frozen=True)
@@ -169,11 +170,11 @@ def labels_for(seeds: Sequence[int], classes: Sequence[str], asked: str | int | 
     name = str(asked)
     if name in classes:
         index = list(classes).index(name)
-    elif name.isascii() and name.isdigit() and int(name) < len(classes):
+    elif name.isascii() and name.isdigit() and len(name) < 10 and int(name) < len(classes):
         index = int(name)
     else:
         known = ", ".join(classes[:12]) + (", …" if len(classes) > 12 else "")
-        raise InputError(f"class {name!r}: expected 0 to {len(classes) - 1} or a name (known: {known})")
+        raise InputError(f"class {shown(name)!r}: expected 0 to {len(classes) - 1} or a name (known: {known})")
     return np.full(len(seeds), index, dtype=np.int64)
 
 
@@ -240,15 +241,17 @@ def sample_set(
 
 
 def record_of(out: Path) -> Path:
-    """Where the record of a sample set lies."""
+    """Where the record of a sample set lies. Raises InputError for a place without a name."""
+    if not out.name:
+        raise InputError(f"out: {str(out)!r} has no name, expected FILE.npz or a new folder")
     return out.with_name(f"{out.name}.record.json")
 
 
 def read_record(path: Path) -> dict[str, Any]:
     """A sample set's record. Raises InputError for what is none."""
     try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        found = parse_json(read_text(path))
+    except ValueError as error:
         raise InputError(f"{path} is no record of samples ({error}): remove it, or choose another --out") from error
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise InputError(f"{path} is no record of samples: remove it, or choose another --out")
@@ -269,7 +272,7 @@ def _claim(parts: Path, out: Path, record: dict[str, Any]) -> None:
     check_out(out)
     parts.mkdir(parents=True, exist_ok=True)
     partial = parts / ".record.json"
-    partial.write_text(json.dumps(record))
+    partial.write_text(json.dumps(record), encoding="utf-8")
     partial.replace(manifest)
 
 
@@ -303,7 +306,8 @@ def _join(parts: Path, seeds: Sequence[int], labels: Any, out: Path, beside: Pat
     timings = [[len(part["seeds"]), round(float(part["seconds"]), 4)] for part in found]
     made_on = environment(process_state().device, process_state().num_processes)
     partial = beside.with_name(f".{beside.name}.partial")
-    partial.write_text(json.dumps({**record, "batches": timings, "environment": made_on}, indent=1))
+    text = json.dumps({**record, "batches": timings, "environment": made_on}, indent=1)
+    partial.write_text(text, encoding="utf-8")
     partial.replace(beside)
     shutil.rmtree(parts, ignore_errors=True)
 

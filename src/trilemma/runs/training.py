@@ -14,6 +14,7 @@ from trilemma.process import Schedule, stream_seed
 from trilemma.recipes import Recipe, dump, load
 from trilemma.runs.build import build_learner, classes_of, completed, open_images, parameter_count, second_moment
 from trilemma.runs.devices import accelerator
+from trilemma.runs.dry_run import check_memory
 from trilemma.runs.evaluate_every import EvaluateEvery
 from trilemma.runs.logs import Log, Window
 from trilemma.runs.progress import console, progress, say
@@ -57,8 +58,6 @@ def train(
     data = open_images(chosen)
     chosen = completed(chosen, data)
     process = accelerator(chosen.training.precision)
-    torch.manual_seed(stream_seed(chosen.training.seed, "weights"))
-    learner = build_learner(chosen)
     batches = Batches(
         data,
         lambda images: to_model(images, chosen.data.range),
@@ -68,6 +67,9 @@ def train(
         rank=process.process_index,
         processes=process.num_processes,
     )
+    check_memory(chosen, process.device, process.num_processes)
+    torch.manual_seed(stream_seed(chosen.training.seed, "weights"))
+    learner = build_learner(chosen)
     validation = _validation(chosen)
     if init is not None:
         source = Run(init)
@@ -129,7 +131,7 @@ def prepare(path: Path, recipe: Recipe) -> None:
     try:
         (path / "samples").mkdir(parents=True, exist_ok=True)
         partial = path / ".recipe.yaml"
-        partial.write_text(dump(recipe))
+        partial.write_text(dump(recipe), encoding="utf-8")
         partial.replace(path / "recipe.yaml")
     except OSError as error:
         raise InputError(f"out: cannot write to {path} ({error.strerror})") from error

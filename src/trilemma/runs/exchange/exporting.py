@@ -70,7 +70,7 @@ def export_run(
         shutil.rmtree(partial, ignore_errors=True)
         for name, document in documents.items():
             (partial / name).parent.mkdir(parents=True, exist_ok=True)
-            (partial / name).write_text(json.dumps(document, indent=2) + "\n")
+            (partial / name).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
         save_file(tensors, partial / "unet" / f"{WEIGHTS}.safetensors", metadata={"format": "pt"})
         partial.replace(place)
     except OSError as error:
