@@ -6,7 +6,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,25 @@ settings.load_profile("suite")
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test finds, or leaves, features in the user's cache."""
     monkeypatch.setenv("TRILEMMA_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def forget() -> Iterator[Callable[[], None]]:
+    """Forget what has been registered since the test began, as a new process would have; done when it ends too."""
+    from trilemma import registry as room
+
+    kinds = [room.registry(kind) for kind in room.KINDS]
+    names, path = [list(each.items()) for each in kinds], list(sys.path)
+
+    def back() -> None:
+        for each, own in zip(kinds, names, strict=True):
+            each._parts = dict(own)
+            each._elsewhere.clear()
+        room._PLUGINS.clear()
+        sys.path[:] = path
+
+    yield back
+    back()
 
 
 def recipe_values(data: Path) -> dict[str, Any]:

@@ -46,7 +46,7 @@ Refused = Callable[..., str]
         (["train", "nowhere.yaml"], "unknown recipe 'nowhere.yaml'"),
         (["train", "demo", "--set", "training.stpes=3"], "did you mean 'steps'"),
         (["train", "demo", "--set", "trianing.steps=3"], "did you mean 'training'"),
-        (["train", "demo", "--set", "sampling.name=dimm"], "did you mean 'ddim'"),
+        (["train", "demo", "--set", "sampling.sampler=dimm"], "did you mean 'ddim'"),
         (["train", "demo", "--set", "data.name=mnist6k"], "did you mean 'mnist5k'"),
         (["train", "demo", "--set", "nonsense"], "expected KEY=VALUE"),
         (["train", "demo", "--set", "training.betas=[2, 3]"], "betas"),

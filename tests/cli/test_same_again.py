@@ -57,7 +57,7 @@ def test_are_the_same_samples(
         place = tmp_path / f"{i}.npz"
         out = tmp_path / f"{i}.json"
         evaluation = evaluate(run, n=4, samples_out=place, out=out, **{**only, **way})
-        assert evaluation["samples"]["count"] == len(way.get("seeds", range(4)))
+        assert evaluation.samples.count == len(way.get("seeds", range(4)))
         made[str(out)] = place
     page = tmp_path / "page.html"
     assert command("report", *made, "--out", page).code == 0

@@ -3,14 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trilemma.data import SOURCES, available_splits, open_data, parse_reference
+from trilemma.data import open_data, parse_reference
 from trilemma.errors import InputError
-
-
-def test_every_source_is_described():
-    assert list(SOURCES) == ["mnist5k", "shapes", "mnist", "fashion-mnist", "cifar10"]
-    assert all(text and "\n" not in text for text in SOURCES.values())
-    assert all(available_splits(name) == ("train", "test", "all") for name in SOURCES)
 
 
 @pytest.mark.parametrize(

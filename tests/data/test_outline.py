@@ -7,17 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trilemma.data import SOURCES, Outline, open_data, outline
-from trilemma.data.catalogue import OUTLINES
+from trilemma.data import Outline, open_data, outline
 from trilemma.errors import InputError
-
-
-def test_every_named_source_has_one_and_its_description_agrees() -> None:
-    assert OUTLINES.keys() == SOURCES.keys()
-    for name, known in OUTLINES.items():
-        assert known.name == name and known.classes is not None
-        assert "x".join(map(str, known.shape)) in SOURCES[name]
-        assert f"{len(known.classes)} classes" in SOURCES[name]
 
 
 @pytest.mark.parametrize("name", ["mnist5k", "shapes"])

@@ -44,7 +44,7 @@ class TestLog:
 
     def test_they_are_an_evaluation_s_of_the_averaged_weights(self, trained: Run) -> None:
         made = evaluate(trained, n=10, features="pixels", metrics=["frechet_distance", "precision", "recall"])
-        assert figures(trained.path)[6] == pytest.approx({name: made["metrics"][name] for name in NAMES}, rel=1e-6)
+        assert figures(trained.path)[6] == pytest.approx({name: made.metrics[name] for name in NAMES}, rel=1e-6)
 
     def test_tensorboard_has_them(self, trained: Run) -> None:
         events = EventAccumulator(str(trained.path / "tensorboard"))

@@ -82,8 +82,8 @@ class TestAnImportedRun:
 
     def test_is_evaluated_and_reported(self, from_openai: Run) -> None:
         found = evaluate(from_openai, n=12, features="pixels", metrics=["frechet_distance"])
-        assert found["metrics"]["frechet_distance"] > 0
-        assert found["subject"]["checkpoint_step"] == 0
+        assert found.metrics["frechet_distance"] > 0
+        assert found.subject.checkpoint_step == 0
         assert build_report([from_openai.path]).is_file()
 
     def test_without_data_it_samples_and_says_what_it_lacks(self, state_dict: Path, tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from safetensors.torch import save_file
 
 from trilemma.errors import InputError
 from trilemma.metrics import (
-    EXTRACTORS,
     ClassifierExtractor,
     Extractor,
     Features,
@@ -116,15 +115,9 @@ def test_no_image_and_mixed_sizes_are_refused():
 def test_an_unknown_name_is_refused():
     with pytest.raises(InputError, match="did you mean 'digits'"):
         open_extractor("digit")
-    assert sorted(EXTRACTORS) == ["digits", "inception", "inception-clean", "pixels"]
     for name in ("inceptoin", "timm", "timm:", "classifier", "digits:x"):
         with pytest.raises(InputError, match=r"classifier:RUN, digits, .*inception:PATH, pixels, timm:NAME"):
             open_extractor(name)
-
-
-def test_a_runs_classifier_is_opened_where_runs_are():
-    with pytest.raises(InputError, match="only what evaluates runs opens"):
-        open_extractor("classifier:runs/x")
 
 
 class Halves(Extractor):

@@ -131,7 +131,7 @@ class TestBlocks:
     )
     def test_which_double_convolutions_are_linked(self, links: Any, ends: list[str]) -> None:
         """E's is not; D's baseline links the first of two, AdditionalResLink both, 4DoubleConvBlocks three of four."""
-        block = DoubleConvs(6, 10, PLAIN, len(ends), links)
+        block = DoubleConvs(6, 10, PLAIN, repeats=len(ends), links=links)
         assert [part.end for part in block.parts] == ends
         assert [part.shortcut is not None for part in block.parts] == [end == "link" for end in ends]
         assert [part.conv2.out_channels for part in block.parts] == [6] * (len(ends) - 1) + [10]
@@ -140,7 +140,7 @@ class TestBlocks:
     def test_the_middle_of_d_s_last_double_convolution(self, inputs: int, outputs: int, middle: int) -> None:
         """On the way down its output's width, on the way up half its input's."""
         for links in ("same", "all"):
-            parts = DoubleConvs(inputs, outputs, PLAIN, 2, links).parts  # type: ignore[arg-type]
+            parts = DoubleConvs(inputs, outputs, PLAIN, repeats=2, links=links).parts  # type: ignore[arg-type]
             assert [part.conv1.out_channels for part in parts] == [inputs, middle]
 
     def test_each_dense_convolution_sees_all_before_it(self) -> None:

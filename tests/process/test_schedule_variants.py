@@ -12,8 +12,9 @@ from torch import Tensor
 
 from tests.exact import Fixed, cosine_alpha_bar, linear_alpha_bar
 from trilemma.errors import InputError
-from trilemma.process import EDM, PRESETS, ContinuousVP, Cosine, Denoiser, Linear, Schedule, Tabulated
+from trilemma.process import EDM, ContinuousVP, Cosine, Denoiser, Linear, Schedule, Tabulated
 from trilemma.recipes import component, construct
+from trilemma.registry import Preset, registry
 
 KINDS: dict[str, tuple[Callable[..., Tabulated], np.ndarray]] = {
     "linear": (Linear, linear_alpha_bar(1000)),
@@ -112,7 +113,7 @@ def test_presets_are_the_sources_schedules(name: str) -> None:
 
 
 def test_the_named_presets_are_these() -> None:
-    assert set(PRESETS) == set(SOURCES)
+    assert {name for name, part in registry("schedule").items() if isinstance(part, Preset)} == set(SOURCES)
 
 
 def test_a_presets_arguments_can_be_overridden() -> None:

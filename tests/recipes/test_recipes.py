@@ -228,7 +228,7 @@ class TestComponent:
     def test_every_constructor_can_be_named(self) -> None:
         for kind in ("schedule", "network", "parameterization", "objective", "times", "sampler"):
             for name in registry(kind):
-                assert component(kind, name, kind)["name"] == name
+                assert component(kind, name, kind)["name"] == getattr(registry(kind)[name], "of", name)
 
     def test_is_constructed_with_its_arguments(self) -> None:
         schedule = construct("schedule", component("schedule", {"name": "cosine", "steps": 6}, "schedule"))

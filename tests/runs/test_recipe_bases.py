@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from trilemma.errors import InputError
+from trilemma.inventory import variants
 from trilemma.jobs import train
 from trilemma.recipes import Recipe, dump, load, packaged
-from trilemma.recipes.files import variants
 from trilemma.runs import Run
 from trilemma.samplers import DDIM, Heun
 

@@ -1,58 +1,106 @@
-"""The command line: one file a command. Commands parse, call and print; bad input ends in one line and exit code 2."""
+"""The command line: one file a command, imported when it is chosen. Commands parse, call and print; bad input ends in
+one line and exit code 2."""
 
 from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
-from trilemma.cli import (
-    compare,
-    data,
-    demo,
-    evaluate,
-    export,
-    gradient_noise,
-    import_,
-    invert,
-    list_,
-    network,
-    nll,
-    report,
-    sample,
-    schedule,
-    stats,
-    train,
-)
-from trilemma.cli.options import SamplingCommand
 from trilemma.errors import InputError
+from trilemma.inventory import summary
+from trilemma.registry import load_plugin
 
-app = typer.Typer(
-    name="trilemma",
-    help="Train, sample, measure and compare diffusion models of images: quality, coverage, speed.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-app.command("list")(list_.list_)
-app.command("train")(train.train)
-app.command("sample", cls=SamplingCommand)(sample.sample)
-app.command("evaluate", cls=SamplingCommand)(evaluate.evaluate)
-app.command("stats")(stats.stats)
-app.add_typer(data.app, name="data")
-app.command("schedule")(schedule.schedule)
-app.command("network")(network.network)
-app.command("nll", cls=SamplingCommand)(nll.nll)
-app.command("gradient-noise")(gradient_noise.gradient_noise)
-app.command("invert", cls=SamplingCommand)(invert.invert)
-app.command("interpolate", cls=SamplingCommand)(invert.interpolate)
-app.command("compare")(compare.compare)
-app.command("import")(import_.import_)
-app.command("export")(export.export)
-app.command("report")(report.report)
-app.command("demo")(demo.demo)
+COMMANDS = {
+    "list": "list_.list_",
+    "train": "train.train",
+    "sample": "sample.sample",
+    "evaluate": "evaluate.evaluate",
+    "stats": "stats.stats",
+    "data": "data.data_",
+    "schedule": "schedule.schedule",
+    "network": "network.network",
+    "nll": "nll.nll",
+    "gradient-noise": "gradient_noise.gradient_noise",
+    "invert": "invert.invert",
+    "interpolate": "invert.interpolate",
+    "compare": "compare.compare",
+    "import": "import_.import_",
+    "export": "export.export",
+    "report": "report.report",
+    "demo": "demo.demo",
+}
+"""The commands in the order of `--help`: which function of which file each is."""
+
+PLAIN: dict[str, Any] = {"add_completion": False, "pretty_exceptions_enable": False, "rich_markup_mode": None}
+
+
+class Commands(TyperGroup):
+    """The commands, each imported when it is chosen; `--help` reads what they are from their files."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS:
+            return None
+        module, function = COMMANDS[cmd_name].split(".")
+        file = import_module(f"trilemma.cli.{module}")
+        found: typer.Typer | None = getattr(file, "app", None)
+        if found is None:  # the file is a command, not a group of them
+            command, found = getattr(file, function), typer.Typer(**PLAIN)
+            found.command(cmd_name, cls=getattr(command, "command_class", TyperCommand))(command)
+        return typer.main.get_command(found)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """`--plugin` may stand anywhere, after the command too: it is taken to the front, whose option it is."""
+        plugins, rest = [], []
+        words = iter(args)
+        for word in words:
+            if word == "--":
+                rest += [word, *words]
+            elif word.startswith("--plugin="):
+                plugins += [word]
+            elif word == "--plugin":
+                plugins += [word, *([value] if (value := next(words, None)) is not None else [])]
+            else:
+                rest += [word]
+        return super().parse_args(ctx, [*plugins, *rest])
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, _summary(place)) for name, place in COMMANDS.items()])
+
+
+def _summary(place: str) -> str:
+    """The first sentence of a command's docstring."""
+    module, function = place.split(".")
+    return summary(Path(__file__).with_name(f"{module}.py"), function).partition(". ")[0].rstrip(".")
+
+
+app = typer.Typer(name="trilemma", no_args_is_help=True, cls=Commands, **PLAIN)
+
+
+def _load(plugins: list[str] | None) -> None:
+    for spec in plugins or []:
+        load_plugin(spec)
+
+
+@app.callback()
+def trilemma(
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE.py|MODULE", callback=_load, help="Whose samplers, metrics, data … can be named; repeatable."
+        ),
+    ] = None,
+) -> None:
+    """Train, sample, measure and compare diffusion models of images: quality, coverage, speed."""
 
 
 def main() -> None:

@@ -8,15 +8,15 @@ import typer
 
 from trilemma.cli import options as o
 
-app = typer.Typer(help="Look at data.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Look at data.", no_args_is_help=True, rich_markup_mode=None, add_completion=False)
 
 
 @app.callback()
-def _group() -> None:
+def data_() -> None:
     """Look at data."""
 
 
-@app.command("check")
+@app.command()
 def check(
     data: Annotated[
         str, typer.Argument(metavar="DATA[:SPLIT]", help="A source or a path; all splits unless one is named.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,8 +45,7 @@ def evaluate(
     """Measure quality, coverage and speed against a reference. A run is sampled first, by the flags that `sample`
     takes."""
     from trilemma import evaluations
-    from trilemma.machine import say, show
-    from trilemma.report import build_table, to_rich
+    from trilemma.machine import say
 
     evaluation = evaluations.evaluate(
         subject,
@@ -67,13 +65,10 @@ def evaluate(
         t_mid=t_mid,
         **settings,
     )
-    table = build_table([evaluation])
-    show(to_rich(table))
-    for line in figures(evaluation["metrics"], {column.key for column in table.columns}):
-        say(line)
-    for warning in evaluation["warnings"]:
+    say(str(evaluation))
+    for warning in evaluation.warnings:
         say(f"warning: {warning}")
-    say(f"evaluation: {evaluation['path']}")
+    say(f"evaluation: {evaluation.path}")
 
 
 def parse_metrics(text: str | None) -> list[str] | None:
@@ -94,20 +89,3 @@ def parse_counts(text: str | None) -> list[int] | None:
     if not all(part.strip().isdecimal() for part in parts):
         raise InputError(f"--counts {text!r}: expected whole numbers with commas between, such as 500,1000,5000")
     return [int(part) for part in parts]
-
-
-def figures(metrics: dict[str, Any], shown: Collection[str]) -> list[str]:
-    """The figures that the table has no column for, one a line, with their standard errors."""
-    from trilemma.metrics import METRICS
-
-    lines = []
-    for name in METRICS:
-        value, error = metrics.get(name), metrics.get(f"{name}_se")
-        if name in shown or value is None:
-            continue
-        if isinstance(value, list):
-            text = ", ".join(f"{count}: {distance:.4g}" for count, distance in value)
-        else:
-            text = f"{value:.4g}" + (f" ± {error:.2g}" if error is not None else "")
-        lines.append(f"{name}: {text}")
-    return lines

@@ -9,37 +9,37 @@ from rich.console import Console
 from rich.table import Table
 
 from trilemma.errors import unknown
+from trilemma.inventory import Entry, entries, headline, packaged
+from trilemma.registry import KINDS, OWN, Kind
 
-KINDS = ("recipes", "data", "samplers", "metrics")
+PLURAL: dict[str, Kind] = {kind if kind in ("data", "times", "features") else f"{kind}s": kind for kind in KINDS}
+WORDS = ("recipes", *PLURAL)
 
 
-def list_(kind: Annotated[str | None, typer.Argument(help=" | ".join(KINDS))] = None) -> None:
-    """List the recipes, data, samplers or metrics; all of them if none is named."""
-    if kind is not None and kind not in KINDS:
-        raise unknown("kind", kind, KINDS)
-    console = Console(highlight=False)
-    for each in KINDS if kind is None else (kind,):
-        table = Table(title=each, title_justify="left", title_style="bold", show_header=False, box=None, padding=(0, 2))
+def list_(kind: Annotated[str | None, typer.Argument(help=" | ".join(WORDS))] = None) -> None:
+    """List the recipes and the parts that they can name, with what each is and where it comes from; of one kind also
+    the arguments."""
+    if kind is not None and kind not in WORDS:
+        raise unknown("kind", kind, WORDS)
+    console = Console(highlight=False, markup=False)
+    for each in WORDS if kind is None else (kind,):
+        table = Table(title=each, title_justify="left", title_style="bold", show_header=False, box=None, expand=True)
         table.add_column(no_wrap=True)
-        for name, description in _rows(each).items():
-            table.add_row(name, description)
+        table.add_column(no_wrap=kind is None, ratio=1)
+        table.add_column(no_wrap=True, style="dim")
+        for entry in _entries(each):
+            table.add_row(entry.name, entry.headline if kind is None else _whole(entry), entry.origin)
         console.print(table)
         console.print()
 
 
-def _rows(kind: str) -> dict[str, str]:
-    if kind == "recipes":
-        from trilemma.recipes import headline, packaged
+def _entries(word: str) -> list[Entry]:
+    if word == "recipes":
+        return [Entry(name, headline(text), OWN, {}) for name, text in packaged().items()]
+    path = Entry("PATH", "a folder of images (with or without class folders), a .zip, an .npz", OWN, {})
+    return [*entries(PLURAL[word]), *([path] if word == "data" else [])]
 
-        return {name: headline(text) for name, text in packaged().items()}
-    if kind == "data":
-        from trilemma.data import SOURCES
 
-        return {**SOURCES, "PATH": "a folder of images (with or without class folders), a .zip, an .npz"}
-    if kind == "samplers":
-        from trilemma.samplers import SAMPLERS
-
-        return {name: " ".join((kernel.__doc__ or "").split("\n\n")[0].split()) for name, kernel in SAMPLERS.items()}
-    from trilemma.metrics import METRICS
-
-    return {name: f"{metric.axis}, {metric.better} is better: {metric.description}" for name, metric in METRICS.items()}
+def _whole(entry: Entry) -> str:
+    arguments = ", ".join(f"{name}={default}" if default else name for name, default in entry.arguments.items())
+    return f"{entry.description}\n{arguments}" if arguments else entry.description

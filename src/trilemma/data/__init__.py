@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from trilemma.data.arrays import image_set
-from trilemma.data.catalogue import SOURCES, Outline, available_splits, open_data, outline, parse_reference
+from trilemma.data.catalogue import SOURCES, available_splits, open_data, outline, parse_reference
 from trilemma.data.check import DataReport, check
 from trilemma.data.decoding import DamagedImageError
-from trilemma.data.images import ImageSet, MemorySet
+from trilemma.data.images import ImageSet, MemorySet, Outline, outlined, split_parts
 from trilemma.data.samples import check_out, check_png, read_samples, write_png, write_samples
 from trilemma.data.shapes import ShapesSet
 
@@ -25,8 +25,10 @@ __all__ = [
     "image_set",
     "open_data",
     "outline",
+    "outlined",
     "parse_reference",
     "read_samples",
+    "split_parts",
     "write_png",
     "write_samples",
 ]

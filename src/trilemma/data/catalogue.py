@@ -1,52 +1,27 @@
-"""Every source of images by name, and how a set is opened: by that name or by a path."""
+"""How a set of images is opened: by the name of a source or by a path.
+
+A source is a part of the kind `data`: a function (split) -> ImageSet for the splits train, test and `all` of them (or
+others that it is `outlined` with), with `root` or `size` among its keyword-only parameters if it reads files that may
+lie elsewhere, or draws its images at any size.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import inspect
+from dataclasses import replace
 from pathlib import Path
 
-from trilemma.data.cifar10 import open_cifar10
 from trilemma.data.decoding import Size, adapt, check_channels, check_size
-from trilemma.data.images import ImageSet, MemorySet, number_classes, split_parts
-from trilemma.data.mnist import open_mnist
-from trilemma.data.mnist5k import open_mnist5k
+from trilemma.data.images import SPLITS, ImageSet, MemorySet, Outline, number_classes, split_parts
 from trilemma.data.npz import read_npz
-from trilemma.data.shapes import ShapesSet
 from trilemma.data.trees import open_store, open_tree, read_tree
-from trilemma.errors import InputError, unknown
+from trilemma.errors import InputError
+from trilemma.registry import registry
 
-SOURCES: dict[str, str] = {
-    "mnist5k": "5 000 handwritten digits, 1x28x28, 10 classes, part of the installation (train 4 500, test 500)",
-    "shapes": "drawn shapes, 3x32x32 or any size, 10 classes, nothing to download (train 10 000, test 1 000)",
-    "mnist": "handwritten digits, 1x28x28, 10 classes, 11 MB download (train 60 000, test 10 000)",
-    "fashion-mnist": "pieces of clothing, 1x28x28, 10 classes, 30 MB download (train 60 000, test 10 000)",
-    "cifar10": "small photographs, 3x32x32, 10 classes, 162 MB download (train 50 000, test 10 000)",
-}
-"""The named sources, one line each. Besides these, a path opens: a folder of images, a .zip of them, an .npz."""
-
-
-@dataclass(frozen=True)
-class Outline:
-    """What is known of a set of images without its files: (channels, height, width), and its classes."""
-
-    name: str
-    shape: tuple[int, int, int]
-    classes: tuple[str, ...] | None
-
-
-_TEN = tuple(str(k) for k in range(10))
-OUTLINES: dict[str, Outline] = {
-    "mnist5k": Outline("mnist5k", (1, 28, 28), _TEN),
-    "shapes": Outline("shapes", (3, 32, 32), _TEN),
-    "mnist": Outline("mnist", (1, 28, 28), _TEN),
-    "fashion-mnist": Outline("fashion-mnist", (1, 28, 28), _TEN),
-    "cifar10": Outline("cifar10", (3, 32, 32), _TEN),
-}
-"""The named sources' shapes; their classes by number."""
+SOURCES = registry("data")
+"""The named sources. Besides these, a path opens: a folder of images, a .zip of them, an .npz."""
 
 IMAGENET_CLASSES = 1000
-
-_WITH_ROOT = ("mnist", "fashion-mnist", "cifar10")
 
 
 def open_data(
@@ -64,9 +39,10 @@ def open_data(
             it; write `./mnist` for the folder.
         split: `train`, `test` or whatever split folders there are, or `all`. A path without split folders is one
             whole: `train` and `all` both open it, and its `split` is `all`.
-        root: for `mnist`, `fashion-mnist` and `cifar10`, where their files lie already; otherwise they are downloaded.
+        root: for a source that takes one, as `mnist` and `cifar10` do, where its files lie already; otherwise they are
+            downloaded.
         size: side or (height, width) to crop (centred) and resize (antialiased bicubic) to; None keeps each image,
-            and files of several sizes are refused. `shapes` is drawn at this size.
+            and files of several sizes are refused. A source that draws its images, as `shapes`, draws them at it.
         channels: 1 (grey) or 3 (RGB); None keeps what the images have.
 
     Raises:
@@ -75,10 +51,14 @@ def open_data(
     """
     pair = check_size(size)
     check_channels(channels)
-    if root is not None and name not in _WITH_ROOT:
-        raise InputError(f"data.root: {name!r} takes none (only {', '.join(_WITH_ROOT)} do)")
+    if root is not None and "root" not in _taken(name):
+        takers = [source for source in SOURCES if "root" in _taken(source)]
+        raise InputError(f"data.root: {name!r} takes none (only {', '.join(takers)} do)")
     if name in SOURCES:
-        return _adapted(_open_named(name, split, root, pair), pair, channels)
+        split_parts(name, split, available_splits(name)[:-1])
+        given = {"root": root, "size": pair}
+        chosen = {key: value for key, value in given.items() if value is not None and key in _taken(name)}
+        return _adapted(SOURCES[name](split, **chosen), pair, channels)
     path = _existing(name)
     label = path.resolve().name
     if path.suffix.lower() == ".npz" and path.is_file():
@@ -98,15 +78,14 @@ def outline(name: str, *, size: Size | None = None, channels: int | None = None)
     """
     pair = check_size(size)
     check_channels(channels)
-    if name in OUTLINES:
-        known = OUTLINES[name]
-    elif pair is not None and not Path(name).exists() and Path(name).name == "imagenet":
+    known = _outlined(name)
+    if known is None and pair is not None and not Path(name).exists() and Path(name).name == "imagenet":
         known = Outline(name, (3, *pair), tuple(str(k) for k in range(IMAGENET_CLASSES)))
-    else:
+    if known is None:
         opened = open_data(name, split="all", size=size, channels=channels)
         return Outline(name, opened.shape, opened.classes)
     depth, height, width = known.shape
-    return Outline(name, (channels or depth, *(pair or (height, width))), known.classes)
+    return replace(known, name=name, shape=(channels or depth, *(pair or (height, width))))
 
 
 def available_splits(name: str, root: str | None = None) -> tuple[str, ...]:
@@ -116,7 +95,8 @@ def available_splits(name: str, root: str | None = None) -> tuple[str, ...]:
         InputError: an unknown name or path, or one without images.
     """
     if name in SOURCES:
-        return ("train", "test", "all")
+        known = _outlined(name)
+        return (*(SPLITS if known is None else known.splits), "all")
     path = _existing(name)
     if path.suffix.lower() == ".npz" and path.is_file():
         return ("train", "all")
@@ -141,16 +121,14 @@ def parse_reference(text: str) -> tuple[str, str]:
     return head, tail
 
 
-def _open_named(name: str, split: str, root: str | None, size: tuple[int, int] | None) -> ImageSet:
-    match name:
-        case "mnist5k":
-            return open_mnist5k(split)
-        case "shapes":
-            return ShapesSet(split, size=size or (32, 32))
-        case "cifar10":
-            return open_cifar10(split, root)
-        case _:
-            return open_mnist(name, split, root)
+def _outlined(name: str) -> Outline | None:
+    """What a named source says of itself, if it does."""
+    return getattr(SOURCES[name], "outline", None) if name in SOURCES else None
+
+
+def _taken(name: str) -> frozenset[str]:
+    """The arguments that a source takes besides the split; a path takes none."""
+    return frozenset(inspect.signature(SOURCES[name]).parameters) if name in SOURCES else frozenset()
 
 
 def _adapted(opened: ImageSet, size: tuple[int, int] | None, channels: int | None) -> ImageSet:
@@ -169,4 +147,4 @@ def _existing(name: str) -> Path:
         return path
     if "/" in name or "\\" in name or path.suffix:
         raise InputError(f"data: {name!r} does not exist (a path), nor is it one of {', '.join(SOURCES)}")
-    raise unknown("data", name, SOURCES)
+    raise SOURCES.unknown(name)

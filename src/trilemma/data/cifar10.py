@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from trilemma.data.download import fetch
-from trilemma.data.images import ImageSet, MemorySet, split_parts
+from trilemma.data.images import ImageSet, MemorySet, outlined, split_parts
 from trilemma.data.stores import FolderStore, Store, TarStore, ZipStore
 from trilemma.data.trees import open_tree, read_tree
 from trilemma.errors import InputError
+from trilemma.registry import register
 
 PARTS = ("train", "test")
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -23,13 +24,15 @@ _FOLDER = "cifar-10-batches-bin"
 _RECORD = 1 + 3 * 32 * 32
 
 
-def open_cifar10(split: str, root: str | None = None) -> ImageSet:
-    """3x32x32 images with ten classes: `train` 50 000, `test` 10 000, `all` both in that order.
+@register("data", "cifar10")
+@outlined((3, 32, 32), CLASSES)
+def open_cifar10(split: str, *, root: str | None = None) -> ImageSet:
+    """Small photographs, 3x32x32, 10 classes, 162 MB download (train 50 000, test 10 000).
 
     Only the binary version is read; the Python version is a pickle, which could run code.
 
     Args:
-        split: one of the above.
+        split: `train`, `test`, or `all`: both in that order.
         root: the folder `cifar-10-batches-bin` or one that holds it or its archive; the archive
             `cifar-10-binary.tar.gz` itself; or a folder, zip or tar with image files as train/CLASS/*, test/CLASS/*.
             A copy of JPEG files is named `cifar10-jpeg`, because its pixels are not CIFAR-10's. None downloads the

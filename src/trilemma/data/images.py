@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Int64, UInt8
@@ -15,6 +17,35 @@ from trilemma.process import check_images
 
 MEMORY_LIMIT = 256 * 2**20
 """Bytes of decoded pixels up to which a set of files is decoded once and kept in memory."""
+
+
+P = TypeVar("P")
+
+SPLITS = ("train", "test")
+"""The splits of a source that says nothing of them."""
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What is known of a set of images without its files: (channels, height, width), its classes, and the splits that
+    there are besides `all` of them."""
+
+    name: str
+    shape: tuple[int, int, int]
+    classes: tuple[str, ...] | None = None
+    splits: tuple[str, ...] = SPLITS
+
+
+def outlined(
+    shape: tuple[int, int, int], classes: tuple[str, ...] | None = None, splits: tuple[str, ...] = SPLITS
+) -> Callable[[P], P]:
+    """A decorator for a source of images: says what is known of them without opening it, see `Outline`."""
+
+    def keep(source: Any) -> Any:
+        source.outline = Outline(source.__name__, shape, classes, splits)
+        return source
+
+    return keep
 
 
 class ImageSet(ABC):

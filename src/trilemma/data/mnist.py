@@ -11,8 +11,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from trilemma.data.download import fetch
-from trilemma.data.images import MemorySet, split_parts
+from trilemma.data.images import MemorySet, outlined, split_parts
 from trilemma.errors import InputError
+from trilemma.registry import register
 
 PARTS = ("train", "test")
 _PREFIX = {"train": "train", "test": "t10k"}
@@ -60,13 +61,23 @@ CLASSES = {
 }
 
 
-def open_mnist(name: str, split: str, root: str | None = None) -> MemorySet:
-    """1x28x28 images with ten classes: `train` 60 000, `test` 10 000, `all` both in that order.
+@register("data", "mnist")
+@outlined((1, 28, 28), CLASSES["mnist"])
+def open_mnist(split: str, *, root: str | None = None) -> MemorySet:
+    """Handwritten digits, 1x28x28, 10 classes, 11 MB download (train 60 000, test 10 000)."""
+    return _open("mnist", split, root)
 
-    Args:
-        name: `mnist` or `fashion-mnist`.
-        split: one of the above.
-        root: a folder with the IDX files, gzipped or not; None downloads them once, checked by hash.
+
+@register("data", "fashion-mnist")
+@outlined((1, 28, 28), CLASSES["fashion-mnist"])
+def open_fashion_mnist(split: str, *, root: str | None = None) -> MemorySet:
+    """Pieces of clothing, 1x28x28, 10 classes, 30 MB download (train 60 000, test 10 000)."""
+    return _open("fashion-mnist", split, root)
+
+
+def _open(name: str, split: str, root: str | None) -> MemorySet:
+    """Those of the folder `root`, which holds the IDX files, gzipped or not; None downloads them once, checked by hash.
+    `all` is `train` and then `test`.
 
     Raises:
         InputError: no such split, a file that is missing, damaged or of another kind, or a failed download.

@@ -7,15 +7,20 @@ from importlib.resources import files
 
 import numpy as np
 
-from trilemma.data.images import MemorySet, split_parts
+from trilemma.data.images import MemorySet, outlined, split_parts
 from trilemma.errors import InputError
+from trilemma.registry import register
 
 PARTS = ("train", "test")
 CLASSES = tuple(str(k) for k in range(10))
 
 
+@register("data", "mnist5k")
+@outlined((1, 28, 28), CLASSES)
 def open_mnist5k(split: str) -> MemorySet:
-    """1x28x28 digits: `test` is every 10th of the stored order (500, 50 of each class), `train` the other 4 500.
+    """5 000 handwritten digits, 1x28x28, 10 classes, part of the installation (train 4 500, test 500).
+
+    `test` is every 10th of the stored order (500, 50 of each class), `train` the other 4 500.
 
     The stored order is by class; `all` is `train` followed by `test`.
 

@@ -5,16 +5,21 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Int64, UInt8
 
-from trilemma.data.images import MEMORY_LIMIT, ImageSet, split_parts
+from trilemma.data.images import MEMORY_LIMIT, ImageSet, outlined, split_parts
 from trilemma.errors import InputError
+from trilemma.registry import register
 
 CLASSES = ("circle", "ring", "square", "frame", "triangle", "diamond", "cross", "star", "crescent", "bars")
 COUNTS = {"train": 10_000, "test": 1_000}
 _STREAM = {"train": 0, "test": 1}
 
 
+@register("data", "shapes")
+@outlined((3, 32, 32), CLASSES)
 class ShapesSet(ImageSet):
-    """One shape an image on a plain ground: random colours that differ clearly, random place, scale and small turn.
+    """Drawn shapes, 3x32x32 or any size, 10 classes, nothing to download (train 10 000, test 1 000).
+
+    One shape an image on a plain ground: random colours that differ clearly, random place, scale and small turn.
 
     Image i shows class i mod 10, so that classes are balanced. It is drawn when first asked for and, while all of them
     take less than `MEMORY_LIMIT`, kept. Edges are antialiased: a pixel's share of the shape is its signed distance to

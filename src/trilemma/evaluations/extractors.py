@@ -1,4 +1,4 @@
-"""Feature extractors by name, those that runs have trained among them."""
+"""Feature extractors by name, opened once on this process's device; and those that runs have trained."""
 
 from __future__ import annotations
 
@@ -6,23 +6,35 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
+import torch
+
 from trilemma.machine.devices import process_state
 from trilemma.machine.files import sha256
-from trilemma.metrics import ClassifierExtractor, Extractor, open_extractor
+from trilemma.metrics import ClassifierExtractor, Extractor, caution, open_extractor
+from trilemma.metrics.inception_features import published_file
 from trilemma.networks.classifier import ConvClassifier
+from trilemma.registry import register
 from trilemma.runs.run import Run
 
 Stamp = tuple[Any, ...]
 
 
 def extractor_of(name: str) -> Extractor:
-    """The extractor of this name on this process's device: those of `open_extractor`, and `classifier:RUN`, a
-    classifier that a run has trained, by its averaged weights if it has them. Its record names the recipe, not the
-    place of the run. Opened once, and again when its weights have changed. Raises InputError for a name that does not
-    exist, and for a run that trains no classifier."""
+    """The extractor of this name, as `open_extractor` opens it, on this process's device. Opened once, and again when
+    its weights have changed. Raises InputError as that does."""
     kind, _, place = name.partition(":")
     weights = _weights(Run(place)) if kind == "classifier" and place else Path(place)
     return _opened(name, stamp(weights))
+
+
+def features_for(shape: tuple[int, int, int]) -> str:
+    """The features for images of this shape (c, h, w): `digits` for grey ones of the size of MNIST's, 28×28 or padded
+    to 32×32; else `inception` where its weights are at hand, or else `pixels`. Anything but digits is said."""
+    if shape in ((1, 28, 28), (1, 32, 32)):
+        return "digits"
+    chosen = "inception" if published_file() is not None else "pixels"
+    caution(f"features {chosen!r}, as none are named and these images are no digits")
+    return chosen
 
 
 def stamp(path: Path) -> Stamp:
@@ -40,19 +52,23 @@ def _weights(run: Run) -> Path:
 
 @lru_cache(maxsize=4)
 def _opened(name: str, stamp: Stamp) -> Extractor:
-    device = process_state().device
-    kind, _, place = name.partition(":")
-    if kind != "classifier" or not place:
-        return open_extractor(name, device=device)
-    run = Run(place)
-    network = run.classifier("ema" if run.recipe.training.ema else "raw")
+    return open_extractor(name, device=process_state().device)
+
+
+@register("features", "classifier")
+def open_classifier(run: str, *, device: str | torch.device = "cpu") -> ClassifierExtractor:
+    """A classifier that a run has trained, by its averaged weights if it has them. Its record names the recipe, not the
+    place of the run. Raises InputError for a run that trains no classifier."""
+    trained = Run(run)
+    recipe, weights = trained.recipe, _weights(trained)
+    network = trained.classifier("ema" if recipe.training.ema else "raw")
     look = ClassifierExtractor(
         cast(ConvClassifier, network),
-        name=f"classifier:{run.recipe.name}",
-        sha256=sha256(_weights(run)),
-        shape=run.recipe.images.shape,
-        bounds=run.recipe.data.range,
+        name=f"classifier:{recipe.name}",
+        sha256=sha256(weights),
+        shape=recipe.images.shape,
+        bounds=recipe.data.range,
         device=device,
     )
-    look.classes = tuple(run.recipe.images.classes or ())
+    look.classes = tuple(recipe.images.classes or ())
     return look

@@ -1,49 +1,45 @@
-"""Extractors by name."""
+"""Extractors by name.
+
+An extractor is a part of the kind `features`: a constructor of an `Extractor`. Its positional parameter, if it has one,
+is what stands after a colon in its name (`timm:NAME`); `device` is given to those that take one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
 
 import torch
 
-from trilemma.errors import InputError, unknown
-from trilemma.metrics.features import Extractor, PixelExtractor, open_digits
-from trilemma.metrics.inception_features import open_inception
-from trilemma.metrics.timm_features import open_timm
+from trilemma.metrics.features import Extractor
+from trilemma.registry import registry
 
 Device = str | torch.device
 
-EXTRACTORS: dict[str, Callable[[Device], Extractor]] = {
-    "digits": open_digits,
-    "pixels": lambda device: PixelExtractor(),
-    "inception": lambda device: open_inception("inception", device=device),
-    "inception-clean": lambda device: open_inception("inception-clean", device=device),
-}
-
-# KIND:ARGUMENT; what the argument is, and what opens it.
-WITH_ARGUMENT: dict[str, tuple[str, Callable[[str, Device], Extractor]]] = {
-    "inception": ("PATH", lambda path, device: open_inception("inception", path, device=device)),
-    "inception-clean": ("PATH", lambda path, device: open_inception("inception-clean", path, device=device)),
-    "timm": ("NAME", lambda model, device: open_timm(model, device=device)),
-}
+EXTRACTORS = registry("features")
 
 
 def open_extractor(name: str, *, device: Device = "cpu") -> Extractor:
-    """The extractor called `name`, ready on `device`.
-
-    `digits`: the packaged classifier of digits. `pixels`: the images themselves. `inception`: the network of FID, its
-    published weights, images resized as pytorch-fid does; `inception-clean`: as clean-fid does; `inception:PATH`: from
-    this weights file. `timm:NAME`: a pretrained network of the timm library. (`classifier:RUN`, a classifier trained
-    here, is opened where runs are: it is a name to `evaluate`, not here.)
+    """The extractor called `name` (`trilemma list features`), ready on `device`: NAME, or NAME:ARGUMENT for one that
+    takes an argument.
 
     Raises InputError for a name that does not exist, and for weights that cannot be had.
     """
     kind, _, argument = name.partition(":")
-    if name in EXTRACTORS:
-        return EXTRACTORS[name](device)
-    if argument and kind in WITH_ARGUMENT:
-        return WITH_ARGUMENT[kind][1](argument, device)
-    if argument and kind == "classifier":
-        raise InputError(f"features {name!r}: only what evaluates runs opens a run's classifier, not open_extractor")
-    choices = [f"{kind}:{what}" for kind, (what, _) in WITH_ARGUMENT.items()]
-    raise unknown("features", name, [*EXTRACTORS, *choices, "classifier:RUN"])
+    if name.endswith(":") or not any((":" in form) == (":" in name) for form in _forms(kind)):
+        raise EXTRACTORS.unknown(name, "features", [form for each in EXTRACTORS for form in _forms(each)])
+    part = EXTRACTORS[kind]
+    where = {"device": device} if "device" in inspect.signature(part).parameters else {}
+    opened: Extractor = part(*([argument] if argument else []), **where)
+    return opened
+
+
+def _forms(kind: str) -> list[str]:
+    """How an extractor's name is written: without an argument, with one, or either way."""
+    if kind not in EXTRACTORS:
+        return []
+    parameters = inspect.signature(EXTRACTORS[kind]).parameters.values()
+    taken = next((each for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD), None)
+    if taken is None:
+        return [kind]
+    with_argument = f"{kind}:{taken.name.upper()}"
+    return [with_argument] if taken.default is taken.empty else [kind, with_argument]

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from trilemma.errors import InputError
 from trilemma.networks.classifier import ConvClassifier
+from trilemma.registry import register
 
 WEIGHTS: Traversable = files("trilemma.metrics") / "weights"
 
@@ -70,6 +71,7 @@ class Extractor(ABC):
         return {"name": self.name, "sha256": self.sha256, "dim": self.dim or dim, "resize": self.resize}
 
 
+@register("features", "pixels")
 class PixelExtractor(Extractor):
     """The image itself: values in [0, 1], channel by channel, d = c·h·w. It has no weights."""
 
@@ -155,7 +157,8 @@ def load_classifier(folder: Traversable, name: str, **arguments: Any) -> Classif
     return extractor
 
 
-def open_digits(device: str | torch.device = "cpu") -> Extractor:
+@register("features", "digits")
+def open_digits(*, device: str | torch.device = "cpu") -> Extractor:
     """The packaged classifier of MNIST digits: 28×28 grey, or 32×32 cropped to it."""
     return load_classifier(WEIGHTS, "digits", shape=(1, 28, 28), classes=10, cropped=((32, 32),), device=device)
 

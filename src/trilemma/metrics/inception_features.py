@@ -22,6 +22,7 @@ from trilemma.errors import InputError
 from trilemma.metrics.cautions import caution
 from trilemma.metrics.features import Extractor, Features, full_precision, with_channels
 from trilemma.metrics.inception import DIM, SIZE, Inception
+from trilemma.registry import register
 
 FILE = "pt_inception-2015-12-05-6726825d.pth"
 URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{FILE}"
@@ -94,6 +95,18 @@ class InceptionExtractor(Extractor):
         return super().record(dim) | {"grey": "repeated to three channels"}
 
 
+@register("features", "inception")
+def open_fid(path: str | None = None, *, device: str | torch.device = "cpu") -> InceptionExtractor:
+    """The network of FID, its published weights or this file, images resized as pytorch-fid does."""
+    return open_inception("inception", path, device=device)
+
+
+@register("features", "inception-clean")
+def open_clean_fid(path: str | None = None, *, device: str | torch.device = "cpu") -> InceptionExtractor:
+    """The network of FID, its published weights or this file, images resized as clean-fid does."""
+    return open_inception("inception-clean", path, device=device)
+
+
 def open_inception(
     name: str = "inception", path: str | Path | None = None, *, device: str | torch.device = "cpu"
 ) -> InceptionExtractor:
@@ -145,12 +158,23 @@ def load_inception(content: bytes, *, what: str) -> Inception:
     return network
 
 
+def published_file() -> Path | None:
+    """Where the published weights lie; None where they would have to be downloaded first."""
+    place = Path(os.environ.get(VARIABLE) or _folder() / FILE)
+    return place if place.is_file() else None
+
+
+def _folder() -> Path:
+    import pooch
+
+    return Path(os.environ.get("TRILEMMA_CACHE") or pooch.os_cache("trilemma")) / "inception"
+
+
 def _downloaded(what: str) -> Path:
     import pooch
 
-    folder = Path(os.environ.get("TRILEMMA_CACHE") or pooch.os_cache("trilemma")) / "inception"
     try:
-        return Path(pooch.retrieve(URL, f"sha256:{SHA256}", fname=FILE, path=folder))
+        return Path(pooch.retrieve(URL, f"sha256:{SHA256}", fname=FILE, path=_folder()))
     except (OSError, ValueError) as error:
         wrong = "its content does not have the published hash"
         reason = type(error).__name__ if isinstance(error, OSError) else wrong

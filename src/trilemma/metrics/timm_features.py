@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from trilemma.errors import InputError
 from trilemma.metrics.features import Extractor, Features, full_precision, hash_of, with_channels
+from trilemma.registry import register
 
 BATCH = 32
 
@@ -52,10 +53,11 @@ class TimmExtractor(Extractor):
         return super().record(dim) | ({"grey": "repeated"} if self.channels > 1 else {})
 
 
-def open_timm(model: str, *, device: str | torch.device = "cpu") -> TimmExtractor:
-    """The pretrained timm network of this name, such as `resnet18.a1_in1k`; timm downloads its weights the first time.
+@register("features", "timm")
+def open_timm(name: str, *, device: str | torch.device = "cpu") -> TimmExtractor:
+    """A pretrained network of the timm library, such as `resnet18.a1_in1k`; timm downloads its weights the first time.
     Raises InputError if timm is not installed, has no such network, or cannot get the weights."""
-    name = f"timm:{model}"
+    model, name = name, f"timm:{name}"
     try:
         import timm
     except ImportError as error:

@@ -6,7 +6,6 @@ Each keeps to its network's `Style`: the same normalisation and activation, and 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from typing import Literal
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trilemma.networks.norms import ConditionedNorm, Style, TokenNorm
+from trilemma.registry import register
 
 End = Literal["norm", "activation", "link"]
 
@@ -26,6 +26,7 @@ def shortcut(inputs: int, outputs: int) -> nn.Module:
     return nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
 
 
+@register("block", "residual")
 class ResidualBlock(nn.Module):
     """The pre-activated residual block (A figure 4.1): norm, activation, convolution, conditioned norm, activation,
     dropout, convolution, + shortcut. With swish it is DDPM's, with ReLU BigGAN's (D figure 8).
@@ -57,6 +58,7 @@ class ResidualBlock(nn.Module):
         return self.style.residual(self.shortcut(x), self.conv2(self.dropout(h)))
 
 
+@register("block", "mbconv")
 class MBConv(nn.Module):
     """The inverted bottleneck with squeeze-and-excitation (A 4.4: Sandler et al. 2018, Hu et al. 2018, as CoAtNet has
     it, Dai et al. 2021): norm, 1×1 convolution to four times the channels, norm, activation, depthwise 3×3, conditioned
@@ -112,24 +114,34 @@ class DoubleConv(nn.Module):
         return self.dropout(h if self.end == "norm" else self.activation(h))
 
 
+@register("block", "double")
 class DoubleConvs(nn.Module):
     """Several double convolutions as one block (D figures 2, 3 and 7), the channels changing in the last.
 
-    `links`: which have residual links: none (E); all but the last, which may change the channels and ends with its norm
-    (`same`, D's baseline); or all (AdditionalResLink). With links, what lies in the middle of one is at least half its
-    input: in the decoder, which takes twice the channels it gives, that is more than its output (as in D's code)."""
+    `repeats`: how many. `links`: which have residual links: none (E); all but the last, which may change the channels
+    and ends with its norm (`same`, D's baseline); or all (AdditionalResLink). With links, what lies in the middle of
+    one is at least half its input: in the decoder, which takes twice the channels it gives, that is more than its
+    output (as in D's code)."""
 
-    def __init__(self, inputs: int, outputs: int, style: Style, count: int, links: Literal["none", "same", "all"]):
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        style: Style,
+        *,
+        repeats: int = 1,
+        links: Literal["none", "same", "all"] = "none",
+    ):
         super().__init__()
-        linked: list[End] = ["link"] * (count - 1)
+        linked: list[End] = ["link"] * (repeats - 1)
         ends: dict[str, list[End]] = {
-            "none": ["activation"] * count,
+            "none": ["activation"] * repeats,
             "same": [*linked, "norm"],
             "all": [*linked, "link"],
         }
         self.parts = nn.ModuleList(
             DoubleConv(a, b, style, end, None if links == "none" else max(b, a // 2))
-            for (a, b), end in zip(pairwise([inputs] * count + [outputs]), ends[links], strict=True)
+            for (a, b), end in zip(pairwise([inputs] * repeats + [outputs]), ends[links], strict=True)
         )
 
     def forward(self, x: Float[Tensor, "n c h w"], e: Float[Tensor, "n e"] | None) -> Float[Tensor, "n d h w"]:
@@ -138,6 +150,7 @@ class DoubleConvs(nn.Module):
         return x
 
 
+@register("block", "dense")
 class DenseBlock(nn.Module):
     """The residual dense block (D 2.2: Zhang et al. 2018, eqs. 5-8): four 3×3 convolutions, each of which sees the
     input and all before it, fused by a 1×1 convolution, + shortcut. Its growth is the number of output channels (D 2.3:
@@ -166,6 +179,7 @@ class DenseBlock(nn.Module):
         return self.style.residual(self.shortcut(x), self.fuse(self.dropout(seen)))
 
 
+@register("block", "convnext")
 class ConvNeXt(nn.Module):
     """The ConvNeXt block (D 2.2: Liu et al. 2022, figure 4): depthwise 7×7, conditioned norm, 1×1 convolution to four
     times the channels, activation, 1×1 convolution, scaled by channel (from 1e-6), + shortcut. Its norm is its own
@@ -186,12 +200,3 @@ class ConvNeXt(nn.Module):
     def forward(self, x: Float[Tensor, "n c h w"], e: Float[Tensor, "n e"] | None) -> Float[Tensor, "n d h w"]:
         h = self.activation(self.expand(self.entry(self.depthwise(x), e)))
         return self.style.residual(self.shortcut(x), self.scale * self.project(self.dropout(h)))
-
-
-BLOCKS: dict[str, Callable[[int, int, Style], nn.Module]] = {
-    "residual": ResidualBlock,
-    "mbconv": MBConv,
-    "dense": DenseBlock,
-    "convnext": ConvNeXt,
-}
-"""Blocks by name; `double` takes two arguments more, see `DoubleConvs`."""

@@ -17,13 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trilemma.networks.attention import ATTENTION
-from trilemma.networks.blocks import BLOCKS, DoubleConvs
 from trilemma.networks.embeddings import BottomMaps, TimeAndClass
 from trilemma.networks.ends import HEADS, STEMS
 from trilemma.networks.norms import ACTIVATIONS, Activation, Entry, Norm, Style, norm_of
 from trilemma.networks.resampling import UP
 from trilemma.networks.trunk import Level, Plan, Trunk
-from trilemma.registry import register
+from trilemma.registry import register, registry
 
 
 @register("network", "unet")
@@ -38,7 +37,7 @@ class UNet(nn.Module):
         attention_kind: attention alone (`plain`, DDPM) or with a feed-forward part, a `transformer` layer (D).
         heads, or head_channels: attention heads (1), or the channels of each. dropout: in every block.
         patch: side of the square patches that are folded into channels first, unfolded last (1: none).
-        block: residual, mbconv, double, dense, convnext (`networks.blocks`); `repeats`: double convolutions in one
+        block: its name (`trilemma list blocks`); `repeats`: double convolutions in one
             `double` block, `links`: which of them have residual links.
         norm, activation: in every block; groups: of group norm, as many as leave four channels in each unless given;
             norm_eps: its ε. rescale: the blocks' residual sums, and those of `plain` attention, are divided by √2.
@@ -75,7 +74,7 @@ class UNet(nn.Module):
         head_channels: Annotated[int, Ge(1)] | None = None,
         dropout: Annotated[float, Ge(0), Lt(1)] = 0.1,
         patch: Annotated[int, Ge(1)] = 1,
-        block: Literal["residual", "mbconv", "double", "dense", "convnext"] = "residual",
+        block: str = "residual",
         repeats: Annotated[int, Ge(1)] = 1,
         links: Literal["none", "same", "all"] = "none",
         norm: Norm = "group",
@@ -128,7 +127,9 @@ class UNet(nn.Module):
         style = Style(
             norm_of(norm, groups, norm_eps), ACTIVATIONS[activation], entry, embedding, dropout, rescale, zero_init
         )
-        made = partial(DoubleConvs, count=repeats, links=links) if block == "double" else BLOCKS[block]
+        if block not in registry("block"):
+            raise registry("block").unknown(block, "network.block")
+        made = partial(registry("block")[block], **({"repeats": repeats, "links": links} if block == "double" else {}))
         many = partial(_heads, heads=heads, head_channels=head_channels)
         plan = Plan(
             inputs=(in_channels * (2 if upsampler else 1)) * patch**2,

@@ -23,7 +23,7 @@ from trilemma.process.gaussian import (
 from trilemma.process.noise import Draw, stream, stream_seed
 from trilemma.process.parameterization import PARAMETERIZATIONS, Parameterization
 from trilemma.process.pixels import check_images, image_grid, png, to_model, to_uint8
-from trilemma.process.schedules import EDM, PRESETS, SCHEDULES, ContinuousVP, Cosine, Linear, Schedule, Tabulated
+from trilemma.process.schedules import EDM, SCHEDULES, ContinuousVP, Cosine, Linear, Schedule, Tabulated
 from trilemma.process.times import GOLDEN, TIME_SAMPLERS, Importance, Times, TimeSampler, Uniform, spread
 
 __all__ = [
@@ -31,7 +31,6 @@ __all__ = [
     "FIXED",
     "GOLDEN",
     "PARAMETERIZATIONS",
-    "PRESETS",
     "SCHEDULES",
     "TIME_SAMPLERS",
     "UNCONDITIONAL",

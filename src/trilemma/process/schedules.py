@@ -23,7 +23,7 @@ from torch import Tensor
 
 from trilemma.errors import InputError
 from trilemma.parts import Described
-from trilemma.registry import register, registry
+from trilemma.registry import preset, register, registry
 
 
 class Schedule(Described, ABC):
@@ -121,7 +121,8 @@ class Tabulated(Schedule):
         if len(table) == 1:
             return torch.ones_like(gamma)
         left, right = table[upper - 1], table[upper]
-        return (upper + (gamma - left) / (right - left)).clamp(1.0, self.T)
+        fraction = torch.where(torch.isinf(right), -torch.expm1(left - gamma), (gamma - left) / (right - left))
+        return (upper + fraction).clamp(1.0, self.T)
 
     def network_time(self, t: Float64[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
         return (t - 1.0) * self.time_scale
@@ -238,10 +239,8 @@ class EDM(Schedule):
 
 SCHEDULES = registry("schedule")
 
-PRESETS: dict[str, dict[str, float]] = {
-    "linear-100": {"steps": 100, "beta_start": 4e-4, "beta_end": 0.18},  # A 4.3
-    "linear-200": {"steps": 200, "beta_start": 1e-4, "beta_end": 0.02},  # E 3.1
-    "linear-4000": {"steps": 4000, "beta_start": 2.5e-5, "beta_end": 0.005},  # B: β scaled by 1000/T
-    "cosine-4000": {"steps": 4000},  # B
-}
-"""Schedules of the sources by name: `linear` or `cosine` (before the dash) with these arguments."""
+# The sources' own by name, each one of the above with these arguments.
+preset("schedule", "linear-100", "linear", steps=100, beta_start=4e-4, beta_end=0.18)  # A 4.3
+preset("schedule", "linear-200", "linear", steps=200, beta_start=1e-4, beta_end=0.02)  # E 3.1
+preset("schedule", "linear-4000", "linear", steps=4000, beta_start=2.5e-5, beta_end=0.005)  # B: β scaled by 1000/T
+preset("schedule", "cosine-4000", "cosine", steps=4000)  # B

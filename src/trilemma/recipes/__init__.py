@@ -5,8 +5,9 @@ import trilemma.networks
 import trilemma.objectives
 import trilemma.samplers
 import trilemma.training  # noqa: F401
+from trilemma.inventory import headline, packaged
 from trilemma.recipes.components import component, construct
-from trilemma.recipes.files import dump, headline, load, packaged
+from trilemma.recipes.files import dump, load
 from trilemma.recipes.sampling import SamplingSettings, parse_sampling, renamed, sampling_words
 from trilemma.recipes.schema import CompletedRecipe, Images, Recipe, Source, parse
 

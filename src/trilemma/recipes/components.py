@@ -13,8 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from trilemma.errors import InputError, unknown
 from trilemma.parts import GIVEN, Part, construct
-from trilemma.process import PRESETS
-from trilemma.registry import Kind, registry
+from trilemma.registry import Kind, Preset, registry
 
 __all__ = ["arguments_model", "checked", "component", "construct"]
 
@@ -52,14 +51,13 @@ def component(kind: Kind, value: Any, path: str) -> dict[str, Any]:
     value = {"name": value} if isinstance(value, str) else value
     if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
         raise InputError(f"{path}: {value!r} names no {kind}: expected a name or a mapping with `name:`")
+    if value["name"] == GIVEN:
+        return {"name": GIVEN, "of": str(value.get("of"))}
+    if value["name"] not in known:
+        raise known.unknown(value["name"], f"{path}.name")
+    if isinstance(part := known[value["name"]], Preset):
+        value = {**part.arguments, **value, "name": part.of}
     name = value["name"]
-    if name == GIVEN:
-        return {"name": name, "of": str(value.get("of"))}
-    if kind == "schedule" and name in PRESETS:
-        value = {**PRESETS[name], **value, "name": name.partition("-")[0]}
-        name = value["name"]
-    if name not in known:
-        raise unknown(f"{path}.name", name, [*known, *(PRESETS if kind == "schedule" else ())])
     model = arguments_model(known[name])
     given = {key: item for key, item in value.items() if key != "name"}
     for key, field in model.model_fields.items():

@@ -5,51 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from trilemma.errors import InputError, unknown
+from trilemma.inventory import VARIANTS, packaged, variants
 from trilemma.recipes.sampling import renamed
 from trilemma.recipes.schema import Recipe, parse
-
-
-@cache
-def packaged() -> dict[str, str]:
-    """The packaged recipes' texts by name: a file each, or a variant put over another recipe, as its `recipes` say."""
-    texts = _texts("")
-    for name, text in variants().items():
-        head = "".join(line for line in text.splitlines(keepends=True) if line.startswith("#"))
-        for recipe, own in yaml.safe_load(text).get("recipes", {}).items():
-            base = [*_listed(own.pop("base")), f"{VARIANTS}/{name}"]
-            texts[recipe] = head + yaml.safe_dump({"base": base, **own}, sort_keys=False, default_flow_style=None)
-    return dict(sorted(texts.items()))
-
-
-VARIANTS = "variants"
-
-
-@cache
-def variants() -> dict[str, str]:
-    """The packaged variants' texts by name: parts of recipes, to be put over a whole one."""
-    return _texts(VARIANTS)
-
-
-def _texts(folder: str) -> dict[str, str]:
-    files = (resources.files("trilemma.recipes") / folder).iterdir()
-    return {file.name.removesuffix(".yaml"): file.read_text() for file in files if file.name.endswith(".yaml")}
-
-
-def _listed(base: Any) -> list[Any]:
-    return base if isinstance(base, list) else [base]
-
-
-def headline(text: str) -> str:
-    """The first line of a recipe's head comment: what it is."""
-    return text.splitlines()[0].lstrip("# ").strip()
 
 
 def load(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
@@ -81,8 +45,9 @@ def _read(recipe: str | Path) -> Any:
         raise InputError(f"recipe {recipe}: expected a mapping of sections, got {type(values).__name__}")
     _current(values).setdefault("name", Path(recipe).stem)
     under: dict[str, Any] = {}
-    for base in _listed(values.pop("base", [])):
-        under = _put_over(under, _part(base))
+    base = values.pop("base", [])
+    for each in base if isinstance(base, list) else [base]:
+        under = _put_over(under, _part(each))
     under.pop("source", None)  # printed of the base, not of what stands on it
     return _put_over(under, values)
 
@@ -163,4 +128,7 @@ def _number(value: Any) -> Any:
 
 def dump(recipe: Recipe) -> str:
     """The recipe as YAML, complete: what `load` reads back to the same recipe."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+    values = recipe.model_dump(mode="json")
+    if not recipe.requires:
+        del values["requires"]
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)

@@ -11,6 +11,7 @@ from trilemma.errors import InputError
 from trilemma.metrics.computing import check_names
 from trilemma.parts import construct
 from trilemma.recipes.components import Section, checked, component, section
+from trilemma.recipes.requirements import Requirements, expect, required
 from trilemma.recipes.sampling import SamplingSettings, parse_sampling
 from trilemma.registry import Kind
 from trilemma.training import LearnerSettings, TrainingSettings
@@ -76,7 +77,8 @@ class Source(Section):
 
 
 class Recipe(Section):
-    """A whole recipe. Raises InputError (through `parse`) with the place in the recipe and the nearest valid choice."""
+    """A whole recipe. `requires`: what it names that is not of this package, see `requirements`. Raises InputError
+    (through `parse`) with the place in the recipe and the nearest valid choice."""
 
     name: str = Field(pattern=r"^[\w.-]+$")
     learner: dict[str, Any]
@@ -88,6 +90,7 @@ class Recipe(Section):
     evaluate: EvaluateSettings = EvaluateSettings()
     images: Images | None = None
     source: Source | None = None
+    requires: Requirements = Field(default_factory=dict)
 
 
 class CompletedRecipe(Recipe):
@@ -105,6 +108,7 @@ def parse(values: Any) -> Recipe:
     """A recipe from what its YAML says, every part checked, every default filled in; a completed one if it has
     images."""
     values = section(values, "recipe")
+    expect(values.pop("requires", {}))
     learner = section(values.get("learner") or {}, "learner")
     values["learner"] = component("learner", {"name": "denoising", **learner}, "learner")
     settings: LearnerSettings = construct("learner", values["learner"])
@@ -118,4 +122,5 @@ def parse(values: Any) -> Recipe:
         values["sampling"] = parse_sampling(values["sampling"])
     if values.get("source") is not None:
         values["source"] = checked(Source, section(values["source"], "source"), "source")
-    return checked(Recipe if values.get("images") is None else CompletedRecipe, values, "")
+    recipe = checked(Recipe if values.get("images") is None else CompletedRecipe, values, "")
+    return recipe.model_copy(update={"requires": required(recipe.model_dump())})

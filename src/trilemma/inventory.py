@@ -1,0 +1,180 @@
+"""What there is, read from its sources without importing them: what a command that only names things waits for is then
+a tenth of a second, not the seconds that importing torch takes.
+
+A part is found by the decorator that registers it: `@register(KIND, NAME)`, or one that is called as its kind is,
+`@metric(NAME, DESCRIPTION, …)`. What it is is the first paragraph of its docstring, or that description.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import inspect
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+from trilemma.registry import OWN, ROOMS, Kind, registry
+
+PACKAGE = Path(__file__).parent
+
+Definition = ast.ClassDef | ast.FunctionDef
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A part: its name, what it is, where it comes from (see `Registry.origin`), and the arguments that a recipe may
+    give it, each with its default as it is written ("" for none)."""
+
+    name: str
+    description: str
+    origin: str
+    arguments: dict[str, str]
+
+    @property
+    def headline(self) -> str:
+        """The first sentence of what it is."""
+        return re.split(r"\.\s+(?=[^\W\d_a-z]|`)", self.description)[0].rstrip(".")
+
+
+@cache
+def packaged() -> dict[str, str]:
+    """The packaged recipes' texts by name: a file each, or a variant put over another recipe, as its `recipes` say."""
+    import yaml  # not for those who only ask for help
+
+    texts = _texts("")
+    for name, text in variants().items():
+        head = "".join(line for line in text.splitlines(keepends=True) if line.startswith("#"))
+        for recipe, own in yaml.safe_load(text).get("recipes", {}).items():
+            base = own.pop("base")
+            bases = [*(base if isinstance(base, list) else [base]), f"{VARIANTS}/{name}"]
+            texts[recipe] = head + yaml.safe_dump({"base": bases, **own}, sort_keys=False, default_flow_style=None)
+    return dict(sorted(texts.items()))
+
+
+VARIANTS = "variants"
+
+
+@cache
+def variants() -> dict[str, str]:
+    """The packaged variants' texts by name: parts of recipes, to be put over a whole one."""
+    return _texts(VARIANTS)
+
+
+def _texts(folder: str) -> dict[str, str]:
+    return {file.stem: file.read_text(encoding="utf-8") for file in (PACKAGE / "recipes" / folder).glob("*.yaml")}
+
+
+def headline(recipe: str) -> str:
+    """The first line of a recipe's head comment: what it is."""
+    return recipe.splitlines()[0].lstrip("# ").strip()
+
+
+def summary(file: Path, function: str) -> str:
+    """The first paragraph of the docstring of a function in a source file."""
+    found = _defined(file, function)
+    return _paragraph(found) if found else ""
+
+
+def entries(kind: Kind) -> list[Entry]:
+    """The parts of a kind: the package's own, then those of plugins and of installed packages, none of them imported
+    that is not already."""
+    files = [file for room in ROOMS[kind] for file in sorted((PACKAGE / room).glob("*.py"))]
+    found = {entry.name: entry for file in files for entry in _own(kind, file)}
+    known = registry(kind)
+    for name, part in known.registered().items():
+        if known.origin(name) != OWN:
+            found[name] = _live(name, part, known.origin(name))
+    for name, point in known.points().items():
+        if name not in found:
+            found[name] = _unloaded(name, point, known.origin(name))
+    return list(found.values())
+
+
+def _own(kind: Kind, file: Path) -> Iterator[Entry]:
+    text = file.read_text(encoding="utf-8")
+    if not re.search(rf'(register|preset)\("{kind}"|^@{kind}\(', text, re.MULTILINE):
+        return
+    for node in ast.parse(text).body:
+        if isinstance(node, Definition):
+            for call in node.decorator_list:
+                name, description = _registered(kind, call)
+                if name:
+                    yield Entry(name, description or _paragraph(node), OWN, _arguments(node))
+        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+            call = node.value
+            match _called(call), [_text(word) for word in call.args]:
+                case "preset", [of_kind, str(name), of] if of_kind == kind:
+                    words = ", ".join(f"{word.arg} {ast.unparse(word.value)}" for word in call.keywords)
+                    yield Entry(name, f"{of} with {words}", OWN, {})
+
+
+def _registered(kind: Kind, decorator: ast.expr) -> tuple[str | None, str | None]:
+    """The name, and perhaps the description, that a decorator gives to a part of this kind."""
+    if isinstance(decorator, ast.Call):
+        match _called(decorator), [_text(word) for word in decorator.args]:
+            case "register", [of_kind, name] if of_kind == kind:
+                return name, None
+            case called, [name, description] if called == kind:
+                return name, description
+    return None, None
+
+
+def _called(call: ast.Call) -> str:
+    return ast.unparse(call.func).rpartition(".")[2]
+
+
+def _text(node: ast.expr) -> str | None:
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
+
+
+def _arguments(node: Definition) -> dict[str, str]:
+    """The keyword-only parameters of a function or of a class's constructor, or a dataclass's own fields."""
+    if isinstance(node, ast.FunctionDef):
+        given = zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
+        return {each.arg: ast.unparse(default) if default else "" for each, default in given if each.arg != "device"}
+    for inner in node.body:
+        if isinstance(inner, ast.FunctionDef) and inner.name == "__init__":
+            return _arguments(inner)
+    fields = [inner for inner in node.body if isinstance(inner, ast.AnnAssign) and isinstance(inner.target, ast.Name)]
+    return {
+        ast.unparse(field.target): ast.unparse(field.value) if field.value else ""
+        for field in fields
+        if any("dataclass" in ast.unparse(each) for each in node.decorator_list)
+        and "ClassVar" not in ast.unparse(field.annotation)
+    }
+
+
+def _live(name: str, part: Any, origin: str) -> Entry:
+    """A part that has been imported."""
+    try:
+        found = _defined(Path(inspect.getfile(part)), part.__name__)
+    except (TypeError, AttributeError, OSError):  # it is an object, or of no file
+        found = None
+    description = getattr(part, "description", None) or (_paragraph(found) if found else "")
+    return Entry(name, str(description), origin, _arguments(found) if found else {})
+
+
+def _unloaded(name: str, point: EntryPoint, origin: str) -> Entry:
+    """A part of an installed package, as the file of its module has it."""
+    package, *inside = point.module.split(".")
+    spec = importlib.util.find_spec(package)  # of the top alone: to find a module inside, that would be imported
+    folders = [Path(place).joinpath(*inside) for place in (spec.submodule_search_locations or [])] if spec else []
+    files = [file for folder in folders for file in (folder.with_suffix(".py"), folder / "__init__.py")]
+    files += [Path(spec.origin)] if spec and spec.origin and not inside else []
+    found = next((node for file in files if file.is_file() and (node := _defined(file, point.attr))), None)
+    return Entry(name, _paragraph(found), origin, _arguments(found)) if found else Entry(name, "", origin, {})
+
+
+def _defined(file: Path, name: str) -> Definition | None:
+    """A file's function or class of this name."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    return next((node for node in tree.body if isinstance(node, Definition) and node.name == name), None)
+
+
+def _paragraph(node: Definition) -> str:
+    return " ".join((ast.get_docstring(node) or "").partition("\n\n")[0].split())

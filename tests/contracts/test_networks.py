@@ -1,0 +1,153 @@
+"""What a network promises: the images' shape whatever their size, that it hears time and class, and that an image's
+answer is its own; and what its blocks do."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.contracts.made import make, names, small
+from trilemma.networks.norms import ACTIVATIONS, Style, norm_of
+from trilemma.registry import registry
+
+DENOISING = ["in_channels", "out_channels", "size", "classes"]
+CLASSIFYING = ["in_channels", "classes"]
+
+
+def given(name: str) -> list[str]:
+    """What a network is given besides its own arguments."""
+    parameters = inspect.signature(registry("network")[name]).parameters.values()
+    return [each.name for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD]
+
+
+DENOISERS = [name for name in names("network") if given(name) == DENOISING]
+CLASSIFIERS = [name for name in names("network") if given(name) == CLASSIFYING]
+
+
+def test_every_network_is_of_a_kind_that_is_tested() -> None:
+    assert sorted([*DENOISERS, *CLASSIFIERS]) == names("network")
+
+
+def awake(network: nn.Module) -> nn.Module:
+    """The network with weights that all matter: last layers begin at zero."""
+    torch.manual_seed(1)
+    for weight in network.parameters():
+        nn.init.normal_(weight, std=0.2)
+    return network.eval()
+
+
+def images(size: tuple[int, int] = (8, 8), count: int = 3) -> Tensor:
+    return torch.randn(count, 2, *size, generator=torch.Generator().manual_seed(0))
+
+
+TIME, LABEL = torch.tensor([3.0, 250.0, 900.0]), torch.tensor([0, 3, 2])
+
+
+def denoiser(name: str, size: tuple[int, int] = (8, 8), classes: int = 4, **more: Any) -> nn.Module:
+    torch.manual_seed(0)
+    network: nn.Module = make("network", name, 2, 3, size, classes, **{**small(name), **more})
+    return network
+
+
+@pytest.mark.parametrize("name", DENOISERS)
+class TestDenoiser:
+    def test_gives_channels_of_the_images_size(self, name: str) -> None:
+        for size in ((8, 8), (16, 8)):
+            assert denoiser(name, size)(images(size), TIME, LABEL).shape == (3, 3, *size)
+
+    def test_takes_odd_sizes_or_refuses_them_at_once(self, name: str) -> None:
+        with suppress(ValueError):
+            assert denoiser(name, (7, 9))(images((7, 9)), TIME, LABEL).shape == (3, 3, 7, 9)
+
+    def test_hears_time_and_class(self, name: str) -> None:
+        network, x = awake(denoiser(name)), images()
+        whole = network(x, TIME, LABEL)
+        for other in (network(x, TIME + 50, LABEL), network(x, TIME, (LABEL + 1) % 4)):
+            assert ((other - whole).abs().amax((1, 2, 3)) > 1e-4).all()
+        with pytest.raises(ValueError, match="label"):
+            network(x, TIME)
+        assert denoiser(name, classes=0)(x, TIME).shape == (3, 3, 8, 8)
+
+    def test_an_image_s_answer_is_its_own(self, name: str) -> None:
+        network, x = awake(denoiser(name)), images()
+        whole = network(x, TIME, LABEL)
+        for i in range(3):
+            alone = network(x[i : i + 1], TIME[i : i + 1], LABEL[i : i + 1])
+            torch.testing.assert_close(alone[0], whole[i], rtol=1e-4, atol=1e-4)
+
+    def test_gradients_reach_every_weight(self, name: str) -> None:
+        network = awake(denoiser(name)).train()
+        network(images(), TIME, LABEL).square().mean().backward()
+        # A network that grows holds weights back until they are due.
+        idle = [key for key, weight in network.named_parameters() if weight.grad is None]
+        assert not idle or hasattr(network, "grow")
+
+    def test_weights_go_round(self, name: str) -> None:
+        network, again = awake(denoiser(name)), denoiser(name).eval()
+        again.load_state_dict(network.state_dict())
+        assert torch.equal(again(images(), TIME, LABEL), network(images(), TIME, LABEL))
+
+    def test_the_same_seed_is_the_same_network(self, name: str) -> None:
+        first, second = denoiser(name).state_dict(), denoiser(name).state_dict()
+        assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+class TestClassifier:
+    def classifier(self, name: str) -> Any:
+        torch.manual_seed(0)
+        return make("network", name, 2, 5, **small(name))
+
+    def test_gives_logits_and_features(self, name: str) -> None:
+        network = self.classifier(name).eval()
+        assert network(images()).shape == (3, 5)
+        assert network.features(images()).shape == (3, network.dim)
+
+    def test_an_image_s_answer_is_its_own(self, name: str) -> None:
+        network = awake(self.classifier(name))
+        torch.testing.assert_close(network(images()[1:2])[0], network(images())[1], rtol=1e-4, atol=1e-4)
+
+    def test_weights_go_round(self, name: str) -> None:
+        network, again = awake(self.classifier(name)), self.classifier(name).eval()
+        again.load_state_dict(network.state_dict())
+        assert torch.equal(again(images()), network(images()))
+
+
+def styles() -> Iterator[Any]:
+    for entry in ("added", "adagn", "after", "bottom"):
+        for norm, activation in (("group", "silu"), ("batch", "relu"), ("layer", "gelu")):
+            style = Style(norm_of(norm, None, 1e-6), ACTIVATIONS[activation], entry, embedding=12)
+            yield pytest.param(style, id=f"{entry}-{norm}")
+
+
+@pytest.mark.parametrize("style", list(styles()))
+@pytest.mark.parametrize("name", names("block"))
+class TestBlock:
+    def made(self, name: str, style: Style, inputs: int = 8, outputs: int = 12) -> nn.Module:
+        torch.manual_seed(0)
+        block: nn.Module = registry("block")[name](inputs, outputs, style)
+        return awake(block)
+
+    def test_gives_its_channels_at_the_size_it_is_given(self, name: str, style: Style) -> None:
+        x, e = torch.randn(2, 8, 5, 7), torch.randn(2, 12)
+        assert self.made(name, style)(x, e).shape == (2, 12, 5, 7)
+        assert self.made(name, style, 8, 8)(x, e).shape == (2, 8, 5, 7)
+
+    def test_an_image_s_features_are_its_own_and_hear_the_embedding(self, name: str, style: Style) -> None:
+        block, x, e = self.made(name, style), torch.randn(3, 8, 6, 6), torch.randn(3, 12)
+        whole, other = block(x, e), block(x, e + 1)
+        torch.testing.assert_close(block(x[1:2], e[1:2])[0], whole[1], rtol=1e-4, atol=1e-4)
+        inside = style.entry in ("added", "adagn")
+        assert bool(((other - whole).abs().amax((1, 2, 3)) > 1e-4).all()) == inside
+
+
+@pytest.mark.parametrize("name", names("block"))
+def test_a_network_of_each_block(name: str) -> None:
+    network = awake(denoiser("unet", block=name))
+    assert network(images(), TIME, LABEL).shape == (3, 3, 8, 8)
