@@ -63,7 +63,7 @@ def train(
     validation = validation_of(chosen)
     if init is not None:
         source = Run(init)
-        checkpoint.load_weights(learner.network, source.weights_file("ema" if source.recipe.training.ema else "raw"))
+        source.load_into(learner, "ema" if source.recipe.training.ema else "raw")
     evaluation = EvaluateEvery(chosen, learner, process) if chosen.evaluate.every else None
     # Nothing is written before all of this stands: what is refused leaves no run in the way.
     if process.is_main_process:
