@@ -69,7 +69,7 @@ def recipe_values(data: Path) -> dict[str, Any]:
             **{"steps": 6, "batch": 6, "learning_rate": 1.0e-3, "ema": 0.9, "flip": True, "warmup": 2},
             **{"log_every": 1, "validate_every": 3, "validation_images": 6, "grid_every": 0, "checkpoint_every": 2},
         },
-        "sampling": {"name": "ancestral", "batch": 4},
+        "sampling": {"sampler": "ancestral", "batch": 4},
     }
 
 

@@ -18,7 +18,6 @@ from pathlib import Path
 import torch
 
 from trilemma.evaluations import evaluate
-from trilemma.evaluations.evaluating import write_evaluation
 from trilemma.jobs import train
 from trilemma.runs import Run
 from trilemma.runs.build import open_images, second_moment
@@ -54,8 +53,7 @@ def main() -> None:
         run = train(recipe, out=path, overrides=overrides, resume=True)
         out = RESULTS / f"{number}.json"
         evaluation = evaluate(run, "mnist:train", n=arguments.n, precision="bf16", batch=250, out=out, label=label)
-        evaluation["schedule"] = _end(run)
-        write_evaluation({key: value for key, value in evaluation.items() if key != "path"}, out)
+        evaluation.model_copy(update={"schedule": _end(run)}).write(out)
         write_table()
 
 

@@ -18,15 +18,16 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from trilemma.report import build_table, read_evaluation, to_markdown
+from trilemma.evaluations.record import read
+from trilemma.report import build_table, to_markdown
 
 ROOT = Path(__file__).parents[1]
 
 
 def evaluations(folder: Path) -> str:
     """The evaluations of a folder, in the order they were made."""
-    found = [read_evaluation(path).evaluation for path in sorted(folder.glob("*.json"))]
-    return to_markdown(build_table(sorted(found, key=lambda evaluation: str(evaluation["created"]))))
+    found = [read(path) for path in sorted(folder.glob("*.json"))]
+    return to_markdown(build_table(sorted(found, key=lambda evaluation: evaluation.created or "")))
 
 
 def seeds(folder: Path) -> str:

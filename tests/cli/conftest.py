@@ -31,7 +31,7 @@ RECIPE: dict[str, Any] = {
         **{"middle_attention": False, "dropout": 0.0},
     },
     "training": {"steps": 3, "batch": 6, "grid_every": 0, "checkpoint_every": 2, "log_every": 1},
-    "sampling": {"name": "ancestral", "batch": 4},
+    "sampling": {"sampler": "ancestral", "batch": 4},
 }
 
 

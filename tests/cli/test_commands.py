@@ -70,7 +70,7 @@ class TestSample:
         grid, strip, out = tmp_path / "g" / "grid.png", tmp_path / "strip.png", tmp_path / "set.npz"
         code, said, err = command(
             *("sample", run, "--seeds", "3,5-8", "--sampler", "ddim", "--steps", "4", "--eta", "0.5", "--class", "2"),
-            *("--batch", "2", "--out", out, "--grid", grid, "--strip", strip),
+            *("--batch", "2", "--out", out, "--picture", grid, "--strip", strip),
         )
         assert code == 0 and err == ""
         assert f"4 network evaluations each, into {out}" in said.splitlines()[0]
@@ -94,8 +94,8 @@ class TestSample:
         for flag in (["--weights", "raw"], ["--clip", "none"], ["--spacing", "uniform", "--steps", "3"]):
             assert command("sample", run, "-n", 1, "--out", tmp_path / f"{flag[-1]}.npz", *flag).code == 0
         records = [json.loads((tmp_path / f"{name}.npz.record.json").read_text()) for name in ("raw", "none", "3")]
-        assert records[0]["weights"] == "raw" and records[1]["sampler"]["clip"] == "none"
-        assert (records[2]["sampler"]["grid"], records[2]["sampler"]["steps"]) == ("uniform", 3)
+        assert records[0]["sampler"]["weights"] == "raw" and records[1]["sampler"]["clip"] == "none"
+        assert (records[2]["sampler"]["spacing"], records[2]["sampler"]["steps"]) == ("uniform", 3)
 
 
 class TestSeeds:

@@ -41,7 +41,7 @@ def test_baseline_markdown_and_json(command: Command, files: list[Path], tmp_pat
     target = tmp_path / "new" / "comparison.json"
     code, out, err = command("compare", *files, "--baseline", "second", "--markdown", "--json", target)
     assert (code, err) == (0, "")
-    assert out.startswith("|  | N | sampler | Fréchet distance ↓ |")
+    assert out.startswith("|  | N | sampler | FD-500 digits features ↓ |")
     assert "Against “second”" in out
     assert "higher by 1.20 ± 0.42 (2.8 standard errors): worse" in out
     held = json.loads(target.read_text())

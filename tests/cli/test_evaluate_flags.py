@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trilemma.cli.evaluate import figures, parse_counts, parse_metrics
+from trilemma.cli.evaluate import parse_counts, parse_metrics
 from trilemma.errors import InputError
 
 Command = Callable[..., Any]
@@ -67,14 +67,6 @@ def test_stats_does_not_overwrite_the_data(command: Command, data: Path, tmp_pat
     assert mine.read_bytes() == data.read_bytes()
 
 
-def test_figures_without_a_column_are_said_with_their_errors() -> None:
-    metrics = {
-        **{"frechet_distance": 3.0, "kid": 0.0123, "kid_se": 0.0004, "sfid": None, "kid_std": 0.01},
-        **{"frechet_by_count": [[50, 12.5], [100, 11.25]]},
-    }
-    assert figures(metrics, {"frechet_distance"}) == ["frechet_by_count: 50: 12.5, 100: 11.25", "kid: 0.0123 ± 0.0004"]
-
-
 def test_evaluate_takes_counts_and_neighbours(command: Command, run: Path, tmp_path: Path) -> None:
     code, out, err = command(
         *("evaluate", run, "-n", 12, "--features", "pixels", "--metrics", "recall,kid", "--neighbours", 2),
@@ -83,8 +75,8 @@ def test_evaluate_takes_counts_and_neighbours(command: Command, run: Path, tmp_p
     assert code == 0 and err == ""
     made = json.loads((tmp_path / "e.json").read_text())
     assert made["neighbours"] == 2 and [count for count, _ in made["metrics"]["frechet_by_count"]] == [6, 12]
-    assert any(line.startswith("kid: ") and " ± " in line for line in out.splitlines())
-    assert any(line.startswith("frechet_by_count: 6: ") for line in out.splitlines())
+    assert any(line.startswith("  KID: ") and " ± " in line for line in out.splitlines())
+    assert any(line.startswith("  Fréchet by N: 6: ") for line in out.splitlines())
 
 
 def test_stats_writes_the_images_beside(command: Command, data: Path, tmp_path: Path) -> None:

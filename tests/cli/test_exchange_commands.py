@@ -60,7 +60,7 @@ def test_a_checkpoint_in_and_out_again(
             "--set learner.conditional=false: expected true",
         ),
         (["--format", "pytorch"], "unknown --format 'pytorch'"),
-        (["--format", "improved-diffusion", "--size", "8", "--set", "network.head=1"], "unknown key in network 'head'"),
+        (["--format", "improved-diffusion", "--size", "8", "--set", "network.hads=1"], "unknown key in network 'hads'"),
         (["--format", "improved-diffusion", "--size", "8", "--name", "a b"], "name: "),
     ],
 )

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trilemma.data import check_out, image_grid, open_data, read_samples, write_png, write_samples
+from trilemma.data import check_out, open_data, read_samples, write_png, write_samples
 from trilemma.data import samples as samples_module
 from trilemma.errors import InputError
+from trilemma.process import image_grid
 
 LABELS = np.array([3, 0, 1, 3, 2, 0])
 
@@ -56,10 +57,10 @@ def test_an_npz_is_replaced_whole_and_a_failure_leaves_the_old_one(tmp_path, rgb
 
 
 def test_a_folder_that_fails_leaves_nothing(tmp_path, rgb, monkeypatch):
-    def fail(path, image):
+    def fail(image):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(samples_module, "_save_png", fail)
+    monkeypatch.setattr(samples_module, "png", fail)
     with pytest.raises(KeyboardInterrupt):
         write_samples(tmp_path / "s", rgb)
     assert list(tmp_path.iterdir()) == []

@@ -68,9 +68,9 @@ def test_other_images_are_refused(trained: Callable[..., Path]) -> None:
 def test_a_run_is_evaluated_by_another_runs_classifier(trained: Callable[..., Path], run: Run, tmp_path: Path) -> None:
     name = f"classifier:{trained()}"
     found = evaluate(run, n=8, features=name, out=tmp_path / "evaluation.json", steps=2)
-    assert found["features"] == json.loads(json.dumps(extractor_of(name).record()))
-    assert found["metrics"]["frechet_distance"] >= 0
-    assert 0 <= found["metrics"]["recognised"] <= 1
+    assert found.content()["features"] == json.loads(json.dumps(extractor_of(name).record()))
+    assert found.metrics["frechet_distance"] >= 0
+    assert 0 <= found.metrics["recognised"] <= 1
 
 
 def test_runs_without_a_classifier_are_refused(run: Run, tmp_path: Path) -> None:

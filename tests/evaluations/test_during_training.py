@@ -17,7 +17,7 @@ from trilemma.errors import InputError
 from trilemma.evaluations import evaluate
 from trilemma.jobs import train
 from trilemma.runs import Run
-from trilemma.runs.sample_sets import Sampler
+from trilemma.samplers import Sampler
 
 Write = Callable[..., Path]
 Outcome = Callable[[Path], dict[str, Any]]
@@ -44,7 +44,7 @@ class TestLog:
 
     def test_they_are_an_evaluation_s_of_the_averaged_weights(self, trained: Run) -> None:
         made = evaluate(trained, n=10, features="pixels", metrics=["frechet_distance", "precision", "recall"])
-        assert figures(trained.path)[6] == pytest.approx({name: made["metrics"][name] for name in NAMES}, rel=1e-6)
+        assert figures(trained.path)[6] == pytest.approx({name: made.metrics[name] for name in NAMES}, rel=1e-6)
 
     def test_tensorboard_has_them(self, trained: Run) -> None:
         events = EventAccumulator(str(trained.path / "tensorboard"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,10 @@ import scipy.linalg
 
 from trilemma.data import open_data, write_samples
 from trilemma.errors import InputError
-from trilemma.evaluations import evaluate, evaluate_data, write_statistics
+from trilemma.evaluations import Evaluation, evaluate, measure, write_statistics
+from trilemma.evaluations.record import read
 from trilemma.runs import Run
-from trilemma.runs.sample_sets import Sampler
+from trilemma.samplers import Sampler
 
 PIXELS = {"features": "pixels"}
 
@@ -46,90 +46,91 @@ def distance(real: np.ndarray, fake: np.ndarray) -> float:
 
 class TestOfRun:
     @pytest.fixture
-    def evaluation(self, run: Run, data: Path) -> dict[str, Any]:
+    def evaluation(self, run: Run, data: Path) -> Evaluation:
         made = evaluate(run, str(data), n=20, **PIXELS)
-        found = json.loads(Path(made["path"]).read_text())
-        assert found == {key: value for key, value in made.items() if key != "path"}, "file and return value differ"
-        return found
+        assert made.path is not None
+        assert read(made.path) == made, "file and return value differ"
+        return made
 
-    def test_says_what_its_figures_depended_on(self, run: Run, evaluation: dict[str, Any], data: Path) -> None:
+    def test_says_what_its_figures_depended_on(self, run: Run, evaluation: Evaluation, data: Path) -> None:
         e = evaluation
-        assert e["format"] == "trilemma-evaluation/1"
-        assert e["created"].endswith("Z") and len(e["created"]) == 20
-        assert e["label"] == "Ancestral, all 8 steps"
+        assert e.format == "trilemma-evaluation/1"
+        assert e.created is not None and e.created.endswith("Z") and len(e.created) == 20
+        assert e.label == "Ancestral, all 8 steps"
+        content = e.content()
         subject = {"kind": "run", "path": str(run.path), "recipe": "tiny", "checkpoint_step": 6, "weights": "ema"}
-        assert subject.items() <= e["subject"].items()
-        assert e["subject"]["parameters"] == run.parameters
+        assert subject.items() <= content["subject"].items()
+        assert e.subject.parameters == run.parameters
         weights = (run.checkpoint / "ema.safetensors").read_bytes()
-        assert e["subject"]["weights_sha256"] == hashlib.sha256(weights).hexdigest()
-        file = run.path / e["samples"]["file"]
-        assert {"count": 20, "seeds": "0-19", "classes": "balanced"}.items() <= e["samples"].items()
-        assert e["samples"]["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
-        sampler = {"name": "ancestral", "steps": 8, "grid": "even", "clip": "static", "network_evaluations": 8}
-        assert {**sampler, "precision": "fp32"}.items() <= e["sampler"].items()
-        assert {"name": "pixels", "dim": 64, "resize": "none"}.items() <= e["features"].items()
-        assert len(e["features"]["sha256"]) == 64
+        assert e.subject.weights_sha256 == hashlib.sha256(weights).hexdigest()
+        file = run.path / str(e.samples.file)
+        assert {"count": 20, "seeds": "0-19", "classes": "balanced"}.items() <= content["samples"].items()
+        assert e.samples.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+        sampler = {"sampler": "ancestral", "steps": 8, "spacing": "even", "clip": "static", "network_evaluations": 8}
+        assert {**sampler, "precision": "fp32"}.items() <= content["sampler"].items()
+        assert {"name": "pixels", "dim": 64, "resize": "none"}.items() <= content["features"].items()
+        assert len(content["features"]["sha256"]) == 64
         reference = open_data(str(data))
-        assert e["reference"] == {
+        assert content["reference"] == {
             **{"data": "ramps.npz", "split": "all", "count": 24, "size": [1, 8, 8]},
             "sha256": reference.fingerprint(),
         }
-        assert e["environment"].keys() == {
+        assert content["environment"].keys() == {
             *("trilemma", "python", "torch", "device", "hardware", "threads", "processes")
         }
-        assert e["environment"]["processes"] == 1 and e["wall_time_s"] > 0
+        assert e.environment.processes == 1 and e.wall_time_s is not None and e.wall_time_s > 0
 
-    def test_figures_can_be_computed_again(self, run: Run, evaluation: dict[str, Any], data: Path) -> None:
-        with np.load(run.path / evaluation["samples"]["file"]) as made, np.load(data) as real:
+    def test_figures_can_be_computed_again(self, run: Run, evaluation: Evaluation, data: Path) -> None:
+        with np.load(run.path / evaluation.samples.file) as made, np.load(data) as real:
             expected = distance(real["arr_0"], made["arr_0"])
-        metrics = evaluation["metrics"]
+        metrics = evaluation.metrics
         assert metrics["frechet_distance"] == pytest.approx(expected, rel=1e-3, abs=1e-3)
         assert 0 <= metrics["precision"] <= 1 and 0 <= metrics["recall"] <= 1
         assert metrics["images_per_second"] * metrics["seconds_per_image"] == pytest.approx(1, rel=1e-6)
         assert metrics["network_evaluations"] == 8
-        assert any("24 real images for 64 features" in warning for warning in evaluation["warnings"])
+        assert any("24 real images for 64 features" in warning for warning in evaluation.warnings)
 
-    def test_takes_up_the_samples_that_are_there(self, run: Run, data: Path, evaluation: dict[str, Any]) -> None:
+    def test_takes_up_the_samples_that_are_there(self, run: Run, data: Path, evaluation: Evaluation) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Sampler, "generate", lambda *_: pytest.fail("sampled again"))
             again = evaluate(run, str(data), n=20, metrics=["frechet_distance", "recall"], **PIXELS)
-        assert again["metrics"]["recall"] == evaluation["metrics"]["recall"]
-        assert "precision" in again["metrics"], "an earlier figure of the same samples is lost"
-        assert again["metrics"]["frechet_distance"] == evaluation["metrics"]["frechet_distance"]
+        assert again.metrics["recall"] == evaluation.metrics["recall"]
+        assert "precision" in again.metrics, "an earlier figure of the same samples is lost"
+        assert again.metrics["frechet_distance"] == evaluation.metrics["frechet_distance"]
 
     def test_takes_every_flag_of_sampling(self, run: Run, tmp_path: Path) -> None:
         made = evaluate(
             run, seeds=[3, 4, 5, 9], cls=2, samples_out=tmp_path / "set.npz", out=tmp_path / "e.json", label="mine",
-            name="ddim", steps=4, eta=0.5, weights="raw", clip="none", grid="uniform", batch=2, **PIXELS,
+            sampler="ddim", steps=4, eta=0.5, weights="raw", clip="none", spacing="uniform", batch=2, **PIXELS,
         )  # fmt: skip
-        assert made["label"] == "mine" and made["subject"]["weights"] == "raw"
-        assert (made["samples"]["seeds"], made["samples"]["classes"]) == ("3,4,5,9", "2")
-        expected = {"name": "ddim", "steps": 4, "eta": 0.5, "grid": "uniform", "clip": "none", "network_evaluations": 4}
-        assert expected.items() <= made["sampler"].items()
-        assert (tmp_path / "e.json").is_file() and Path(made["samples"]["file"]) == tmp_path / "set.npz"
+        assert made.label == "mine" and made.subject.weights == "raw"
+        assert (made.samples.seeds, made.samples.classes) == ("3,4,5,9", "2")
+        expected = {"sampler": "ddim", "steps": 4, "eta": 0.5, "spacing": "uniform", "clip": "none"}
+        assert expected.items() <= made.content()["sampler"].items()
+        assert (tmp_path / "e.json").is_file() and Path(str(made.samples.file)) == tmp_path / "set.npz"
 
     def test_defaults_to_its_training_data(self, run: Run) -> None:
-        assert evaluate(run, n=5, **PIXELS)["reference"]["data"] == "ramps.npz"
+        assert evaluate(run, n=5, **PIXELS).reference.data == "ramps.npz"
 
 
 class TestOfSamples:
     def test_measures_a_file(self, digits: Path) -> None:
         made = evaluate(digits, "mnist5k:test")
-        metrics = made["metrics"]
-        assert made["subject"] == {"kind": "samples", "path": str(digits)} and made["sampler"] is None
-        assert made["samples"]["sha256"] == hashlib.sha256(digits.read_bytes()).hexdigest()
-        assert made["samples"]["count"] == 60 == sum(metrics["class_counts"])
+        metrics = made.metrics
+        assert made.content()["subject"] == {"kind": "samples", "path": str(digits)} and made.sampler is None
+        assert made.samples.sha256 == hashlib.sha256(digits.read_bytes()).hexdigest()
+        assert made.samples.count == 60 == sum(metrics["class_counts"])
         assert metrics["recognised"] > 0.9, "real digits, labelled rightly"
         assert np.mean(metrics["recognised_by_class"]) == pytest.approx(metrics["recognised"])  # six of each class
         assert metrics["balance_kl"] < 0.05 and metrics["precision"] > 0.9
-        assert made["features"]["name"] == "digits" and made["reference"]["count"] == 500
-        assert Path(made["path"]) == digits.with_name("digits.npz-vs-mnist5k-test-digits.json")
+        assert made.features.name == "digits" and made.reference.count == 500
+        assert made.path == digits.with_name("digits.npz-vs-mnist5k-test-digits.json")
         assert "images_per_second" not in metrics, "nothing was sampled"
 
     def test_notices_labels_that_are_wrong(self, digits: Path, tmp_path: Path) -> None:
         with np.load(digits) as held:
             write_samples(tmp_path / "wrong.npz", held["arr_0"], (held["arr_1"] + 1) % 10)
-        assert evaluate(tmp_path / "wrong.npz", "mnist5k:test", metrics=["recognised"])["metrics"]["recognised"] < 0.1
+        assert evaluate(tmp_path / "wrong.npz", "mnist5k:test", metrics=["recognised"]).metrics["recognised"] < 0.1
 
     def test_against_statistics_equals_against_the_data(self, digits: Path, tmp_path: Path) -> None:
         stats = write_statistics("mnist5k:test", tmp_path / "stats.npz")
@@ -138,28 +139,28 @@ class TestOfSamples:
         ours = evaluate(digits, str(stats), out=tmp_path / "a.json")
         theirs = evaluate(digits, "mnist5k:test", out=tmp_path / "b.json")
         name = "frechet_distance"
-        assert ours["metrics"][name] == pytest.approx(theirs["metrics"][name], rel=1e-6, abs=1e-6)
-        assert {**ours["reference"], "statistics": None} == {**theirs["reference"], "statistics": None}
-        assert ours["reference"]["statistics"] == str(stats)
-        assert ours["metrics"]["recognised"] == theirs["metrics"]["recognised"]
-        assert "recall" not in ours["metrics"] and any("recall" in warning for warning in ours["warnings"])
+        assert ours.metrics[name] == pytest.approx(theirs.metrics[name], rel=1e-6, abs=1e-6)
+        assert ours.reference.model_copy(update={"statistics": None}) == theirs.reference
+        assert ours.reference.statistics == str(stats)
+        assert ours.metrics["recognised"] == theirs.metrics["recognised"]
+        assert "recall" not in ours.metrics and any("recall" in warning for warning in ours.warnings)
 
     def test_of_a_folder_equals_that_of_a_file(self, digits: Path, tmp_path: Path) -> None:
         with np.load(digits) as held:
             write_samples(tmp_path / "folder", held["arr_0"], held["arr_1"])
-        figures = [evaluate(path, "mnist5k:test")["metrics"] for path in (digits, tmp_path / "folder")]
+        figures = [evaluate(path, "mnist5k:test").metrics for path in (digits, tmp_path / "folder")]
         assert figures[0] == figures[1]
 
 
 class TestOfData:
     def test_of_the_reference_itself_is_perfect(self, tmp_path: Path) -> None:
-        made = evaluate_data("mnist5k:test", "mnist5k:test", out=tmp_path / "held-out.json")
-        metrics = made["metrics"]
+        made = measure("mnist5k:test", "mnist5k:test", out=tmp_path / "held-out.json")
+        metrics = made.metrics
         assert metrics["frechet_distance"] == pytest.approx(0, abs=1e-3)
         assert (metrics["precision"], metrics["recall"]) == (1.0, 1.0)
         assert metrics["balance_kl"] == pytest.approx(0, abs=1e-9) and metrics["recognised"] > 0.98
-        assert made["label"] == "Real images (test)" and made["subject"]["kind"] == "data"
-        assert json.loads((tmp_path / "held-out.json").read_text())["metrics"] == metrics
+        assert made.label == "Real images (test)" and made.subject.kind == "data"
+        assert read(tmp_path / "held-out.json").metrics == metrics
 
 
 class TestRefusal:
@@ -176,7 +177,7 @@ class TestRefusal:
             ({"reference": "mnist6k"}, "data 'mnist6k': did you mean 'mnist5k'"),
             ({"reference": "mnist5k:tset"}, "'tset': did you mean 'test'"),
             ({"steps": 9}, "steps 9"),
-            ({"name": "dimm"}, "'dimm'"),
+            ({"sampler": "dimm"}, "'dimm'"),
             ({"cls": 7}, "class '7'"),
             ({"out": "file/e.json"}, "out: cannot write"),
             ({"samples_out": "file/set.npz"}, "out: "),
@@ -233,14 +234,14 @@ class TestDemo:
         monkeypatch.setattr(room, "train", lambda name, **given: train(name, overrides=small, **given))
         run, evaluations = room.demo(tmp_path / "demo", n=20)
         assert run.recipe.name == "demo" and run.step == 3
-        assert [e["subject"]["kind"] for e in evaluations] == ["run", "run", "run", "data"]
-        ways = [(e["sampler"]["name"], e["sampler"]["network_evaluations"]) for e in evaluations[:3]]
+        assert [e.subject.kind for e in evaluations] == ["run", "run", "run", "data"]
+        ways = [(e.sampler.sampler, e.sampler.network_evaluations) for e in evaluations[:3]]
         assert ways == [("ancestral", 32), ("ancestral", 32), ("ddim", 4)]
         for e in evaluations:
-            assert e["reference"]["count"] == 4500
-            assert {"frechet_distance", "recognised", "recall", "balance_kl"} <= e["metrics"].keys()
-        assert all(e["metrics"]["images_per_second"] > 0 for e in evaluations[:3])
-        assert evaluations[3]["metrics"]["recognised"] > 0.98 and evaluations[3]["samples"]["count"] == 500
+            assert e.reference.count == 4500
+            assert {"frechet_distance", "recognised", "recall", "balance_kl"} <= e.metrics.keys()
+        assert all(e.metrics["images_per_second"] > 0 for e in evaluations[:3])
+        assert evaluations[3].metrics["recognised"] > 0.98 and evaluations[3].samples.count == 500
         for name in ("forward-strip", "reverse-strip"):
             with np.load(run.path / "samples" / f"{name}.npz") as strip:
                 assert strip["images"].dtype == np.uint8 and strip["images"].shape[1] == len(strip["times"])
@@ -251,5 +252,5 @@ class TestDemo:
         monkeypatch.setattr(room, "_write_strip", lambda *_: None)
         monkeypatch.setattr(Sampler, "generate", generate)
         _, again = room.demo(tmp_path / "demo", n=20)
-        figures = [[e["metrics"][key] for key in ("frechet_distance", "recall")] for e in (*evaluations, *again)]
+        figures = [[e.metrics[key] for key in ("frechet_distance", "recall")] for e in (*evaluations, *again)]
         assert figures[:4] == figures[4:]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -12,51 +10,48 @@ import pytest
 
 from trilemma.data import write_samples
 from trilemma.errors import InputError
-from trilemma.evaluations import evaluate
+from trilemma.evaluations import Evaluation, evaluate
 from trilemma.evaluations.files import samples_sha256, with_kept
+from trilemma.evaluations.record import FORMAT
 
 SPEED = {
     **{"images_per_second": 9.0, "images_per_second_range": [8.0, 10.0], "seconds_per_image": 0.1},
     **{"speed_batch": 4, "peak_memory_bytes": 5, "peak_memory_kind": "resident"},
 }
 HELD = {"split": "test", "count": 500, "sha256": "h"}
-OLD: dict[str, Any] = {
-    "format": "trilemma-evaluation/1",
-    "samples": {"sha256": "s"},
+OLD = Evaluation.model_validate({
+    **{"format": FORMAT, "label": "old", "subject": {"kind": "samples"}},
+    "samples": {"count": 10, "sha256": "s"},
     "features": {"name": "inception", "sha256": "f", "dim": 2048, "resize": "bilinear"},
     "reference": {"data": "mnist5k", "split": "train", "sha256": "r", "size": [1, 28, 28], "holdout": HELD},
     "neighbours": 3,
     "metrics": {"kid": 0.1, "recall": 0.5, "memorisation": 0.01, "memorisation_z": 1.0, **SPEED},
     "warnings": ["few images", "old"],
     "environment": {"device": "cpu", "hardware": "one", "threads": 1, "processes": 1, "torch": "2.6"},
-}
+})  # fmt: skip
 
 
-def later(**changes: dict[str, Any]) -> dict[str, Any]:
+def later(**changes: Any) -> Evaluation:
     """An evaluation of the same, of another metric, with no held-out images."""
-    made = deepcopy(OLD) | {"metrics": {"kid": 0.2, "frechet_distance": 3.0}, "warnings": ["new", "few images"]}
-    made["reference"] = {key: value for key, value in OLD["reference"].items() if key != "holdout"}
-    # Fresh from the measures, before any JSON, a size is a tuple.
-    made["reference"]["size"] = (1, 28, 28)
+    made = OLD.content() | {"metrics": {"kid": 0.2, "frechet_distance": 3.0}, "warnings": ["new", "few images"]}
+    del made["reference"]["holdout"]
     for section, items in changes.items():
-        made[section] = made[section] | items
-    return made
+        made[section] = made[section] | items if isinstance(items, dict) else items
+    return Evaluation.model_validate(made)
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     path = tmp_path / "e.json"
-    path.write_text(json.dumps(OLD))
+    OLD.write(path)
     return path
 
 
 def test_figures_are_kept_with_their_warnings_and_held_out_images(place: Path) -> None:
-    made = later()
-    whole = with_kept(place, made)
-    assert whole["metrics"] == OLD["metrics"] | {"kid": 0.2, "frechet_distance": 3.0}
-    assert whole["warnings"] == ["new", "few images", "old"]
-    assert whole["reference"]["holdout"] == HELD
-    assert made == later(), "the evaluation given is left as it was"
+    whole = with_kept(place, later())
+    assert whole.metrics == OLD.metrics | {"kid": 0.2, "frechet_distance": 3.0}
+    assert whole.warnings == ("new", "few images", "old")
+    assert whole.reference.holdout == OLD.reference.holdout
 
 
 @pytest.mark.parametrize(
@@ -78,32 +73,40 @@ def test_nothing_is_kept_of_another(place: Path, section: str, items: dict[str, 
 
 @pytest.mark.parametrize("section", ["samples", "features", "reference"])
 def test_nothing_is_kept_where_a_hash_is_not_known(place: Path, section: str) -> None:
-    old = deepcopy(OLD)
-    old[section]["sha256"] = None
-    place.write_text(json.dumps(old))
     made = later(**{section: {"sha256": None}})
+    made.model_copy(update={"metrics": OLD.metrics}).write(place)
     assert with_kept(place, made) == made
 
 
 @pytest.mark.parametrize("items", [{"device": "cuda"}, {"hardware": "two"}, {"threads": 2}, {"processes": 2}])
 def test_speed_is_not_kept_from_another_machine(place: Path, items: dict[str, Any]) -> None:
-    found = with_kept(place, later(environment=items))["metrics"]
+    found = with_kept(place, later(environment=items)).metrics
     assert not SPEED.keys() & found.keys() and found["recall"] == 0.5
 
 
 def test_speed_is_kept_over_versions(place: Path) -> None:
-    assert with_kept(place, later(environment={"torch": "3.0"}))["metrics"].keys() >= SPEED.keys()
+    assert with_kept(place, later(environment={"torch": "3.0"})).metrics.keys() >= SPEED.keys()
+
+
+def test_recall_is_not_kept_of_another_k(place: Path) -> None:
+    found = with_kept(place, later(neighbours=5)).metrics
+    assert "recall" not in found and "memorisation" in found
+
+
+def test_a_figure_of_a_metric_that_is_not_there_now_is_kept(place: Path) -> None:
+    OLD.model_copy(update={"metrics": {"of_a_plugin": 2.0}}).write(place)
+    assert with_kept(place, later()).metrics["of_a_plugin"] == 2.0
 
 
 def test_memorisation_is_not_kept_beside_other_held_out_images(place: Path) -> None:
     other = HELD | {"sha256": "other"}
     whole = with_kept(place, later(reference={"holdout": other}))
-    assert whole["reference"]["holdout"] == other
-    assert not [key for key in whole["metrics"] if key.startswith("memorisation")] and "recall" in whole["metrics"]
+    assert whole.reference.holdout is not None and whole.reference.holdout.sha256 == "other"
+    assert not [key for key in whole.metrics if key.startswith("memorisation")] and "recall" in whole.metrics
 
 
 def test_no_warning_comes_without_a_figure(place: Path) -> None:
-    made = later(metrics=OLD["metrics"])
+    made = later(metrics=OLD.metrics)
     assert with_kept(place, made) == made
 
 
@@ -112,15 +115,15 @@ def test_of_a_folder_with_other_images_nothing_is_kept(data: Path, tmp_path: Pat
         images, labels = held["arr_0"], held["arr_1"]
     folder = write_samples(tmp_path / "set", images, labels)
 
-    def measured(metric: str) -> dict[str, Any]:
+    def measured(metric: str) -> Evaluation:
         return evaluate(folder, str(data), features="pixels", metrics=[metric], out=tmp_path / "e.json")
 
     first, second = measured("frechet_distance"), measured("recall")
-    assert second["metrics"].keys() >= {"frechet_distance", "recall"}
-    assert first["samples"]["sha256"] == second["samples"]["sha256"] is not None
+    assert second.metrics.keys() >= {"frechet_distance", "recall"}
+    assert first.samples.sha256 == second.samples.sha256 is not None
     names = sorted(folder.rglob("*.png"))
     names[0].write_bytes(names[-1].read_bytes())
-    third = measured("precision")["metrics"].keys()
+    third = measured("precision").metrics.keys()
     assert "precision" in third and not {"frechet_distance", "recall"} & third
 
 

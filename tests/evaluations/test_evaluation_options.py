@@ -13,8 +13,9 @@ import yaml
 
 from trilemma.data import open_data, write_samples
 from trilemma.errors import InputError
-from trilemma.evaluations import evaluate, evaluate_data
+from trilemma.evaluations import Evaluation, evaluate, measure
 from trilemma.evaluations.files import default_out
+from trilemma.evaluations.record import FORMAT
 from trilemma.evaluations.reference import extractor_of
 from trilemma.jobs import train
 from trilemma.runs import Run
@@ -32,10 +33,10 @@ def digits(tmp_path: Path) -> Path:
 class TestCounts:
     def test_give_the_distance_from_each(self, digits: Path) -> None:
         made = evaluate(digits, "mnist5k:test", metrics=["frechet_distance"], counts=[120, 40, 80])
-        found = made["metrics"]["frechet_by_count"]
+        found = made.metrics["frechet_by_count"]
         assert [count for count, _ in found] == [40, 80, 120]
         assert found[0][1] > found[1][1] > found[2][1], "fewer images bias it upward"
-        assert found[2][1] == pytest.approx(made["metrics"]["frechet_distance"], rel=1e-6)
+        assert found[2][1] == pytest.approx(made.metrics["frechet_distance"], rel=1e-6)
 
     @pytest.mark.parametrize(
         ("counts", "says"), [([9], "counts: 9 is more than the 8"), ([1], "from 2"), ([], "from 2")]
@@ -53,15 +54,15 @@ class TestNeighbours:
         asked = {"metrics": ["precision", "recall"]}
         few = evaluate(digits, "mnist5k:test", neighbours=1, out=tmp_path / "1.json", **asked)
         many = evaluate(digits, "mnist5k:test", neighbours=9, out=tmp_path / "9.json", **asked)
-        assert (few["neighbours"], many["neighbours"]) == (1, 9)
-        assert few["metrics"]["recall"] < many["metrics"]["recall"]
-        assert evaluate(digits, "mnist5k:test", out=tmp_path / "3.json", **asked)["neighbours"] == 3
+        assert (few.neighbours, many.neighbours) == (1, 9)
+        assert few.metrics["recall"] < many.metrics["recall"]
+        assert evaluate(digits, "mnist5k:test", out=tmp_path / "3.json", **asked).neighbours == 3
 
     def test_of_another_number_keep_no_earlier_figure(self, digits: Path) -> None:
         first = evaluate(digits, "mnist5k:test", metrics=["precision", "coverage"], neighbours=1)
         second = evaluate(digits, "mnist5k:test", metrics=["recall"], neighbours=2)
-        assert first["path"] == second["path"]
-        assert second["metrics"].keys() == {"recall", "coverage"}
+        assert first.path == second.path
+        assert {"recall", "coverage"} <= second.metrics.keys() and "precision" not in second.metrics
 
     def test_below_one_are_refused(self, run: Run) -> None:
         with pytest.raises(InputError, match="neighbours: 0, expected 1 or more"):
@@ -73,12 +74,12 @@ class TestMemorisation:
         train_images, _ = open_data("mnist5k").batch(range(0, 4500, 45))
         copies = write_samples(tmp_path / "copies.npz", train_images)
         found = [evaluate(path, "mnist5k", metrics=["memorisation"]) for path in (copies, digits)]
-        assert found[0]["metrics"]["memorisation"] == 1.0 and found[0]["metrics"]["memorisation_ratio"] == 0
-        assert found[1]["metrics"]["memorisation"] < 0.1
-        assert found[0]["reference"]["holdout"]["split"] == "test" and found[0]["reference"]["count"] == 4500
+        assert found[0].metrics["memorisation"] == 1.0 and found[0].metrics["memorisation_ratio"] == 0
+        assert found[1].metrics["memorisation"] < 0.1
+        assert found[0].fact("reference.holdout.split") == "test" and found[0].reference.count == 4500
 
     def test_is_part_of_the_yardstick(self) -> None:
-        assert evaluate_data("mnist5k:test", "mnist5k:train")["metrics"]["memorisation"] < 0.05
+        assert measure("mnist5k:test", "mnist5k:train").metrics["memorisation"] < 0.05
 
     def test_against_what_has_no_test_split_is_refused(self, run: Run) -> None:
         with pytest.raises(InputError, match="'memorisation' needs held-out images"):
@@ -97,9 +98,13 @@ class TestNames:
         ],
     )
     def test_hold_no_colon_and_no_slash(self, asked: str, name: str, ends: str, tmp_path: Path) -> None:
-        features = {"name": name, "sha256": "abcdef0123"}
-        evaluation = {"reference": {"data": "mnist5k", "split": "test"}, "features": features}
-        place = default_out(None, tmp_path / "set.npz", evaluation, asked)
+        evaluation = Evaluation.model_validate({
+            **{"format": FORMAT, "label": "a", "subject": {"kind": "samples"}, "metrics": {}},
+            "samples": {"count": 1, "file": str(tmp_path / "set.npz")},
+            "reference": {"data": "mnist5k", "split": "test"},
+            "features": {"name": name, "sha256": "abcdef0123"},
+        })  # fmt: skip
+        place = default_out(None, evaluation, asked)
         assert place.parent == tmp_path and place.name.startswith("set.npz-vs-mnist5k-test") and ":" not in place.name
         assert place.name.endswith(ends)
 
@@ -119,7 +124,7 @@ def test_a_classifier_trained_anew_is_looked_through_anew(
         seen.append(extractor_of(name)(np.zeros((1, 8, 8, 1), np.uint8)).pooled)
         made.append(evaluate(run, n=8, features=name, steps=2, metrics=["frechet_distance"]))
     assert (seen[0] != seen[1]).any()
-    assert made[0]["features"]["sha256"] != made[1]["features"]["sha256"]
-    assert made[0]["metrics"] != made[1]["metrics"] and made[0]["path"] != made[1]["path"]
-    assert ":" not in Path(made[0]["path"]).name and Path(made[0]["path"]).parent == run.path / "evaluations"
+    assert made[0].features.sha256 != made[1].features.sha256
+    assert made[0].metrics != made[1].metrics and made[0].path != made[1].path
+    assert made[0].path and ":" not in made[0].path.name and made[0].path.parent == run.path / "evaluations"
     assert extractor_of(name) is extractor_of(name), "opened again without a reason"

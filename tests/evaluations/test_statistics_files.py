@@ -82,13 +82,13 @@ class TestOurs:
             np.testing.assert_allclose(held["mu_s"], seen.spatial.mean(0), rtol=1e-6)
             np.testing.assert_allclose(held["sigma_s"], np.cov(seen.spatial.T.astype(np.float64)), rtol=1e-6)
         ours, direct = against(stats), against(real)
-        assert ours["metrics"].keys() == direct["metrics"].keys()
-        assert {"frechet_distance", "sfid", "kid", "precision", "coverage", "balance_kl"} <= ours["metrics"].keys()
-        for name, value in direct["metrics"].items():
-            found = ours["metrics"][name]
+        assert ours.metrics.keys() == direct.metrics.keys()
+        assert {"frechet_distance", "sfid", "kid", "precision", "coverage", "balance_kl"} <= ours.metrics.keys()
+        for name, value in direct.metrics.items():
+            found = ours.metrics[name]
             assert found == (value if isinstance(value, list) else pytest.approx(value, rel=1e-6, abs=1e-7)), name
-        assert ours["reference"]["sha256"] == direct["reference"]["sha256"] == open_data(str(real)).fingerprint()
-        assert not any("don't say" in warning for warning in ours["warnings"])
+        assert ours.reference.sha256 == direct.reference.sha256 == open_data(str(real)).fingerprint()
+        assert not any("don't say" in warning for warning in ours.warnings)
 
     def test_spatial_statistics_need_spatial_features(self, real: Path, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="features 'pixels' have no spatial part"):
@@ -100,12 +100,12 @@ class TestForeign:
     def test_statistics_of_pytorch_fid(self, real: Path, against: Any, tmp_path: Path) -> None:
         stats = foreign(tmp_path / "fid_stats.npz", **moments(Quarters()(pictures(0)).pooled))
         ours, direct = against(stats), against(real)
-        assert ours["metrics"]["frechet_distance"] == pytest.approx(direct["metrics"]["frechet_distance"], rel=1e-6)
-        assert "precision" not in ours["metrics"] and "sfid" not in ours["metrics"]
-        record = ours["reference"]
+        assert ours.metrics["frechet_distance"] == pytest.approx(direct.metrics["frechet_distance"], rel=1e-6)
+        assert "precision" not in ours.metrics and "sfid" not in ours.metrics
+        record = ours.content()["reference"]
         assert record["sha256"] == hashlib.sha256(stats.read_bytes()).hexdigest()
         assert "does not say" in record["sha256_of"] and record["count"] is None and record["size"] is None
-        said = [text for text in ours["warnings"] if "don't say of which features" in text]
+        said = [text for text in ours.warnings if "don't say of which features" in text]
         assert len(said) == 1 and "taken for those of 'quarters', resize none" in said[0]
 
     def test_of_other_lengths_name_both(self, against: Any, tmp_path: Path) -> None:
@@ -130,17 +130,17 @@ class TestForeign:
         ours, direct = against(foreign(tmp_path / "adm.npz", **arrays)), against(real)
         part = against(write_samples(tmp_path / "part.npz", pictures(0)[:20]))
         for name in ("frechet_distance", "sfid"):
-            assert ours["metrics"][name] == pytest.approx(direct["metrics"][name], rel=1e-6)
-            assert ours["metrics"][name] != pytest.approx(part["metrics"][name], rel=1e-3)
-        assert ours["metrics"]["recall"] == part["metrics"]["recall"]
-        assert ours["reference"]["images"]["count"] == 20
+            assert ours.metrics[name] == pytest.approx(direct.metrics[name], rel=1e-6)
+            assert ours.metrics[name] != pytest.approx(part.metrics[name], rel=1e-3)
+        assert ours.metrics["recall"] == part.metrics["recall"]
+        assert ours.reference.images["count"] == 20
 
     def test_its_images_are_left_alone_where_statistics_do(
         self, against: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         stats = foreign(tmp_path / "adm.npz", **moments(Quarters()(pictures(0)).pooled), arr_0=pictures(0))
         monkeypatch.setattr(statistics_files, "features_of_set", lambda *_: pytest.fail("looked at"))
-        assert against(stats, metrics=["frechet_distance"])["metrics"]["frechet_distance"] > 0
+        assert against(stats, metrics=["frechet_distance"]).metrics["frechet_distance"] > 0
 
     def test_its_images_must_be_of_the_samples_size(self, against: Any, tmp_path: Path) -> None:
         stats = foreign(tmp_path / "a.npz", mu=np.zeros(16), sigma=np.eye(16), arr_0=np.zeros((3, 16, 16, 1), np.uint8))
@@ -154,8 +154,8 @@ class TestForeign:
         np.save(path, pooled) if path.suffix == ".npy" else np.savez(path, feats=pooled)
         ours, direct = against(path), against(real)
         for figure in ("kid", "frechet_distance", "precision", "coverage"):
-            assert ours["metrics"][figure] == pytest.approx(direct["metrics"][figure], rel=1e-6), figure
-        assert ours["reference"]["count"] == 60
+            assert ours.metrics[figure] == pytest.approx(direct.metrics[figure], rel=1e-6), figure
+        assert ours.reference.count == 60
 
     @pytest.mark.parametrize(
         ("name", "says"),
@@ -170,11 +170,11 @@ class TestForeign:
         self, against: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, says: str | None
     ) -> None:
         stats = foreign(tmp_path / name, **moments(Quarters()(pictures(0)).pooled))
-        warnings = against(stats)["warnings"]
+        warnings = against(stats).warnings
         assert any(says in text for text in warnings) if says else not any("clean-fid" in text for text in warnings)
         monkeypatch.setitem(statistics_files.MODES, "clean", "quarters")
         if "_clean_" in name:
-            fitting = against(stats)["warnings"]
+            fitting = against(stats).warnings
             assert not any("clean-fid" in text or "resize" in text for text in fitting)
 
     def test_two_files_are_not_one_reference(self, fake: Path, tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ class TestForeign:
         for seed, metrics in ((0, ["frechet_distance"]), (5, ["confidence"])):
             stats = foreign(tmp_path / f"{seed}.npz", **moments(Quarters()(pictures(seed)).pooled))
             made = evaluate(fake, str(stats), features="quarters", metrics=metrics, out=place)
-        assert "frechet_distance" not in made["metrics"], "a figure against another file was kept"
+        assert "frechet_distance" not in made.metrics, "a figure against another file was kept"
 
 
 class TestSamples:

@@ -62,7 +62,7 @@ class TestAnImportedRun:
         samples = from_openai.sample(5)
         assert samples.images.shape == (5, 8, 8, 1) and samples.images.std() > 10
         assert samples.labels is not None and samples.labels.tolist() == [0, 1, 2, 3, 0]
-        again = from_openai.sample(5, steps=3, weights="raw", name="ddim")
+        again = from_openai.sample(5, steps=3, weights="raw", sampler="ddim")
         assert not np.array_equal(again.images, samples.images)
 
     def test_goes_on_training_from_its_weights(self, from_openai: Run) -> None:
@@ -82,8 +82,8 @@ class TestAnImportedRun:
 
     def test_is_evaluated_and_reported(self, from_openai: Run) -> None:
         found = evaluate(from_openai, n=12, features="pixels", metrics=["frechet_distance"])
-        assert found["metrics"]["frechet_distance"] > 0
-        assert found["subject"]["checkpoint_step"] == 0
+        assert found.metrics["frechet_distance"] > 0
+        assert found.subject.checkpoint_step == 0
         assert build_report([from_openai.path]).is_file()
 
     def test_without_data_it_samples_and_says_what_it_lacks(self, state_dict: Path, tmp_path: Path) -> None:
@@ -289,35 +289,43 @@ class TestExportSays:
     @pytest.mark.parametrize(
         ("sampling", "kind", "lines"),
         [
-            ({"name": "ancestral"}, "DDPM", [STEPS]),
+            ({"sampler": "ancestral"}, "DDPM", [STEPS]),
             (
-                {"name": "ancestral", "steps": 4, "grid": "uniform"},
+                {"sampler": "ancestral", "steps": 4, "spacing": "uniform"},
                 "DDPM",
                 ["sampling.steps 4 .*num_inference_steps=4"],
             ),
-            ({"name": "ddim", "clip": "none"}, "DDIM", [STEPS]),
-            ({"name": "ddim", "clip": "static"}, "DDIM", ["sampling.clip 'static': .*use_clipped_model_output", STEPS]),
+            ({"sampler": "ddim", "clip": "none"}, "DDIM", [STEPS]),
             (
-                {"name": "ddim", "clip": "none", "kernel": {"eta": 0.5}, "steps": 3},
+                {"sampler": "ddim", "clip": "static"},
+                "DDIM",
+                ["sampling.clip 'static': .*use_clipped_model_output", STEPS],
+            ),
+            (
+                {"sampler": "ddim", "clip": "none", "eta": 0.5, "steps": 3},
                 "DDIM",
                 [
-                    "sampling.kernel.eta 0.5 is not",
+                    "sampling.eta 0.5 is not",
                     "sampling.steps 3 is not",
-                    "sampling.grid 'even': DDIMScheduler has",
+                    "sampling.spacing 'even': DDIMScheduler has",
                 ],
             ),
-            ({"name": "ddim", "clip": "none", "kernel": {"eta": 0.0}}, "DDIM", [STEPS]),
-            ({"name": "dpmpp"}, "DDPM", ["sampling.name 'dpmpp' is not in the folder, which has DDPMScheduler", STEPS]),
-            ({"name": "unipc"}, "DDPM", ["sampling.name 'unipc'", STEPS]),
-            ({"name": "heun"}, "DDPM", ["sampling.name 'heun'", STEPS]),
-            ({"name": "probability_flow"}, "DDPM", ["sampling.name 'probability_flow'", STEPS]),
+            ({"sampler": "ddim", "clip": "none", "eta": 0.0}, "DDIM", [STEPS]),
             (
-                {"name": "ancestral", "skip": 1, "precision": "bf16", "grid": "quadratic"},
+                {"sampler": "dpmpp"},
                 "DDPM",
-                ["sampling.skip 1", "sampling.precision 'bf16'", "sampling.grid 'quadratic'", STEPS],
+                ["sampling.sampler 'dpmpp' is not .* which has DDPMScheduler", STEPS],
             ),
-            ({"name": "ancestral", "grid": "2,3"}, "DDPM", ["sampling.grid '2,3'"]),
-            ({"name": "ancestral", "times": [8, 4]}, "DDPM", [r"sampling.times \[8.0, 4.0\]"]),
+            ({"sampler": "unipc"}, "DDPM", ["sampling.sampler 'unipc'", STEPS]),
+            ({"sampler": "heun"}, "DDPM", ["sampling.sampler 'heun'", STEPS]),
+            ({"sampler": "probability_flow"}, "DDPM", ["sampling.sampler 'probability_flow'", STEPS]),
+            (
+                {"sampler": "ancestral", "skip": 1, "precision": "bf16", "spacing": "quadratic"},
+                "DDPM",
+                ["sampling.skip 1", "sampling.precision 'bf16'", "sampling.spacing 'quadratic'", STEPS],
+            ),
+            ({"sampler": "ancestral", "spacing": "2,3"}, "DDPM", ["sampling.spacing '2,3'"]),
+            ({"sampler": "ancestral", "times": [8, 4]}, "DDPM", [r"sampling.times \[8.0, 4.0\]"]),
         ],
     )
     def test_what_of_sampling_is_left_out(
@@ -353,7 +361,7 @@ class TestExportSays:
         )
         folder = export_run(run.path)
         assert json.loads((folder / "model_index.json").read_text())["scheduler"][1] == "DDPMScheduler"
-        assert "note: sampling.name 'ddim' is not in the folder, which has DDPMScheduler" in capsys.readouterr().out
+        assert "note: sampling.sampler 'ddim' is not in the folder, which has DDPMScheduler" in capsys.readouterr().out
 
 
 class TestExportRefuses:

@@ -17,7 +17,7 @@ from trilemma.exchange import export_run, import_run
 from trilemma.exchange.schedulers import SAMPLERS, not_carried, scheduler_config
 from trilemma.process import Condition
 from trilemma.runs import Run
-from trilemma.samplers import Clip, grid
+from trilemma.samplers import DYNAMIC_QUANTILE, clipped, grid
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -188,7 +188,7 @@ class TestSchedulers:
     @pytest.mark.parametrize(
         ("theirs", "ours"),
         [
-            ({}, {"variance": "fixed_small", "parameterization": "epsilon", "clip": "static", "grid": "uniform"}),
+            ({}, {"variance": "fixed_small", "parameterization": "epsilon", "clip": "static", "spacing": "uniform"}),
             ({"variance_type": "fixed_large", "clip_sample": False}, {"variance": "fixed_large", "clip": "none"}),
             (
                 {"variance_type": "fixed_small_log", "thresholding": True},
@@ -197,10 +197,13 @@ class TestSchedulers:
             ({"thresholding": True, "sample_max_value": 1e6}, {"clip": "dynamic"}),
             ({"kind": "DDIMScheduler", "thresholding": True, "sample_max_value": 2e9}, {"clip": "dynamic"}),
             ({"sample_max_value": 1.5, "dynamic_thresholding_ratio": 0.9}, {"clip": "static"}),
-            ({"prediction_type": "sample", "timestep_spacing": "linspace"}, {"parameterization": "x0", "grid": "even"}),
+            (
+                {"prediction_type": "sample", "timestep_spacing": "linspace"},
+                {"parameterization": "x0", "spacing": "even"},
+            ),
             ({"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}, {"parameterization": "v"}),
             ({"beta_schedule": "squaredcos_cap_v2"}, {}),
-            ({"kind": "DDIMScheduler"}, {"name": "ddim"}),
+            ({"kind": "DDIMScheduler"}, {"sampler": "ddim"}),
         ],
     )
     def test_what_a_scheduler_says(self, theirs: dict[str, Any], ours: dict[str, Any], tmp_path: Path) -> None:
@@ -227,11 +230,10 @@ class TestSchedulers:
         """x̂_0 is held as their scheduler holds it, the one that was imported and the one that is exported again."""
         place = folder(tmp_path / "theirs", model(), kind=kind, thresholding=True, **said)
         run = import_run(place, "diffusers", out=tmp_path / "run")
-        clip = run.sampler(run.recipe.sampling).kernel.clip
-        assert clip == Clip(quantile=0.995 if said else 1.0)
+        assert run.recipe.sampling.kernel.clip == ("dynamic" if said else "static")
         x0 = torch.randn(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
         x0 *= torch.tensor([0.1, 1.0, 3.0, 100.0, 1e5]).view(5, 1, 1, 1)
-        found = clip(x0)
+        found = clipped(x0, quantile=DYNAMIC_QUANTILE if said else 1.0)
         torch.testing.assert_close(
             found, getattr(diffusers, kind).from_pretrained(place / "scheduler")._threshold_sample(x0)
         )
@@ -276,9 +278,7 @@ class TestSchedulers:
     ) -> None:
         """Of the network's times, and of DDIM's the one that a step ends at."""
         grid_name = {"leading": "uniform", "linspace": "even"}[spacing]
-        sampling = twenty_steps.recipe.sampling.model_copy(
-            update={"name": SAMPLERS[kind], "grid": grid_name, "steps": count}
-        )
+        sampling = twenty_steps.recipe.sampling.changed(sampler=SAMPLERS[kind], spacing=grid_name, steps=count)
         recipe = twenty_steps.recipe.model_copy(update={"sampling": sampling})
         config = scheduler_config(recipe)
         scheduler = getattr(diffusers, kind)(**config.model_dump(exclude={"class_name", *OTHERS[kind]}))
@@ -306,11 +306,11 @@ class TestSameImages:
         if eta is not None:
             scheduler = diffusers.DDIMScheduler.from_config(scheduler.config)
         scheduler.set_timesteps(10)
-        sampler = run.sampler(run.recipe.sampling.model_copy(update={"steps": 10}))
+        sampler = run.sampler(run.recipe.sampling.changed(steps=10))
         kernel: Any = sampler.kernel
         if eta is not None:
-            kernel = run.sampler(run.recipe.sampling.model_copy(update={"name": "ddim"})).kernel
-        times = grid(run.denoiser().schedule, 10, run.recipe.sampling.grid)
+            kernel = run.sampler(run.recipe.sampling.changed(sampler="ddim")).kernel
+        times = grid(run.denoiser().schedule, 10, run.recipe.sampling.spacing)
         assert scheduler.timesteps.tolist() == [int(t) - 1 for t in times[:-1]]
         found = expected = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
         with torch.inference_mode():

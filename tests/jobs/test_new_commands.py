@@ -71,7 +71,7 @@ def recipe(data: Path, **changes: Any) -> dict[str, Any]:
             **{"steps": 30, "batch": 12, "learning_rate": 2.0e-3, "ema": 0.9, "warmup": 2},
             **{"log_every": 10, "validate_every": 0, "grid_every": 0, "checkpoint_every": 30},
         },
-        "sampling": {"name": "ddim", "batch": 4},
+        "sampling": {"sampler": "ddim", "batch": 4},
     }
     return values | {key: values[key] | change for key, change in changes.items()}
 
@@ -368,7 +368,7 @@ def tiles(path: Path, rows: int, columns: int) -> np.ndarray:
 class TestInterpolate:
     def test_the_ends_are_the_seeds_own_ddim_samples(self, plain: Run, tmp_path: Path) -> None:
         found = tiles(interpolate(plain, tmp_path / "i.png", seeds=[4, 9, 2, 7], frames=5, steps=8), 2, 5)
-        own = plain.sample(seeds=[4, 9, 2, 7], name="ddim", steps=8, clip="none").images[..., 0].astype(int)
+        own = plain.sample(seeds=[4, 9, 2, 7], sampler="ddim", steps=8, clip="none").images[..., 0].astype(int)
         ends = found[:, [0, -1]].reshape(4, 8, 8)
         assert np.abs(ends - own).max() <= 1
         assert np.abs(found[0, 2] - found[0, 0]).max() > 2
@@ -385,10 +385,10 @@ class TestInterpolate:
 
     def test_a_conditional_models_row_has_the_class_of_its_first(self, labelled: Run, tmp_path: Path) -> None:
         found = tiles(interpolate(labelled, tmp_path / "i.png", seeds=[5, 2], frames=2, steps=8), 1, 2)
-        own = labelled.sample(seeds=[5, 2], cls=1, name="ddim", steps=8, clip="none").images[..., 0].astype(int)
+        own = labelled.sample(seeds=[5, 2], cls=1, sampler="ddim", steps=8, clip="none").images[..., 0].astype(int)
         assert np.abs(found[0] - own).max() <= 1
         other = tiles(interpolate(labelled, tmp_path / "j.png", seeds=[5, 2], frames=2, steps=8, cls="3"), 1, 2)
-        asked = labelled.sample(seeds=[5, 2], cls=3, name="ddim", steps=8, clip="none").images[..., 0].astype(int)
+        asked = labelled.sample(seeds=[5, 2], cls=3, sampler="ddim", steps=8, clip="none").images[..., 0].astype(int)
         assert np.abs(other[0] - asked).max() <= 1
 
     def test_encodings_of_images_are_walked_between(self, labelled: Run, data: Path, tmp_path: Path) -> None:
@@ -446,7 +446,7 @@ class TestSurrogate:
         assert found.code == 0, found.err
         saved = json.loads(out.read_text())
         below = grid(plain.denoiser().schedule, 8)
-        assert saved["sampler"]["surrogate"]["name"] == "held.npz"
+        assert saved["sampler"]["surrogate"]["name"] == str(held)
         assert saved["sampler"]["surrogate"]["t_mid"] == 15
         assert saved["sampler"]["network_evaluations"] == int((below < 15).sum())
         assert "surrogate held at 15" in saved["label"]
@@ -458,7 +458,7 @@ class TestSurrogate:
         out = tmp_path / "s.npz"
         found = command(
             *("sample", plain.path, "--seeds", "3,0,7", "--surrogate", held, "--t-mid", 0, "--out", out),
-            *("--grid", tmp_path / "g.png"),
+            *("--picture", tmp_path / "g.png"),
         )
         assert found.code == 0, found.err
         with np.load(out) as samples, np.load(held) as images:
@@ -468,7 +468,7 @@ class TestSurrogate:
         begin: dict[str, Any] = {"surrogate": str(held), "t_mid": 0.0}
         samples, out = tmp_path / "s.npz", tmp_path / "e.json"
         found = evaluate(plain, n=12, features="pixels", samples_out=samples, out=out, **begin)
-        assert found["metrics"]["network_evaluations"] == 0
+        assert found.metrics["network_evaluations"] == 0
         json.loads(out.read_text(), parse_constant=pytest.fail)
 
     def test_another_surrogate_is_another_set(self, plain: Run, held: Path, tmp_path: Path) -> None:
@@ -501,13 +501,13 @@ class TestSurrogate:
 
 def test_a_forward_strip_of_a_continuous_schedule_shows_the_way(continuous: Run) -> None:
     """Nine different times from 0 to T, also where T is 1."""
-    images, times = continuous.forward_strip(rows=2)
-    assert times[0] == 0 and times[-1] == 1
-    assert len(set(times)) == 9
-    assert images.shape == (2, 9, 8, 8, 1)
+    strip = continuous.forward_strip(rows=2)
+    assert strip.times[0] == 0 and strip.times[-1] == 1
+    assert len(set(strip.times)) == 9
+    assert strip.images.shape == (2, 9, 8, 8, 1)
 
 
 def test_a_continuous_run_is_sampled_by_every_sampler(continuous: Run) -> None:
     for name in ("ancestral", "ddim", "probability_flow", "heun", "dpmpp", "unipc"):
         for spacing in ("even", "log_snr", "karras"):
-            assert continuous.sample(2, name=name, steps=5, grid=spacing).images.shape == (2, 8, 8, 1)
+            assert continuous.sample(2, sampler=name, steps=5, spacing=spacing).images.shape == (2, 8, 8, 1)

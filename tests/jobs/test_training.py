@@ -86,7 +86,7 @@ class TestRunDirectory:
         lines = path.read_text()
         import yaml
 
-        path.write_text(yaml.safe_dump({**yaml.safe_load(lines), **values, "sampling": {"name": "ancestral"}}))
+        path.write_text(yaml.safe_dump({**yaml.safe_load(lines), **values, "sampling": {"sampler": "ancestral"}}))
         run = train(path, out=tmp_path / "run")
         last = log_of(run.path)[-1]
         assert 0 <= last["validation_accuracy"] <= 1

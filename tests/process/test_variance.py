@@ -99,7 +99,7 @@ class TestLearnedRange:
                 sigma2 = np.exp(v.numpy() * np.log(beta[i]) + (1 - v.numpy()) * np.log(tilde[i]))
                 mean = mean + np.sqrt(sigma2) * noise.numpy()
             draw: Any = Given(noise) if s else NoDraw()
-            found, _ = Ancestral(clip=None).step(bound, x_t, number(t), number(s), None, draw)
+            found, _ = Ancestral(clip="none").step(bound, x_t, number(t), number(s), None, draw)
             np.testing.assert_allclose(found.numpy(), mean, rtol=1e-7, atol=1e-7)
 
     def test_the_floor_is_the_next_grid_points_beta_tilde(self, name: str, count: int | None) -> None:

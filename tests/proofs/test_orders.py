@@ -55,15 +55,15 @@ def orders(errors: list[float]) -> list[float]:
 
 
 KERNELS = [
-    pytest.param(DDIM(clip=None), 1.0, 0.25, id="ddim"),
-    pytest.param(ProbabilityFlow(clip=None), 1.0, 0.25, id="probability_flow"),
-    pytest.param(Heun(clip=None), 2.0, 0.25, id="heun"),
-    pytest.param(DPMSolver(clip=None, order=1), 1.0, 0.25, id="dpmpp-1"),
-    pytest.param(DPMSolver(clip=None), 2.0, 0.25, id="dpmpp-2"),
+    pytest.param(DDIM(clip="none"), 1.0, 0.25, id="ddim"),
+    pytest.param(ProbabilityFlow(clip="none"), 1.0, 0.25, id="probability_flow"),
+    pytest.param(Heun(clip="none"), 2.0, 0.25, id="heun"),
+    pytest.param(DPMSolver(clip="none", order=1), 1.0, 0.25, id="dpmpp-1"),
+    pytest.param(DPMSolver(clip="none"), 2.0, 0.25, id="dpmpp-2"),
     # A corrector may do better than the nominal order.
-    pytest.param(UniPC(clip=None, order=1), 1.0, math.inf, id="unipc-1"),
-    pytest.param(UniPC(clip=None, order=2), 2.0, math.inf, id="unipc-2"),
-    pytest.param(UniPC(clip=None, order=3), 3.0, math.inf, id="unipc-3"),
+    pytest.param(UniPC(clip="none", order=1), 1.0, math.inf, id="unipc-1"),
+    pytest.param(UniPC(clip="none", order=2), 2.0, math.inf, id="unipc-2"),
+    pytest.param(UniPC(clip="none", order=3), 3.0, math.inf, id="unipc-3"),
 ]
 
 
@@ -94,7 +94,7 @@ def test_schedules_share_one_flow(schedule: Schedule) -> None:
     """In σ/α and x/α the ODE knows no schedule: the same grid of log SNR gives the same x/α, whatever is between."""
     other = ContinuousVP()
     x = start_at(PLANE, other, between(other, 1)[0])
-    for kernel in (DDIM(clip=None), Heun(clip=None), DPMSolver(clip=None), UniPC(clip=None, order=3)):
+    for kernel in (DDIM(clip="none"), Heun(clip="none"), DPMSolver(clip="none"), UniPC(clip="none", order=3)):
         results = []
         for each in (schedule, other):
             times = between(each, 20)
@@ -103,14 +103,14 @@ def test_schedules_share_one_flow(schedule: Schedule) -> None:
         torch.testing.assert_close(*results, rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("kernel", [DPMSolver(clip=None, order=1), UniPC(clip=None, order=1)])
+@pytest.mark.parametrize("kernel", [DPMSolver(clip="none", order=1), UniPC(clip="none", order=1)])
 def test_first_order_data_prediction_is_ddim_or_better(kernel: Kernel) -> None:
     """DPM-Solver++ of order 1 is DDIM (Lu et al. 2022, section 4); UniPC's adds a corrector."""
     schedule = Cosine(steps=1000)
     times = between(schedule, 40)
     x = start_at(PLANE, schedule, times[0])
     denoiser = Exact(PLANE, schedule)
-    ddim, found = final(DDIM(clip=None), denoiser, times, x), final(kernel, denoiser, times, x)
+    ddim, found = final(DDIM(clip="none"), denoiser, times, x), final(kernel, denoiser, times, x)
     exact = flow(PLANE, schedule, x, times[0], times[-1], steps=500)
     if isinstance(kernel, DPMSolver):
         torch.testing.assert_close(found, ddim, rtol=0, atol=1e-11)
@@ -136,7 +136,7 @@ class TestInversion:
         for count in (40, 80, 160):
             times = between(schedule, count)
             noise = encode(denoiser.bound(), x, times)
-            errors.append(rms(final(DDIM(clip=None), denoiser, times, noise) - x))
+            errors.append(rms(final(DDIM(clip="none"), denoiser, times, noise) - x))
         assert orders(errors)[-1] == pytest.approx(1.0, abs=0.25), errors
 
 
@@ -147,7 +147,7 @@ def test_inversion_from_clean_data_improves_with_every_doubling(schedule: Schedu
     for count in (10, 20, 40, 80, 160, 320, 640, 1000):
         times = grid(schedule, count)
         noise = encode(denoiser.bound(), x, times)
-        errors.append(rms(final(DDIM(clip=None), denoiser, times, noise) - x))
+        errors.append(rms(final(DDIM(clip="none"), denoiser, times, noise) - x))
     assert errors == sorted(errors, reverse=True), errors
     assert errors[-1] < 0.01 < errors[0]
 
@@ -159,9 +159,9 @@ def test_the_last_step_to_clean_data_is_the_denoisers_mean() -> None:
     t, denoiser = number(5.0), Exact(LINE, schedule)
     x = column([-0.5, 0.1, 0.8])
     guess = denoiser(x, t)
-    for kernel in (DDIM(clip=None), Heun(clip=None), DPMSolver(clip=None), UniPC(clip=None)):
+    for kernel in (DDIM(clip="none"), Heun(clip="none"), DPMSolver(clip="none"), UniPC(clip="none")):
         found, _ = kernel.step(denoiser.bound(), x, t, number(0.0), None, cast(Any, NoDraw()))
         torch.testing.assert_close(found, guess.x0, rtol=1e-12, atol=1e-12)
-    found, _ = ProbabilityFlow(clip=None).step(denoiser.bound(), x, t, number(0.0), None, cast(Any, NoDraw()))
+    found, _ = ProbabilityFlow(clip="none").step(denoiser.bound(), x, t, number(0.0), None, cast(Any, NoDraw()))
     left = 0.5 * schedule.sigma(t) / schedule.alpha(t) * guess.eps
     torch.testing.assert_close(found, guess.x0 + left, rtol=1e-12, atol=1e-12)

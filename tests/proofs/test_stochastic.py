@@ -84,12 +84,12 @@ def last_order(series: Any) -> float:
 
 
 KERNELS = [
-    pytest.param(Ancestral(clip=None), "fixed_small", id="ancestral-small"),
-    pytest.param(Ancestral(clip=None), "fixed_large", id="ancestral-large"),
-    pytest.param(DDIM(clip=None, eta=1.0), "fixed_small", id="ddim-eta1"),
-    pytest.param(DDIM(clip=None, eta=0.5), "fixed_small", id="ddim-eta0.5"),
-    pytest.param(DPMSolver(clip=None, order=1, stochastic=True), "fixed_small", id="dpmpp-sde-1"),
-    pytest.param(DPMSolver(clip=None, order=2, stochastic=True), "fixed_small", id="dpmpp-sde-2"),
+    pytest.param(Ancestral(clip="none"), "fixed_small", id="ancestral-small"),
+    pytest.param(Ancestral(clip="none"), "fixed_large", id="ancestral-large"),
+    pytest.param(DDIM(clip="none", eta=1.0), "fixed_small", id="ddim-eta1"),
+    pytest.param(DDIM(clip="none", eta=0.5), "fixed_small", id="ddim-eta0.5"),
+    pytest.param(DPMSolver(clip="none", order=1, stochastic=True), "fixed_small", id="dpmpp-sde-1"),
+    pytest.param(DPMSolver(clip="none", order=2, stochastic=True), "fixed_small", id="dpmpp-sde-2"),
 ]
 
 
@@ -126,15 +126,15 @@ def test_weak_order_one_from_a_point(schedule: Schedule, kernel: Kernel, varianc
 def test_ddim_with_eta_1_is_ancestral_with_the_small_variance() -> None:
     schedule = Cosine(steps=1000)
     for count in (5, 50):
-        one = errors(DDIM(clip=None, eta=1.0), schedule, "fixed_small", count)
-        assert one == pytest.approx(errors(Ancestral(clip=None), schedule, "fixed_small", count), rel=1e-9)
+        one = errors(DDIM(clip="none", eta=1.0), schedule, "fixed_small", count)
+        assert one == pytest.approx(errors(Ancestral(clip="none"), schedule, "fixed_small", count), rel=1e-9)
 
 
 def test_the_reverse_sdes_solver_of_order_1_is_ancestral() -> None:
     """SDE-DPM-Solver++ of order 1 is the posterior step with β̃ (Lu et al. 2022, section 6)."""
     schedule = Cosine(steps=1000)
-    found = errors(DPMSolver(clip=None, order=1, stochastic=True), schedule, "fixed_small", 20)
-    assert found == pytest.approx(errors(Ancestral(clip=None), schedule, "fixed_small", 20), rel=1e-9)
+    found = errors(DPMSolver(clip="none", order=1, stochastic=True), schedule, "fixed_small", 20)
+    assert found == pytest.approx(errors(Ancestral(clip="none"), schedule, "fixed_small", 20), rel=1e-9)
 
 
 PLANE = Mixture(
@@ -145,16 +145,16 @@ PLANE = Mixture(
 FEW, MANY = 5_000, 40_000
 FIRST_ORDER = [
     *KERNELS[:3],
-    pytest.param(DPMSolver(clip=None, stochastic=True), "fixed_small", id="dpmpp-sde-2"),
-    pytest.param(DDIM(clip=None), "fixed_small", id="ddim"),
+    pytest.param(DPMSolver(clip="none", stochastic=True), "fixed_small", id="dpmpp-sde-2"),
+    pytest.param(DDIM(clip="none"), "fixed_small", id="ddim"),
 ]
 # Song's Euler step in σ̄² with steps h of log σ̄ widens pure noise by e^{h/2} for each unit of it: it needs many steps.
-SONG = pytest.param(ProbabilityFlow(clip=None), "fixed_small", id="probability_flow")
+SONG = pytest.param(ProbabilityFlow(clip="none"), "fixed_small", id="probability_flow")
 SECOND_ORDER = [
-    pytest.param(Heun(clip=None), "fixed_small", id="heun"),
-    pytest.param(DPMSolver(clip=None), "fixed_small", id="dpmpp-2"),
-    pytest.param(UniPC(clip=None), "fixed_small", id="unipc-2"),
-    pytest.param(UniPC(clip=None, order=3), "fixed_small", id="unipc-3"),
+    pytest.param(Heun(clip="none"), "fixed_small", id="heun"),
+    pytest.param(DPMSolver(clip="none"), "fixed_small", id="dpmpp-2"),
+    pytest.param(UniPC(clip="none"), "fixed_small", id="unipc-2"),
+    pytest.param(UniPC(clip="none", order=3), "fixed_small", id="unipc-3"),
 ]
 
 
@@ -216,7 +216,7 @@ def test_the_test_of_distributions_can_fail() -> None:
     wide = PLANE.mean() + 1.1 * (right - PLANE.mean())
     assert kolmogorov(PLANE, wide, 1.0, 0.0, along) * root > 2.23
     start = Noise(3).normal(right)
-    *_, last = walk(DDIM(clip=None), Exact(PLANE, schedule).bound(), grid(schedule, 8), start, cast(Any, Noise(4)))
+    *_, last = walk(DDIM(clip="none"), Exact(PLANE, schedule).bound(), grid(schedule, 8), start, cast(Any, Noise(4)))
     assert kolmogorov(PLANE, last.x, 1.0, 0.0, along) * root > 2.23
 
 
@@ -228,7 +228,7 @@ def test_the_full_ancestral_chain(variance: str, within: float) -> None:
     for steps in (125, 250, 500, 1000):
         schedule = Linear(steps=steps, beta_start=0.1 / steps, beta_end=20 / steps)
         denoiser, times = Exact(GAUSSIAN, schedule, variance), grid(schedule, steps)
-        mean, spread = answered(Ancestral(clip=None), denoiser, times, 0.0, 1.0)
+        mean, spread = answered(Ancestral(clip="none"), denoiser, times, 0.0, 1.0)
         assert mean == pytest.approx(MEAN, abs=0.005)
         # The last step returns x̂_0, whose variance is short of the data's by Var(x_0 | x_1).
         alpha2, sigma2 = (float(level(number(1.0))) ** 2 for level in (schedule.alpha, schedule.sigma))

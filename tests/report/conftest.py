@@ -12,9 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from trilemma.evaluations import Evaluation
+
 ENVIRONMENT = {
     "trilemma": "0.1.0", "python": "3.11.7", "torch": "2.9.0", "device": "cpu",
     "hardware": "Example CPU @ 2.5 GHz", "threads": 2, "processes": 1,
+}  # fmt: skip
+ERRORS = {
+    "frechet_distance_se": 0.2, "precision_se": 0.01, "recall_se": 0.01, "balance_kl_se": 0.01,
+    "images_per_second_range": [81.0, 81.5], "speed_batch": 50,
 }  # fmt: skip
 RECIPE = """# demo
 learner: {name: denoising, objective: simple}
@@ -25,8 +31,8 @@ training: {steps: 800, batch: 64}
 """
 
 
-def make_evaluation(label: str, **changes: Any) -> dict[str, Any]:
-    """An evaluation with made-up figures; `changes` are dotted paths with `__` for the dots."""
+def make_content(label: str, **changes: Any) -> dict[str, Any]:
+    """An evaluation's file with made-up figures; `changes` are dotted paths with `__` for the dots."""
     evaluation: dict[str, Any] = {
         "format": "trilemma-evaluation/1",
         "created": "2026-01-01T12:00:00Z",
@@ -35,9 +41,9 @@ def make_evaluation(label: str, **changes: Any) -> dict[str, Any]:
             "kind": "run", "path": "runs/demo", "recipe": "demo", "checkpoint_step": 800, "weights": "ema",
             "parameters": 702_336,
         },
-        "samples": {"count": 500, "seeds": "0-499", "classes": "balanced", "file": None, "sha256": "ab" * 32},
+        "samples": {"count": 500, "seeds": "0-499", "classes": "balanced", "file": None, "sha256": None},
         "sampler": {
-            "name": "ddim", "steps": 10, "eta": 0.0, "grid": "uniform", "clip": True, "network_evaluations": 10,
+            "name": "ddim", "steps": 10, "eta": 0.0, "grid": "uniform", "clip": "static", "network_evaluations": 10,
             "precision": "fp32",
         },
         "features": {"name": "digits", "sha256": "cd" * 32, "dim": 128, "resize": "none"},
@@ -47,7 +53,7 @@ def make_evaluation(label: str, **changes: Any) -> dict[str, Any]:
         "metrics": {
             "frechet_distance": 12.34, "precision": 0.812, "recall": 0.745, "recognised": 0.874,
             "recognised_by_class": [0.87] * 10, "class_counts": [50] * 10, "balance_kl": 0.0042,
-            "images_per_second": 81.2, "network_evaluations": 10,
+            "images_per_second": 81.2, "network_evaluations": 10, **ERRORS,
         },
         "warnings": [],
         "wall_time_s": 12.3,
@@ -62,7 +68,7 @@ def make_evaluation(label: str, **changes: Any) -> dict[str, Any]:
     return copy.deepcopy(evaluation)
 
 
-def demo_evaluations() -> list[dict[str, Any]]:
+def demo_contents() -> list[dict[str, Any]]:
     """Three ways of sampling one model, and real held-out digits."""
     rng = np.random.default_rng(3)
 
@@ -78,23 +84,24 @@ def demo_evaluations() -> list[dict[str, Any]]:
         return {
             "frechet_distance": fd, "precision": precision, "recall": recall, "recognised": recognised,
             "recognised_by_class": spread(recognised), "class_counts": counts(), "balance_kl": kl,
-            "images_per_second": speed, "network_evaluations": evaluations,
+            "images_per_second": speed, "network_evaluations": evaluations, **ERRORS,
         }  # fmt: skip
 
-    full = make_evaluation("Ancestral, 200 steps", metrics=metrics(9.87, 0.842, 0.861, 0.916, 0.0031, 4.1, 200))
+    full = make_content("Ancestral, 200 steps", metrics=metrics(9.87, 0.842, 0.861, 0.916, 0.0031, 4.1, 200))
     full["sampler"] |= {"name": "ancestral", "steps": 200, "eta": None, "network_evaluations": 200}
-    respaced = make_evaluation("Ancestral, 20 steps", metrics=metrics(14.2, 0.79, 0.80, 0.852, 0.0058, 40.6, 20))
+    respaced = make_content("Ancestral, 20 steps", metrics=metrics(14.2, 0.79, 0.80, 0.852, 0.0058, 40.6, 20))
     respaced["sampler"] |= {"name": "ancestral", "steps": 20, "eta": None, "network_evaluations": 20}
-    few = make_evaluation("DDIM, 10 steps", metrics=metrics(11.6, 0.871, 0.742, 0.908, 0.0044, 79.8, 10))
-    real = make_evaluation(
+    few = make_content("DDIM, 10 steps", metrics=metrics(11.6, 0.871, 0.742, 0.908, 0.0044, 79.8, 10))
+    real = make_content(
         "Real held-out digits", subject={"kind": "data", "path": "mnist5k:test"}, sampler=None,
         samples={"count": 500, "seeds": None, "classes": None, "file": None, "sha256": None},
         metrics={"frechet_distance": 1.93, "precision": 0.93, "recall": 0.942, "recognised": 0.992,
-                 "recognised_by_class": [0.99] * 10, "class_counts": [50] * 10, "balance_kl": 0.0},
+                 "recognised_by_class": [0.99] * 10, "class_counts": [50] * 10, "balance_kl": 0.0, **ERRORS},
     )  # fmt: skip
     evaluations = [full, respaced, few, real]
     for minute, evaluation in enumerate(evaluations):
         evaluation["created"] = f"2026-01-01T12:{minute:02d}:00Z"
+        evaluation["samples"]["sha256"] = f"{minute}" * 64
         evaluation["warnings"] = ["N = 500 is less than 10 times the feature dimension (128): FD is biased upwards"]
     return evaluations
 
@@ -151,18 +158,24 @@ def write_run(path: Path, evaluations: list[dict[str, Any]], digits: np.ndarray,
 
 
 @pytest.fixture
-def evaluation() -> Callable[..., dict[str, Any]]:
-    """Makes one evaluation; see `make_evaluation`."""
-    return make_evaluation
+def content() -> Callable[..., dict[str, Any]]:
+    """Makes an evaluation's file; see `make_content`."""
+    return make_content
 
 
 @pytest.fixture
-def evaluations() -> list[dict[str, Any]]:
+def evaluation() -> Callable[..., Evaluation]:
+    """Makes one evaluation; see `make_content`."""
+    return lambda label, **changes: Evaluation.model_validate(make_content(label, **changes))
+
+
+@pytest.fixture
+def evaluations() -> list[Evaluation]:
     """Three ways of sampling and a yardstick."""
-    return demo_evaluations()
+    return [Evaluation.model_validate(one) for one in demo_contents()]
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """A whole run directory."""
-    return write_run(tmp_path / "demo", demo_evaluations(), toy_digits())
+    return write_run(tmp_path / "demo", demo_contents(), toy_digits())

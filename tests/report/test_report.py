@@ -78,7 +78,10 @@ def test_whole_report(run):
     assert page.sections == SECTIONS
     assert "“Ancestral, 200 steps” wins on quality and coverage" in page.text
     assert "291 images/s" in page.text
-    assert "trilemma evaluate runs/demo --sampler ddim --steps 10 --eta 0 --seeds 0-499 --weights ema" in page.text
+    assert (
+        "trilemma evaluate runs/demo --weights ema --sampler ddim --steps 10 --spacing uniform --clip static"
+        in page.text
+    )
     assert "network: {name: unet, channels: 32, patch: 2}" in page.text
     assert "N = 500 is less than 10 times the feature dimension" in page.text
     assert "The same place holds the same seed in each block." in page.text
@@ -202,7 +205,7 @@ def test_two_runs_are_told_apart(run, tmp_path):
 def test_a_figure_that_is_not_comparable_is_marked_on_the_page(run):
     edit(run / "evaluations" / "way-1.json", lambda e: e["reference"].update(sha256="00", split="test", count=500))
     page = read(build_report([run]))
-    assert "not comparable with the rest of its column: other reference (mnist5k:test, 500 images)" in page.text
+    assert "not comparable: other reference: mnist5k:test, 500 images against mnist5k:train, 4500 images" in page.text
     assert "Not drawn, for want of comparable figures: Ancestral, 20 steps." in page.text
 
 
@@ -241,7 +244,7 @@ def test_a_strip_of_another_shape_is_refused(run):
 
 def test_other_formats_and_missing_sources_are_refused(run, tmp_path):
     edit(run / "evaluations" / "way-0.json", lambda e: e.update(format="other/1"))
-    with pytest.raises(InputError, match="'format' is 'other/1', expected trilemma-evaluation/1"):
+    with pytest.raises(InputError, match="'format' is 'other/1', expected 'trilemma-evaluation/1'"):
         build_report([run])
     with pytest.raises(InputError, match="no such file or directory"):
         build_report([tmp_path / "nowhere"])
@@ -272,13 +275,12 @@ def test_log_of_a_resumed_and_killed_run(tmp_path):
 def test_commands_quote_paths_and_follow_what_was_measured(run, evaluation):
     runs, _ = read_sources([run])
     one = evaluation("a", subject__path="runs/my run", samples__classes="3", subject__weights="raw")
-    files = evaluation("b", sampler=None)
-    files["subject"] = {"kind": "samples", "path": "digits.npz"}
+    files = evaluation("b", sampler=None, subject={"kind": "samples", "path": "digits.npz"})
     real = evaluation("c", subject={"kind": "data", "path": "mnist5k:test"})
     todo = commands(runs, build_table([one, files, real]).rows)
     assert todo[1:] == [
-        "trilemma evaluate 'runs/my run' --sampler ddim --steps 10 --eta 0 --seeds 0-499 --class 3 --weights raw "
-        "--reference mnist5k:train --features digits",
+        "trilemma evaluate 'runs/my run' --weights raw --sampler ddim --steps 10 --spacing uniform --clip static "
+        "--precision fp32 --eta 0.0 --seeds 0-499 --class 3 --reference mnist5k:train --features digits",
         "trilemma evaluate digits.npz --reference mnist5k:train --features digits",
     ]
     assert todo[0].startswith("trilemma train ")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from trilemma.report import axis_verdicts, build_table, verdict
+from pathlib import Path
+
+from trilemma.report import axis_verdicts, build_table, compare, read_compared, to_markdown, verdict
+from trilemma.report.verdict import deciding_column, ranked
 
 
 def test_each_axis_has_its_leader_and_the_price_of_speed_is_named(evaluations):
@@ -16,7 +19,8 @@ def test_each_axis_has_its_leader_and_the_price_of_speed_is_named(evaluations):
         "“Ancestral, 200 steps” wins on quality and coverage; “DDIM, 10 steps” wins on speed.",
         "“DDIM, 10 steps” makes 19 times as many images a second as “Ancestral, 200 steps”, "
         "at FD-500 11.6 against 9.87.",
-        "The yardstick, “Real held-out digits”, stands at FD-500 1.93, 99.2 % recognised, recall 0.942.",
+        "The yardstick, “Real held-out digits”, stands at FD-500 1.93, recognised 99.2 %, precision 0.930, "
+        "recall 0.942, balance KL 0.000.",
     ]
 
 
@@ -25,21 +29,30 @@ def test_one_way_may_win_everything(evaluation):
     assert verdict(build_table([evaluation("bad"), good])) == ["“good” wins on all three axes."]
 
 
-def test_shares_within_two_standard_errors_are_level_and_beyond_are_not(evaluation):
-    # p = 0.5, N = 500: the difference of two shares has a standard error of sqrt(2 · 0.25 / 500) = 0.0316.
-    for recall, leaders in ((0.560, ("a", "b")), (0.565, ("a",))):
+def test_ways_within_two_standard_errors_are_level_and_beyond_are_not(evaluation):
+    # Both recalls have a standard error of 0.01, their difference one of 0.0141.
+    for recall, leaders in ((0.528, ("a", "b")), (0.529, ("a",))):
         table = build_table([evaluation("a", metrics__recall=recall), evaluation("b", metrics__recall=0.5)])
         assert {v.axis: v.leaders for v in axis_verdicts(table)}["coverage"] == leaders
 
 
-def test_figures_without_an_error_are_level_within_five_percent(evaluation):
-    for distance, leaders in ((10.4, ("a", "b")), (10.6, ("a",))):
-        pair = [evaluation("a", metrics__frechet_distance=10.0), evaluation("b", metrics__frechet_distance=distance)]
-        assert axis_verdicts(build_table(pair))[0].leaders == leaders
+def test_without_a_known_error_an_axis_is_undecided_unless_another_figure_decides_it(evaluation):
+    figures = {"recall": 0.5, "balance_kl": 0.1, "balance_kl_se": 0.01}
+    a, b = evaluation("a", metrics=figures), evaluation("b", metrics=figures | {"recall": 0.9, "balance_kl": 0.2})
+    assert axis_verdicts(build_table([a, b]))[0].leaders == ("a",), "by the balance"
+    del figures["balance_kl"]
+    a, b = (
+        evaluation("a", metrics=figures, sampler=None),
+        evaluation("b", metrics=figures | {"recall": 0.9}, sampler=None),
+    )
+    (undecided,) = axis_verdicts(build_table([a, b]))
+    assert (undecided.leaders, undecided.figure) == ((), "recall 0.900")
+    assert undecided.detail == "no standard error known"
+    assert verdict(build_table([a, b])) == ["Coverage is undecided."]
 
 
 def test_equal_ways_are_level_on_all_axes(evaluation):
-    assert verdict(build_table([evaluation("a"), evaluation("b")])) == ["“a” and “b” are level on all three axes."]
+    assert verdict(build_table([evaluation("a"), evaluation("b")])) == ["All ways are level on all three axes."]
 
 
 def test_a_figure_that_cannot_be_compared_does_not_win(evaluation):
@@ -49,17 +62,48 @@ def test_a_figure_that_cannot_be_compared_does_not_win(evaluation):
 
 
 def test_recognised_decides_where_there_is_no_distance(evaluation):
-    pair = [evaluation("a", metrics={"recognised": 0.7}), evaluation("b", metrics={"recognised": 0.9})]
+    pair = [evaluation(label, metrics={"recognised": share}, sampler=None) for label, share in (("a", 0.7), ("b", 0.9))]
     verdicts = axis_verdicts(build_table(pair))
-    assert [(v.axis, v.leaders, v.figure) for v in verdicts] == [("quality", ("b",), "90.0 % recognised")]
+    assert [(v.axis, v.leaders, v.figure) for v in verdicts] == [("quality", ("b",), "recognised 90.0 %")]
 
 
 def test_a_single_way_is_described_not_ranked(evaluation):
     (sentence,) = verdict(build_table([evaluation("DDIM, 10 steps")]))
-    assert sentence.startswith("DDIM, 10 steps: FD-500 12.3, 87.4 % recognised")
-    assert "81.2 images/s, 10 network evaluations" in sentence
+    assert sentence.startswith("DDIM, 10 steps: FD-500 12.3, recognised 87.4 %")
+    assert "images/s 81.2, network evaluations 10" in sentence
 
 
 def test_without_models_there_is_no_verdict(evaluations):
     assert verdict(build_table(evaluations[3:])) == []
     assert verdict(build_table([])) == []
+
+
+def test_what_speed_costs_is_said_to_be_level_where_it_is(evaluation):
+    fine = evaluation("fine", metrics__frechet_distance=12.0)
+    fast = evaluation("fast", metrics__images_per_second=200.0)
+    assert verdict(build_table([fine, fast]))[1] == (
+        "“fast” makes 2.5 times as many images a second as “fine”, at FD-500 12.3 against 12.0, which is level."
+    )
+    assert len(verdict(build_table([fine, evaluation("no faster", metrics__images_per_second=81.4)]))) == 1
+
+
+def test_verdict_bold_and_comparison_say_the_same_of_the_demos_figures():
+    evaluations = read_compared([Path(__file__).parents[2] / "results" / "demo"])
+    table = build_table(evaluations)
+    bold = {column.metric.name: {row.label for row in table.leaders(column)} for column in table.columns}
+    for v in axis_verdicts(table):
+        assert bold[deciding_column(table, v.axis).metric.name] == set(v.leaders)
+    for column in table.columns:
+        best = ranked(table, column)[0]
+        comparison = compare(evaluations, baseline=best.label)
+        said = {
+            one.row.label: one.judgement.outcome
+            for one in comparison.differences
+            if one.column.metric is column.metric and not one.row.evaluation.yardstick
+        }
+        level = {best.label, *(label for label, outcome in said.items() if outcome == "level")}
+        assert bold[column.metric.name] == (set() if "not comparable" in said.values() else level)
+        assert "better" not in said.values()
+    text = to_markdown(table)
+    assert "**0.178**" in text and "**0.204**" in text, "0.7 standard errors apart"
+    assert verdict(table)[0].startswith("“Ancestral, all 128 steps” and “Ancestral, 32 steps” are level on quality;")

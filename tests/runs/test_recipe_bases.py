@@ -15,6 +15,7 @@ from trilemma.inventory import variants
 from trilemma.jobs import train
 from trilemma.recipes import Recipe, dump, load, packaged
 from trilemma.runs import Run
+from trilemma.samplers import DDIM, Heun
 
 NAMES = sorted(packaged())
 BASED = sorted(name for name, text in packaged().items() if "base" in yaml.safe_load(text))
@@ -171,13 +172,13 @@ class TestMerging:
             **{"name": "cosine", "steps": 1000, "s": 0.008, "max_beta": 0.999},
             **{"terminal_snr": None, "network_steps": None},
         }
-        assert recipe.sampling.name == "heun"
+        assert recipe.sampling.kernel == Heun()
         assert recipe.sampling.steps is None
 
     def test_arguments_alone_go_to_the_bases_component(self, tmp_path: Path) -> None:
         recipe = load(self.written(tmp_path, "base: demo\nnetwork: {base_channels: 16}\nsampling: {eta: 0.5}\n"))
         assert recipe.network == {**load("demo").network, "base_channels": 16}
-        assert (recipe.sampling.name, recipe.sampling.kernel, recipe.sampling.steps) == ("ddim", {"eta": 0.5}, 16)
+        assert (recipe.sampling.kernel, recipe.sampling.steps) == (DDIM(eta=0.5), 16)
 
     def test_nested_components_follow_the_same_rule(self, tmp_path: Path) -> None:
         text = "base: mnist-iwdiff-importance\nlearner: {times: {history: 5}, objective: vlb}\n"

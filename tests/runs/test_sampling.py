@@ -14,9 +14,9 @@ import pytest
 from trilemma.data import read_samples
 from trilemma.errors import InputError
 from trilemma.jobs import train
-from trilemma.runs import Pictures, Run
+from trilemma.runs import Run
 from trilemma.runs import sample_sets as room
-from trilemma.runs.sample_sets import Sampler
+from trilemma.samplers import Sampler
 
 
 def close(left: np.ndarray, right: np.ndarray) -> None:
@@ -50,7 +50,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 
 class TestImage:
-    @pytest.mark.parametrize("settings", [{}, {"name": "ddim", "steps": 3}, {"name": "ddim", "eta": 1.0}])
+    @pytest.mark.parametrize("settings", [{}, {"sampler": "ddim", "steps": 3}, {"sampler": "ddim", "eta": 1.0}])
     def test_of_seed_7_is_the_same_at_batch_1_and_4(self, run: Run, settings: dict[str, Any]) -> None:
         alone = run.sample(seeds=[7], batch=1, **settings)
         among = run.sample(seeds=[2, 5, 7, 11, 12], batch=4, **settings)
@@ -67,22 +67,27 @@ class TestImage:
         assert not np.array_equal(run.sample(4, weights="raw").images, run.sample(4, weights="ema").images)
 
     def test_another_sampler_begins_from_its_own_defaults(self, run: Run, tmp_path: Path) -> None:
-        recipe = run.recipe.model_copy(
-            update={"sampling": run.recipe.sampling.model_copy(update={"steps": 3, "grid": "quadratic"})}
-        )
+        recipe = run.recipe.model_copy(update={"sampling": run.recipe.sampling.changed(steps=3, spacing="quadratic")})
         run.recipe = recipe
-        own, other = (run.sample_to(tmp_path / f"{name}.npz", n=2, name=name) for name in ("ancestral", "ddim"))
-        assert (own.record["sampler"]["steps"], own.record["sampler"]["grid"]) == (3, "quadratic")
-        assert (other.record["sampler"]["steps"], other.record["sampler"]["grid"]) == (8, "even")
+        own, other = (run.sample_to(tmp_path / f"{name}.npz", n=2, sampler=name) for name in ("ancestral", "ddim"))
+        assert (own.record["sampler"]["steps"], own.record["sampler"]["spacing"]) == (3, "quadratic")
+        assert (other.record["sampler"]["steps"], other.record["sampler"]["spacing"]) == (8, "even")
 
 
 class TestRecord:
     def test_says_how_the_images_were_made(self, run: Run, tmp_path: Path) -> None:
-        samples = run.sample_to(tmp_path / "set.npz", seeds=[3, 4, 5], name="ddim", steps=4, eta=0.5)
+        samples = run.sample_to(tmp_path / "set.npz", seeds=[3, 4, 5], sampler="ddim", steps=4, eta=0.5)
         record = json.loads((tmp_path / "set.npz.record.json").read_text())
-        sampler = {"name": "ddim", "steps": 4, "eta": 0.5, "grid": "even", "clip": "static", "network_evaluations": 4}
+        sampler = {
+            "sampler": "ddim",
+            "steps": 4,
+            "eta": 0.5,
+            "spacing": "even",
+            "clip": "static",
+            "network_evaluations": 4,
+        }
         assert {**sampler, "precision": "fp32"}.items() <= record["sampler"].items()
-        assert (record["recipe"], record["checkpoint_step"], record["weights"]) == ("tiny", 6, "ema")
+        assert (record["recipe"], record["checkpoint_step"], record["sampler"]["weights"]) == ("tiny", 6, "ema")
         assert (record["seeds"], record["classes"], len(record["weights_sha256"])) == ("3-5", "balanced", 64)
         assert sum(count for count, _ in record["batches"]) == 3
         images, labels = read_samples(tmp_path / "set.npz")
@@ -92,8 +97,8 @@ class TestRecord:
         ways = [
             {},
             {"steps": 3},
-            {"name": "ddim"},
-            {"name": "ddim", "eta": 1.0},
+            {"sampler": "ddim"},
+            {"sampler": "ddim", "eta": 1.0},
             {"cls": 1},
             {"weights": "raw"},
             {"n": 5},
@@ -158,7 +163,7 @@ class TestInterruption:
         with pytest.raises(BrokenOffError):
             run.sample_to(tmp_path / "set.npz", n=6, batch=2)
         interrupt(0)
-        for changes in ({"steps": 3}, {"name": "ddim"}, {"weights": "raw"}, {"cls": 1}, {"n": 7}):
+        for changes in ({"steps": 3}, {"sampler": "ddim"}, {"weights": "raw"}, {"cls": 1}, {"n": 7}):
             with pytest.raises(InputError, match="holds samples made otherwise"):
                 run.sample_to(tmp_path / "set.npz", **{"n": 6, **changes})
         assert len(list((tmp_path / "set.npz.parts").glob("part-*.npz"))) == 1
@@ -195,10 +200,10 @@ class TestRefusal:
             ({"cls": 4}, r"class '4': expected 0 to 3"),
             ({"cls": -1}, r"class '-1': expected 0 to 3"),
             ({"cls": "four"}, r"class 'four'"),
-            ({"name": "dimm"}, r"'dimm': did you mean 'ddim'"),
+            ({"sampler": "dimm"}, r"'dimm': did you mean 'ddim'"),
             ({"eta": 0.5}, r"takes no eta"),  # the ancestral sampler has none
-            ({"name": "ddim", "eta": -0.5}, r"sampling\.eta"),
-            ({"grid": "evn"}, r"sampling\.grid"),
+            ({"sampler": "ddim", "eta": -0.5}, r"sampling\.eta"),
+            ({"spacing": "evn"}, r"sampling\.spacing"),
             ({"weights": "avg"}, r"weights"),
             ({"batch": 0}, r"batch"),
             ({"seeds": [1, 2, 1]}, r"twice"),
@@ -265,23 +270,17 @@ class TestOpening:
 
 class TestStrips:
     def test_forward_goes_from_an_image_to_noise(self, run: Run) -> None:
-        images, times = run.forward_strip(rows=2, columns=5)
+        strip = run.forward_strip(rows=2, columns=5)
+        images = strip.images
         assert images.shape == (2, 5, 8, 8, 1) and images.dtype == np.uint8
-        assert times == [0, 2, 4, 6, 8]
+        assert strip.times == (0, 2, 4, 6, 8)
         real = np.load(run.recipe.data.name)["arr_0"]
         assert any(np.array_equal(images[0, 0], image) for image in real)
         roughness = np.abs(np.diff(images.astype(int), axis=3)).mean(axis=(0, 2, 3, 4))
         assert roughness[-1] > 3 * roughness[0]
 
     def test_reverse_ends_in_the_sample(self, run: Run) -> None:
-        images, times = run.reverse_strip([3, 5], columns=4)
-        assert images.shape == (2, 4, 8, 8, 1)
-        assert times[0] == 8 and times[-1] == 0 and sorted(times, reverse=True) == times
-        close(images[:, -1], run.sample(seeds=[3, 5]).images)
-
-    def test_pictures_are_refused_before_any_work(self, tmp_path: Path) -> None:
-        (tmp_path / "file").write_text("x")
-        with pytest.raises(InputError, match=r"grid: .* should end in \.png"):
-            Pictures(grid=tmp_path / "grid.jpg")
-        with pytest.raises(InputError, match="strip: cannot write"):
-            Pictures(strip=tmp_path / "file" / "strip.png")
+        strip = run.reverse_strip([3, 5], columns=4)
+        assert strip.images.shape == (2, 4, 8, 8, 1)
+        assert strip.times[0] == 8 and strip.times[-1] == 0 and sorted(strip.times, reverse=True) == [*strip.times]
+        close(strip.images[:, -1], run.sample(seeds=[3, 5]).images)

@@ -46,7 +46,7 @@ def respond(bound: Any, times: Tensor, start_std: float = 1.0, start_mean: Tenso
     intervals = len(times) - 1
     start = torch.zeros(intervals + 1, 1, 1, 3, dtype=torch.float64) + start_mean
     start[-1] += 1.0
-    for step in walk(Ancestral(clip=None), bound, times, start, cast(Draw, Impulses())):
+    for step in walk(Ancestral(clip="none"), bound, times, start, cast(Draw, Impulses())):
         yield step.t, *answer(step.x, start_std)
 
 
@@ -138,7 +138,7 @@ def test_the_last_step_adds_no_noise(t: int, variance: str) -> None:
     x = torch.randn(2, 1, 1, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     time = torch.tensor([t, 0], dtype=torch.float64)
     bound = denoiser(data, "linear", variance=variance)
-    found, _ = Ancestral(clip=None).step(bound, x, time[0], time[1], None, cast(Draw, NoDraw()))
+    found, _ = Ancestral(clip="none").step(bound, x, time[0], time[1], None, cast(Draw, NoDraw()))
     table = torch.from_numpy(PROCESSES["linear"][1])[t]
     torch.testing.assert_close(found, data.denoised(x, table.sqrt(), (1 - table).sqrt()), rtol=1e-9, atol=1e-9)
 
@@ -157,7 +157,7 @@ def test_clipping_holds_x0_and_keeps_explaining_x_t() -> None:
     deviation = math.sqrt(beta * (1 - as_) / (1 - at))
     mean = math.sqrt(as_) * beta / (1 - at) * held + math.sqrt(at / as_) * (1 - as_) / (1 - at) * x
     torch.testing.assert_close(found, mean + deviation * noise, rtol=1e-9, atol=1e-9)
-    unclipped, _ = Ancestral(clip=None).step(bound, x, time[0], time[1], None, cast(Draw, Given(noise)))
+    unclipped, _ = Ancestral(clip="none").step(bound, x, time[0], time[1], None, cast(Draw, Given(noise)))
     moved = math.sqrt(as_) * beta / (1 - at) * (said - held)
     torch.testing.assert_close(unclipped - found, moved.expand_as(x), rtol=1e-9, atol=1e-9)
 

@@ -52,7 +52,7 @@ def sample(kernel: Any, denoiser: Any, steps: int, start: Tensor, draw: Any = No
 def test_deterministic_ddim_follows_the_ode() -> None:
     """As steps double the distance to the ODE's own solution halves (a first-order method); no noise is drawn."""
     errors = [
-        (sample(DDIM(clip=None), bound(GAUSSIAN), steps, noise(0)) - flow(noise(0))).abs().max().item()
+        (sample(DDIM(clip="none"), bound(GAUSSIAN), steps, noise(0)) - flow(noise(0))).abs().max().item()
         for steps in (25, 50, 100, 200, 500)
     ]
     assert errors == sorted(errors, reverse=True)
@@ -74,7 +74,7 @@ def test_finer_and_finer_steps_reach_the_ode() -> None:
             sigma = SCHEDULE.sigma(t)
             x0 = GAUSSIAN.denoised(x, alpha, sigma)
             fixed = Denoiser(Fixed((x - alpha * x0) / sigma), SCHEDULE).bind(Condition())
-            x, _ = DDIM(clip=None).step(fixed, x, t, s, None, cast(Draw, NoDraw()))
+            x, _ = DDIM(clip="none").step(fixed, x, t, s, None, cast(Draw, NoDraw()))
         first = TABLE[1]
         last = (
             math.sqrt(first) * MEAN + (first * VARIANCE + 1 - first).sqrt() * (flow(noise(0)) - MEAN) / VARIANCE.sqrt()
@@ -91,7 +91,7 @@ def test_any_number_of_steps_is_exact_for_a_single_image(steps: int) -> None:
     denoiser = bound(Mixture.gaussian(MEAN, torch.zeros(1, 2, 2)))
     end = TABLE[-1]
     start = math.sqrt(end) * MEAN + math.sqrt(1 - end) * noise(1)
-    for step in walk(DDIM(clip=None), denoiser, grid(SCHEDULE, steps), start, cast(Draw, NoDraw())):
+    for step in walk(DDIM(clip="none"), denoiser, grid(SCHEDULE, steps), start, cast(Draw, NoDraw())):
         level = TABLE[int(step.t)]
         expected = math.sqrt(level) * MEAN + math.sqrt(1 - level) * noise(1)
         torch.testing.assert_close(step.x, expected, rtol=0, atol=1e-8)
@@ -108,11 +108,11 @@ def test_a_step_by_hand() -> None:
         sigma = eta * math.sqrt((1 - as_) / (1 - at)) * math.sqrt(1 - at / as_)
         expected = math.sqrt(as_) * x0 + math.sqrt(1 - as_ - sigma**2) * eps + sigma * z
         time = torch.tensor([700, 420], dtype=torch.float64)
-        found, _ = DDIM(eta=eta, clip=None).step(denoiser, x, time[0], time[1], None, cast(Draw, Given(z)))
+        found, _ = DDIM(eta=eta, clip="none").step(denoiser, x, time[0], time[1], None, cast(Draw, Given(z)))
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("kept", [{}, {"clip": None}], ids=["clipped", "unclipped"])
+@pytest.mark.parametrize("kept", [{}, {"clip": "none"}], ids=["clipped", "unclipped"])
 @pytest.mark.parametrize("steps", [300, 20])
 def test_eta_one_is_ancestral_sampling_draw_for_draw(steps: int, kept: dict[str, Any]) -> None:
     """The same seeds, the same images: η = 1 has the posterior's mean and the variance β̃."""
@@ -135,7 +135,7 @@ def test_the_models_own_variance_does_not_concern_ddim() -> None:
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 def test_the_last_step_is_x0(eta: float) -> None:
     x, time = noise(6), torch.tensor([40, 0], dtype=torch.float64)
-    found, _ = DDIM(eta=eta, clip=None).step(bound(GAUSSIAN), x, time[0], time[1], None, cast(Draw, NoDraw()))
+    found, _ = DDIM(eta=eta, clip="none").step(bound(GAUSSIAN), x, time[0], time[1], None, cast(Draw, NoDraw()))
     level = torch.tensor(TABLE[40])
     torch.testing.assert_close(found, GAUSSIAN.denoised(x, level.sqrt(), (1 - level).sqrt()), rtol=1e-9, atol=1e-9)
 

@@ -66,7 +66,7 @@ def test_ancestral_steps_agree(count: int, process: str, name: str, variance: st
     theirs.set_timesteps(count)
     times = grid(PROCESSES[process][0], count, "uniform").long().tolist()
     assert theirs.timesteps.tolist() == [t - 1 for t in times[:-1]]
-    kernel = Ancestral() if clip else Ancestral(clip=None)
+    kernel = Ancestral() if clip else Ancestral(clip="none")
     for i, (t, s) in enumerate(pairwise(times)):
         x, output = images(100 + i), images(200 + i)
         expected = theirs.step(output, t - 1, x, generator=torch.Generator().manual_seed(5)).prev_sample
@@ -85,7 +85,7 @@ def test_ddim_steps_agree(count: int, process: str, name: str, eta: float, clip:
     theirs.set_timesteps(count)
     times = grid(PROCESSES[process][0], count, "uniform").long().tolist()
     assert theirs.timesteps.tolist() == [t - 1 for t in times[:-1]]
-    kernel = DDIM(eta=eta) if clip else DDIM(eta=eta, clip=None)
+    kernel = DDIM(eta=eta) if clip else DDIM(eta=eta, clip="none")
     for i, (t, s) in enumerate(pairwise(times)):
         x, output = images(100 + i), images(200 + i)
         expected = theirs.step(

@@ -78,7 +78,7 @@ def test_counts_out_of_range_are_refused_with_the_nearest(count: int, nearest: i
 
 def test_unknown_spacings_are_refused_with_the_nearest() -> None:
     assert set(NAMES) <= set(SPACINGS)
-    with pytest.raises(InputError, match=r"unknown grid 'quadratik': did you mean 'quadratic'\?"):
+    with pytest.raises(InputError, match=r"unknown spacing 'quadratik': did you mean 'quadratic'\?"):
         grid(Linear(steps=9), 3, "quadratik")
 
 

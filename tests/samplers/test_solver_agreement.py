@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tests.exact import Given
 from trilemma.process import EDM, PARAMETERIZATIONS, Condition, Cosine, Denoiser, Linear, Schedule, perturb
-from trilemma.samplers import DDIM, Clip, DPMSolver, Heun, Kernel, UniPC, grid, walk
+from trilemma.samplers import DDIM, DPMSolver, Heun, Kernel, UniPC, clipped, grid, walk
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -105,7 +105,7 @@ class TestDPMSolver:
             lower_order_final=False,
             final_sigmas_type="sigma_min",
         )
-        agree(whole(process, GRIDS[times], DPMSolver(order=order, clip=None), name, []), expected)
+        agree(whole(process, GRIDS[times], DPMSolver(order=order, clip="none"), name, []), expected)
 
     def test_its_sde_form(self, process: str, times: str, name: str, order: int) -> None:
         noises = [images(10 + k) for k in range(len(GRIDS[times]) - 1)]
@@ -120,7 +120,9 @@ class TestDPMSolver:
             lower_order_final=False,
             final_sigmas_type="sigma_min",
         )
-        agree(whole(process, GRIDS[times], DPMSolver(order=order, stochastic=True, clip=None), name, noises), expected)
+        agree(
+            whole(process, GRIDS[times], DPMSolver(order=order, stochastic=True, clip="none"), name, noises), expected
+        )
 
     def test_to_clean_data(self, process: str, times: str, name: str, order: int) -> None:
         """The last step, whose λ is infinite, is their first-order step to σ = 0."""
@@ -135,7 +137,7 @@ class TestDPMSolver:
             lower_order_final=False,
             final_sigmas_type="zero",
         )
-        agree(whole(process, [*GRIDS[times], 0.0], DPMSolver(order=order, clip=None), name, []), expected)
+        agree(whole(process, [*GRIDS[times], 0.0], DPMSolver(order=order, clip="none"), name, []), expected)
 
 
 @pytest.mark.parametrize("order", [1, 2, 3])
@@ -154,7 +156,7 @@ def test_unipc(process: str, times: str, name: str, order: int) -> None:
         solver_type="bh2",
         lower_order_final=False,
     )
-    agree(whole(process, GRIDS[times], UniPC(order=order, clip=None), name, []), expected)
+    agree(whole(process, GRIDS[times], UniPC(order=order, clip="none"), name, []), expected)
 
 
 @pytest.mark.parametrize("order", [1, 2, 3])
@@ -174,7 +176,7 @@ def test_unipc_to_clean_data(process: str, order: int) -> None:
         lower_order_final=True,
         final_sigmas_type="zero",
     )
-    found = whole(process, times, UniPC(order=order, clip=None), "epsilon", [])
+    found = whole(process, times, UniPC(order=order, clip="none"), "epsilon", [])
     same = len(times) if order < 3 else len(times) - 2
     agree(found[:same], expected[:same])
 
@@ -199,7 +201,7 @@ def test_heun(process: str, times: str, name: str, clip: bool) -> None:
         if theirs.state_in_first_order:
             expected.append(x_bar * schedule.alpha(at[len(expected)]))
     expected.append(x_bar)
-    kernel = Heun(clip=Clip() if clip else None)
+    kernel = Heun(clip="static" if clip else "none")
     assert kernel.evaluations(count) == len(asked)
     agree(whole(process, [*GRIDS[times], 0.0], kernel, name, []), expected)
 
@@ -233,13 +235,13 @@ class TestEDM:
         start = 80 * images(0)
         expected = self.theirs("EDMEulerScheduler", data, count, start)
         # They hold x in float32, at σ = 80.
-        torch.testing.assert_close(self.walked(DDIM(clip=None), data, count, start), expected, rtol=1e-5, atol=2e-5)
+        torch.testing.assert_close(self.walked(DDIM(clip="none"), data, count, start), expected, rtol=1e-5, atol=2e-5)
 
     def test_2m_is_dpm_solver(self, count: int, data: float) -> None:
         start = 80 * images(0)
         expected = self.theirs("EDMDPMSolverMultistepScheduler", data, count, start, lower_order_final=False)
         torch.testing.assert_close(
-            self.walked(DPMSolver(clip=None), data, count, start), expected, rtol=1e-5, atol=2e-5
+            self.walked(DPMSolver(clip="none"), data, count, start), expected, rtol=1e-5, atol=2e-5
         )
 
 
@@ -247,7 +249,7 @@ class TestEDM:
 def test_dynamic_thresholding(ratio: float) -> None:
     made = diffusers.DDPMScheduler(thresholding=True, dynamic_thresholding_ratio=ratio, sample_max_value=1e9)
     x0 = images(0).float() * torch.tensor([0.1, 1.5, 6.0]).reshape(3, 1, 1, 1)
-    torch.testing.assert_close(Clip(quantile=ratio)(x0), made._threshold_sample(x0), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(clipped(x0, quantile=ratio), made._threshold_sample(x0), rtol=1e-6, atol=1e-6)
 
 
 def test_zero_terminal_snr_is_their_rescaling() -> None:

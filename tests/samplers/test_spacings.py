@@ -99,7 +99,7 @@ def test_karras_numbers_of_their_default() -> None:
 
 def test_zero_terminal_snr_has_no_even_log_snr() -> None:
     for spacing in OFF_TABLE:
-        with pytest.raises(InputError, match=rf"grid '{spacing}': the schedule ends at SNR 0.*use even"):
+        with pytest.raises(InputError, match=rf"spacing '{spacing}': the schedule ends at SNR 0.*use even"):
             grid(Linear(terminal_snr=0.0), 10, spacing)
     assert len(grid(Linear(terminal_snr=0.0), 10)) == 11
 
@@ -143,7 +143,7 @@ class TestSections:
             assert found == space_timesteps(steps, [count])
 
     def test_a_section_cannot_hold_more_times_than_it_has(self) -> None:
-        with pytest.raises(InputError, match=r"grid 10,10,90: section 3 has 66 times, fewer than 90"):
+        with pytest.raises(InputError, match=r"spacing 10,10,90: section 3 has 66 times, fewer than 90"):
             grid(Linear(steps=200), None, "10,10,90")
 
     def test_steps_must_be_their_sum(self) -> None:
@@ -151,14 +151,14 @@ class TestSections:
             grid(Linear(steps=200), 30, "10,10,15")
 
     def test_a_table_is_needed(self) -> None:
-        with pytest.raises(InputError, match=r"grid '10,10' needs a tabulated schedule: this one is continuous"):
+        with pytest.raises(InputError, match=r"spacing '10,10' needs a tabulated schedule: this one is continuous"):
             grid(ContinuousVP(), 20, "10,10")
 
     @pytest.mark.parametrize("text", ["10,,15", "10,0", "a,b", "-1,2", "1.5,2", "", ",", "10, x", "²,3"])
     def test_what_is_no_spacing_is_refused(self, text: str) -> None:
         with pytest.raises(InputError) as caught:
             check_spacing(text)
-        assert str(caught.value).startswith(f"unknown grid {text!r}: ")
+        assert str(caught.value).startswith(f"unknown spacing {text!r}: ")
         assert "10,10,15" in str(caught.value)
 
 
@@ -220,5 +220,5 @@ def test_a_continuous_schedule_needs_a_count(spacing: str) -> None:
         with pytest.raises(InputError, match=rf"steps {count}: this schedule is continuous, expected a number"):
             grid(ContinuousVP(), count, spacing)
     if spacing in ("uniform", "quadratic"):
-        with pytest.raises(InputError, match=rf"grid '{spacing}' needs a tabulated schedule: use even, log_snr"):
+        with pytest.raises(InputError, match=rf"spacing '{spacing}' needs a tabulated schedule: use even, log_snr"):
             grid(ContinuousVP(), 5, spacing)

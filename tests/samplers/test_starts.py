@@ -6,6 +6,7 @@ import hashlib
 import sys
 import types
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,8 @@ from tests.exact import ExactNetwork, Fixed, Mixture, linear_alpha_bar, schedule
 from trilemma.errors import InputError
 from trilemma.process import EDM, Denoiser, Draw, Linear, Schedule, to_uint8
 from trilemma.recipes import dump, load, packaged, parse_sampling
-from trilemma.runs.sample_sets import Sampler
 from trilemma.runs.surrogates import open_surrogate
-from trilemma.samplers import SAMPLERS, noise_start, surrogate_start
+from trilemma.samplers import SAMPLERS, Sampler, noise_start, surrogate_start
 
 SHAPE, STEPS = (1, 4, 4), 60
 SCHEDULE = Linear(steps=STEPS, beta_end=0.3)
@@ -28,12 +28,12 @@ TABLE = linear_alpha_bar(STEPS, end=0.3)
 DATA = Mixture.gaussian(torch.full(SHAPE, 0.1), torch.linspace(0.02, 0.15, 16).reshape(SHAPE))
 WAYS = [
     *sorted(SAMPLERS),
-    *({"name": "ddim", "eta": 1.0}, {"name": "dpmpp", "stochastic": True}, {"name": "unipc", "order": 3}),
+    *({"sampler": "ddim", "eta": 1.0}, {"sampler": "dpmpp", "stochastic": True}, {"sampler": "unipc", "order": 3}),
 ]
 
 
 def settings(way: Any, **more: Any) -> Any:
-    return parse_sampling({"clip": "none", **({"name": way} if isinstance(way, str) else way), **more})
+    return parse_sampling({"clip": "none", **({"sampler": way} if isinstance(way, str) else way), **more})
 
 
 def exact(schedule: Schedule = SCHEDULE, parameterization: str = "epsilon") -> Denoiser:
@@ -41,9 +41,13 @@ def exact(schedule: Schedule = SCHEDULE, parameterization: str = "epsilon") -> D
     return Denoiser(network, schedule, parameterization, "fixed_small")
 
 
-def sampler(way: Any, denoiser: Denoiser | None = None, low: float = -1.0, **more: Any) -> Sampler:
-    chosen = settings(way, **more)
-    return Sampler.of(denoiser or exact(), chosen, SHAPE, (low, 1.0), torch.device("cpu"))
+def sampler(way: Any, denoiser: Denoiser | None = None, **more: Any) -> Sampler:
+    return settings(way, **more).build(denoiser or exact(), SHAPE)
+
+
+def after(plain: Sampler, spec: str, t_mid: float) -> Sampler:
+    """The sampler begun at a surrogate's images."""
+    return replace(plain, surrogate=open_surrogate(spec, t_mid))
 
 
 def pictures(count: int, seed: int = 0) -> np.ndarray:
@@ -129,8 +133,8 @@ class Untouchable(nn.Module):
 class TestEverySampler:
     @pytest.mark.parametrize("low", [-1.0, 0.0])
     def test_t_mid_0_returns_the_surrogates_image(self, way: Any, low: float, surrogate: str) -> None:
-        denoiser = Denoiser(Untouchable(), SCHEDULE, "epsilon", "fixed_small")
-        begun = sampler(way, denoiser, low, steps=6).after(open_surrogate(surrogate, 0.0))
+        denoiser = Denoiser(Untouchable(), SCHEDULE, "epsilon", "fixed_small", (low, 1.0))
+        begun = after(sampler(way, denoiser, steps=6), surrogate, 0.0)
         assert begun.evaluations == 0
         found = begun.generate([3, 1], None)
         np.testing.assert_array_equal(found, np.concatenate([pictures(1, 3), pictures(1, 1)]))
@@ -139,9 +143,9 @@ class TestEverySampler:
     def test_the_walk_goes_on_from_t_mid(self, way: Any, t_mid: float, surrogate: str) -> None:
         """The first state is the image noised to t_mid, and the grid's times below follow."""
         seeds = [2, 5]
-        begun = sampler(way, steps=8).after(open_surrogate(surrogate, t_mid))
-        full = sampler(way, steps=8).times
-        steps = list(begun.steps(seeds, None))
+        begun = after(sampler(way, steps=8), surrogate, t_mid)
+        full = sampler(way, steps=8).grid
+        steps = list(begun.walk(seeds, None))
         assert [step.t for step in steps] == [t_mid, *full[full < t_mid].tolist()]
         images = torch.from_numpy(np.concatenate([pictures(1, s) for s in seeds])).permute(0, 3, 1, 2) / 127.5 - 1
         torch.testing.assert_close(steps[0].x, surrogate_start(SCHEDULE, images, t_mid, seeds), rtol=1e-5, atol=1e-6)
@@ -152,9 +156,9 @@ class TestEverySampler:
     def test_at_the_noisiest_time_it_is_plain_sampling_up_to_the_prior(self, way: Any, surrogate: str) -> None:
         """From the same seed's noise: x_T differs by α_T x̃_0 + (σ_T − 1) ε, what L_T measures, and by nothing else."""
         plain = sampler(way, steps=7)
-        begun = plain.after(open_surrogate(surrogate, SCHEDULE.T))
+        begun = after(plain, surrogate, SCHEDULE.T)
         seeds = [4, 8, 15]
-        found, expected = (list(each.steps(seeds, None)) for each in (begun, plain))
+        found, expected = (list(each.walk(seeds, None)) for each in (begun, plain))
         assert [step.t for step in found] == [step.t for step in expected]
         images = torch.from_numpy(np.concatenate([pictures(1, s) for s in seeds])).permute(0, 3, 1, 2) / 127.5 - 1
         left = TABLE[-1] ** 0.5 * images + ((1 - TABLE[-1]) ** 0.5 - 1) * expected[0].x
@@ -166,8 +170,8 @@ def test_the_less_the_prior_leaves_the_less_a_surrogate_there_changes(name: str,
     changes = []
     for end in (0.1, 0.3, 0.6):
         plain = sampler(name, exact(Linear(steps=STEPS, beta_end=end)), steps=20)
-        begun = plain.after(open_surrogate(surrogate, float(STEPS)))
-        (*_, found), (*_, expected) = (each.steps([4, 8, 15], None) for each in (begun, plain))
+        begun = after(plain, surrogate, float(STEPS))
+        (*_, found), (*_, expected) = (each.walk([4, 8, 15], None) for each in (begun, plain))
         changes.append(float((found.x - expected.x).abs().max()))
     assert changes[0] > 3 * changes[1] > 9 * changes[2]
     assert changes[2] < 1e-3
@@ -186,21 +190,21 @@ ON_AND_OFF_TABLE = ["uniform", "quadratic", "log_snr", "karras", "3,2,2"]
 )
 def test_it_may_be_the_noisiest_time_on_every_grid(spacing: str, schedule: Schedule, surrogate: str) -> None:
     """Also where the grid leaves T itself out, or meets it but for rounding: nothing between 0 and T is outside."""
-    plain = sampler("ddim", exact(schedule), steps=7, grid=spacing)
-    begun = plain.after(open_surrogate(surrogate, schedule.T))
-    below = plain.times[plain.times < schedule.T * (1 - 1e-9)]
-    assert begun.times.tolist() == pytest.approx([schedule.T, *below.tolist()], rel=1e-9)
+    plain = sampler("ddim", exact(schedule), steps=7, spacing=spacing)
+    begun = after(plain, surrogate, schedule.T)
+    below = plain.grid[plain.grid < schedule.T * (1 - 1e-9)]
+    assert begun.grid.tolist() == pytest.approx([schedule.T, *below.tolist()], rel=1e-9)
 
 
 ZERO = Linear(steps=STEPS, beta_end=0.3, terminal_snr=0.0)
 
 
-@pytest.mark.parametrize("way", ["ancestral", "ddim", {"name": "ddim", "eta": 1.0}], ids=str)
+@pytest.mark.parametrize("way", ["ancestral", "ddim", {"sampler": "ddim", "eta": 1.0}], ids=str)
 def test_at_zero_terminal_snr_a_surrogates_image_is_forgotten_wholly(way: Any, surrogate: str) -> None:
     """x_T says nothing of x_0: the walk is plain sampling, to the last bit, and finite."""
     plain = sampler(way, exact(ZERO, "v"), steps=8)
-    begun = plain.after(open_surrogate(surrogate, ZERO.T))
-    found, expected = (list(each.steps([4, 8], None)) for each in (begun, plain))
+    begun = after(plain, surrogate, ZERO.T)
+    found, expected = (list(each.walk([4, 8], None)) for each in (begun, plain))
     assert torch.isfinite(expected[-1].x).all()
     for ours, theirs in zip(found, expected, strict=True):
         assert torch.equal(ours.x, theirs.x)
@@ -209,15 +213,18 @@ def test_at_zero_terminal_snr_a_surrogates_image_is_forgotten_wholly(way: Any, s
 @pytest.mark.parametrize("name", ["probability_flow", "heun", "dpmpp", "unipc"])
 def test_solvers_that_step_in_log_snr_are_refused_there(name: str) -> None:
     """σ/α = ∞ has no first step; with the first time left out, every walk is finite."""
-    with pytest.raises(InputError, match=rf"sampler '{name}' is undefined where the schedule's SNR is 0.*skip 1"):
+    with pytest.raises(
+        InputError,
+        match=r"is undefined where the schedule's SNR is 0.*skip 1",
+    ):
         sampler(name, exact(ZERO, "v"), steps=8)
-    *_, last = sampler(name, exact(ZERO, "v"), steps=8, skip=1).steps([4, 8], None)
+    *_, last = sampler(name, exact(ZERO, "v"), steps=8, skip=1).walk([4, 8], None)
     assert torch.isfinite(last.x).all()
 
 
 class TestOpening:
     def test_a_function_is_asked_with_seeds_and_labels(self, surrogate: str) -> None:
-        begun = sampler("ddim", steps=4).after(open_surrogate(surrogate, 0.0))
+        begun = after(sampler("ddim", steps=4), surrogate, 0.0)
         labels = np.array([1, 0])
         begun.surrogate.images([6, 2], labels)  # type: ignore[union-attr]
         seeds, given = sys.modules["made_up"].asked[-1]
@@ -231,7 +238,7 @@ class TestOpening:
         )
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "path", [*sys.path])
-        begun = sampler("ddim", steps=4).after(open_surrogate("beside_me:black", 0.0))
+        begun = after(sampler("ddim", steps=4), "beside_me:black", 0.0)
         assert not begun.generate([0, 1], None).any()
         assert begun.surrogate is not None
         source = (tmp_path / "beside_me.py").read_bytes()
@@ -242,10 +249,10 @@ class TestOpening:
         held = pictures(5)
         np.savez(tmp_path / "held.npz", arr_0=held)
         opened = open_surrogate(str(tmp_path / "held.npz"), 20.0)
-        found = sampler("ddim", steps=4).after(open_surrogate(str(tmp_path / "held.npz"), 0.0)).generate([3, 0], None)
+        found = after(sampler("ddim", steps=4), str(tmp_path / "held.npz"), 0.0).generate([3, 0], None)
         np.testing.assert_array_equal(found, held[[3, 0]])
         digest = hashlib.sha256(held.tobytes()).hexdigest()
-        assert opened.record == {"name": "held.npz", "sha256": digest, "t_mid": 20.0}
+        assert opened.record == {"name": str(tmp_path / "held.npz"), "sha256": digest, "t_mid": 20.0}
         with pytest.raises(InputError, match=r"surrogate .*held\.npz: it has 5 images, none for seed 5"):
             opened.images([2, 5], None)
 
@@ -256,7 +263,7 @@ class TestOpening:
     @pytest.mark.parametrize("t_mid", [-1.0, 60.5, float("nan")])
     def test_t_mid_outside_is_refused(self, surrogate: str, t_mid: float) -> None:
         with pytest.raises(InputError, match=rf"t_mid {t_mid:g}: expected 0 to 60"):
-            sampler("ddim", steps=4).after(open_surrogate(surrogate, t_mid))
+            after(sampler("ddim", steps=4), surrogate, t_mid)
 
     @pytest.mark.parametrize(
         ("spec", "says"),
@@ -282,7 +289,7 @@ class TestOpening:
         ],
     )
     def test_what_it_gives_must_be_the_runs_images(self, surrogate: str, name: str, says: str) -> None:
-        begun = sampler("ddim", steps=4).after(open_surrogate(f"made_up:{name}", 30.0))
+        begun = after(sampler("ddim", steps=4), f"made_up:{name}", 30.0)
         with pytest.raises(InputError, match=says):
             begun.generate([0, 1], None)
 
@@ -290,8 +297,10 @@ class TestOpening:
         """A recipe travels with a run; opening it must run no code that it names."""
         for key in ("surrogate", "t_mid"):
             with pytest.raises(InputError, match=f"unknown key in sampling '{key}'"):
-                parse_sampling({"name": "ddim", key: "made_up:images"})
-            (tmp_path / "mine.yaml").write_text(packaged()["demo"].replace("{name: ddim,", f"{{name: ddim, {key}: 1,"))
+                parse_sampling({"sampler": "ddim", key: "made_up:images"})
+            (tmp_path / "mine.yaml").write_text(
+                packaged()["demo"].replace("{sampler: ddim,", f"{{sampler: ddim, {key}: 1,")
+            )
             with pytest.raises(InputError, match=f"unknown key in sampling '{key}'"):
                 load(tmp_path / "mine.yaml")
         assert "surrogate" not in dump(load("demo"))

@@ -93,7 +93,7 @@ def test_a_kernel_takes_any_pair_of_times() -> None:
     times = torch.tensor([60.0, 41.3, 20.75, 3.5, 0.4, 0.0], dtype=torch.float64)
     seeds = list(range(64))
     start = pure_noise(seeds).double()
-    for kernel in (Ancestral(clip=None), DDIM(clip=None)):
+    for kernel in (Ancestral(clip="none"), DDIM(clip="none")):
         denoiser = Denoiser(network, SCHEDULE).bind(Condition())
         *_, last = walk(kernel, denoiser, times, start, Draw.for_seeds(seeds, "step"))
         assert torch.isfinite(last.x).all()

@@ -127,7 +127,7 @@ def recipe(tmp_path: Path) -> Path:
         "data": {"name": str(tmp_path / "ramps.npz")},
         "training": {"steps": 6, "batch": 6, "log_every": 1, "warmup": 0, "ema": 0.9, "micro_batch": 2}
         | {"grid_every": 0, "learning_rate": 3e-4},
-        "sampling": {"name": "ancestral", "batch": 4},
+        "sampling": {"sampler": "ancestral", "batch": 4},
     }
     path = tmp_path / "growing.yaml"
     path.write_text(yaml.safe_dump(values))

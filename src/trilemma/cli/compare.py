@@ -17,7 +17,7 @@ def compare(
     baseline: Annotated[
         str | None, typer.Option(metavar="LABEL|FILE", help="What the others are held against; the first unless given.")
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Refuse if any figure cannot be compared.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse if any figure was measured otherwise.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
     json_: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Also write figures, reasons and verdicts.")
@@ -29,10 +29,10 @@ def compare(
     from trilemma.machine import say, show
     from trilemma.machine.files import write_json
 
-    measured = report.read_compared(sources)
-    if json_ is not None and json_.resolve() in {one.path.resolve() for one in measured}:
+    evaluations = report.read_compared(sources)
+    if json_ is not None and json_.resolve() in {one.path.resolve() for one in evaluations if one.path}:
         raise InputError(f"--json {json_}: is one of the evaluations; expected another file")
-    comparison = report.compare(measured, baseline=baseline, strict=strict)
+    comparison = report.compare(evaluations, baseline=baseline, strict=strict)
     if markdown:
         typer.echo(report.comparison_markdown(comparison), nl=False)
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +15,7 @@ FEATURES = (
 )
 
 
+@o.sampling()
 def evaluate(
     subject: Annotated[
         Path, typer.Argument(metavar="RUN|SAMPLES", help="Run directory, or samples (.npz, folder, zip).")
@@ -34,47 +34,19 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="Evaluation FILE.json; RUN/evaluations/… unless given.")] = None,
     n: Annotated[int | None, typer.Option("-n", help="How many images (seeds 0 to n−1); 1000.", min=1)] = None,
     seeds: o.Seeds = None,
-    sampler: o.Sampler = None,
-    steps: o.Steps = None,
-    spacing: o.Spacing = None,
-    times: o.Times = None,
-    skip: o.Skip = None,
-    eta: o.Eta = None,
-    order: o.Order = None,
-    stochastic: o.Stochastic = None,
+    class_: o.Class = None,
     surrogate: o.Surrogate = None,
     t_mid: o.TMid = None,
-    class_: o.Class = None,
-    weights: o.Weights = None,
-    batch: o.Batch = None,
-    precision: o.Precision = None,
-    clip: o.Clip = None,
     samples: Annotated[Path | None, typer.Option(help="Where the samples go: FILE.npz or a folder.")] = None,
     root: o.Root = None,
     label: Annotated[str | None, typer.Option(help="What tables call it.")] = None,
+    **settings: Any,
 ) -> None:
     """Measure quality, coverage and speed against a reference. A run is sampled first, by the flags that `sample`
     takes."""
     from trilemma import evaluations
-    from trilemma.machine import say, show
-    from trilemma.report import build_table, to_rich
+    from trilemma.machine import say
 
-    settings = o.settings(
-        name=sampler,
-        steps=steps,
-        grid=spacing,
-        times=times,
-        skip=skip,
-        eta=eta,
-        order=order,
-        stochastic=stochastic,
-        surrogate=surrogate,
-        t_mid=t_mid,
-        weights=weights,
-        batch=batch,
-        precision=precision,
-        clip=clip,
-    )
     evaluation = evaluations.evaluate(
         subject,
         reference,
@@ -89,15 +61,14 @@ def evaluate(
         out=out,
         root=root,
         label=label,
+        surrogate=surrogate,
+        t_mid=t_mid,
         **settings,
     )
-    table = build_table([evaluation])
-    show(to_rich(table))
-    for line in figures(evaluation["metrics"], {column.key for column in table.columns}):
-        say(line)
-    for warning in evaluation["warnings"]:
+    say(str(evaluation))
+    for warning in evaluation.warnings:
         say(f"warning: {warning}")
-    say(f"evaluation: {evaluation['path']}")
+    say(f"evaluation: {evaluation.path}")
 
 
 def parse_metrics(text: str | None) -> list[str] | None:
@@ -118,20 +89,3 @@ def parse_counts(text: str | None) -> list[int] | None:
     if not all(part.strip().isdecimal() for part in parts):
         raise InputError(f"--counts {text!r}: expected whole numbers with commas between, such as 500,1000,5000")
     return [int(part) for part in parts]
-
-
-def figures(metrics: dict[str, Any], shown: Collection[str]) -> list[str]:
-    """The figures that the table has no column for, one a line, with their standard errors."""
-    from trilemma.metrics import METRICS
-
-    lines = []
-    for name in METRICS:
-        value, error = metrics.get(name), metrics.get(f"{name}_se")
-        if name in shown or value is None:
-            continue
-        if isinstance(value, list):
-            text = ", ".join(f"{count}: {distance:.4g}" for count, distance in value)
-        else:
-            text = f"{value:.4g}" + (f" ± {error:.2g}" if error is not None else "")
-        lines.append(f"{name}: {text}")
-    return lines

@@ -3,46 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from trilemma.cli import options as o
 
 
+@o.sampling("steps", "spacing", "weights", "batch", "clip")
 def nll(
     run: Annotated[Path, typer.Argument(help="Run directory.")],
     reference: Annotated[str, typer.Option(metavar="DATA:SPLIT", help="The images to measure on.")],
     n: Annotated[int, typer.Option("-n", help="How many of them.", min=1)] = 1000,
-    steps: Annotated[int | None, typer.Option(help="Grid intervals; every step unless given.")] = None,
-    spacing: Annotated[str, typer.Option(help="Grid: even, uniform, quadratic, or counts by section.")] = "even",
-    weights: Annotated[str, typer.Option(help="ema (averaged) or raw.")] = "ema",
-    batch: Annotated[int, typer.Option(help="Images at once.", min=1)] = 100,
-    clip: Annotated[str, typer.Option(help="Hold x̂_0 in the data's range: static, or none.")] = "static",
     ode: Annotated[
         int | None, typer.Option(help="Also an estimate by the ODE, in so many Runge-Kutta steps.", min=1)
     ] = None,
     out: Annotated[Path | None, typer.Option(help="FILE.json; RUN/evaluations/likelihood/… unless given.")] = None,
     root: o.Root = None,
+    **settings: Any,
 ) -> None:
     """Print L_T, ΣL_t, L_0 and their total in bits/dim with standard errors; save and plot every L_t."""
     from trilemma import jobs
     from trilemma.machine import say, show
     from trilemma.report import likelihood_figure, likelihood_table
 
-    result = jobs.nll(
-        run,
-        reference,
-        n=n,
-        steps=steps,
-        spacing=spacing,
-        weights=weights,
-        batch=batch,
-        clip=clip,
-        ode=ode,
-        out=out,
-        root=root,
-    )
+    result = jobs.nll(run, reference, n=n, ode=ode, out=out, root=root, **settings)
     show(likelihood_table(result))
     place = Path(result["path"])
     say(f"picture: {likelihood_figure(result, place.with_suffix('.png'))}")

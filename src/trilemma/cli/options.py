@@ -1,40 +1,26 @@
-"""Options that several commands share: those of `sample`, which `evaluate` takes as well."""
+"""Options that several commands share. Those of sampling are read off the settings and the samplers themselves."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import typer
+from typer.core import TyperCommand
 
 from trilemma.errors import InputError
 
 Seeds = Annotated[str | None, typer.Option(help="Image seeds, such as 0-999 or 3,7,20-29. Instead of -n.")]
-Sampler = Annotated[str | None, typer.Option(help="Sampler (see `trilemma list samplers`); the recipe's unless given.")]
-Steps = Annotated[
-    int | None, typer.Option(help="Grid intervals, 1 to T; every step unless given here or in the recipe.")
-]
-Spacing = Annotated[
-    str | None,
-    typer.Option(help="Grid: even, uniform, quadratic, log_snr, karras, or counts by section such as 10,10,15."),
-]
-Times = Annotated[
-    str | None, typer.Option(help="A grid written out, noisiest first: 1000,600,200. Instead of --steps.")
-]
-Skip = Annotated[int | None, typer.Option(help="Leave so many of the grid's noisiest times out.")]
-Order = Annotated[int | None, typer.Option(help="Order of dpmpp (1, 2) or unipc (1 to 3).")]
-Stochastic = Annotated[bool | None, typer.Option("--stochastic", help="dpmpp's SDE form.")]
 Surrogate = Annotated[
     str | None, typer.Option(help="Begin from these images: module:function, or samples (.npz, folder, zip).")
 ]
 TMid = Annotated[float | None, typer.Option(help="The time that the surrogate's images are noised to.")]
-Eta = Annotated[float | None, typer.Option(help="DDIM's η: 0 deterministic, 1 the posterior's variance.")]
 Class = Annotated[
     str | None, typer.Option("--class", help="Class of every image, by number or name; balanced unless given.")
 ]
-Weights = Annotated[str | None, typer.Option(help="ema (averaged) or raw.")]
-Batch = Annotated[int | None, typer.Option(help="Images at once in one process. Changes speed, not the images.")]
-Precision = Annotated[str | None, typer.Option(help="fp32 or bf16.")]
-Clip = Annotated[str | None, typer.Option(help="Hold x̂_0 in the data's range: static, dynamic or none.")]
 Root = Annotated[str | None, typer.Option(help="Where the data's files lie, for data that would be downloaded.")]
 
 
@@ -57,12 +43,88 @@ def parse_seeds(text: str | None) -> list[int] | None:
     return seeds
 
 
-def settings(times: str | None = None, **given: Any) -> dict[str, Any]:
-    """The sampling settings that were given. Raises InputError for times that are not numbers."""
-    chosen = {key: value for key, value in given.items() if value is not None}
-    if times is not None:
-        try:
-            chosen["times"] = [float(t) for t in times.split(",")]
-        except ValueError as error:
-            raise InputError(f"--times {times!r}: expected numbers with commas between") from error
-    return chosen
+F = TypeVar("F", bound=Callable[..., None])
+
+
+def sampling(*only: str) -> Callable[[F], F]:
+    """For a command whose last parameter is `**settings`: it gets those sampling settings that are given, named by
+    `only` or all."""
+
+    def decorate(function: F) -> F:
+        own = inspect.signature(function, eval_str=True)
+        *stated, _ = own.parameters.values()
+        function.__signature__ = own.replace(parameters=stated)  # type: ignore[attr-defined]
+        function.sampling = only  # type: ignore[attr-defined]
+        function.command_class = SamplingCommand  # type: ignore[attr-defined]
+        return function
+
+    return decorate
+
+
+class SamplingCommand(TyperCommand):
+    """A command with `sampling` settings, whose options are made when it is chosen: only then are the samplers, and
+    with them torch, imported."""
+
+    def make_context(self, *arguments: Any, **more: Any) -> Any:
+        function = inspect.unwrap(self.callback)  # type: ignore[arg-type]
+        options = {
+            option.name: option
+            for option in sampling_options()
+            if not function.sampling or option.name in function.sampling
+        }
+
+        def call(**given: Any) -> None:
+            settings = {name: given.pop(name) for name in options}
+            function(**given, **{name: value for name, value in settings.items() if value is not None})
+
+        stated = inspect.signature(function)
+        parameters = [*stated.parameters.values(), *options.values()]
+        call.__signature__ = stated.replace(parameters=parameters)  # type: ignore[attr-defined]
+        call.__annotations__ = {p.name: p.annotation for p in parameters}
+        app = typer.Typer(add_completion=False)
+        app.command()(call)
+        whole = typer.main.get_command(app)
+        self.params, self.callback = whole.params, whole.callback
+        return super().make_context(*arguments, **more)
+
+
+def sampling_options() -> Iterator[inspect.Parameter]:
+    """Every sampling setting as a parameter of a command, its help from the setting's or the sampler's own field."""
+    from trilemma.recipes import SamplingSettings
+    from trilemma.samplers import SAMPLERS
+
+    yield _option("sampler", str, "See `trilemma list samplers`; the recipe's unless given.")
+    taken: dict[str, dict[str, Any]] = {}
+    for name, kernel in SAMPLERS.items():
+        hints = get_type_hints(kernel, include_extras=True)
+        for field in fields(kernel):
+            taken.setdefault(field.name, {})[name] = hints[field.name]
+    for key, hints in taken.items():
+        kind, _ = _read(next(iter(hints.values())))
+        texts = {name: _read(hint)[1] for name, hint in hints.items()}
+        shared = len(set(texts.values())) == 1
+        words = next(iter(texts.values())) if shared else " ".join(f"{name}: {text}" for name, text in texts.items())
+        yield _option(key, kind, words if not shared or len(hints) == len(SAMPLERS) else f"{', '.join(hints)}: {words}")
+    hints = get_type_hints(SamplingSettings, include_extras=True)
+    for key in SamplingSettings.model_fields:
+        if key != "kernel":
+            yield _option(key, *_read(hints[key]))
+
+
+def _option(name: str, kind: Any, text: str) -> inspect.Parameter:
+    annotation = Annotated[kind | None, typer.Option(help=text)]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _read(hint: Any) -> tuple[Any, str]:
+    """A field's type as the command line has it, and what its annotation says of it: text, bounds, choices."""
+    kind, *notes = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+    parts = [part for part in get_args(kind) if part is not NoneType] if get_origin(kind) in (Union, UnionType) else []
+    kind = parts[0] if parts else kind
+    text = " ".join(note.documentation for note in notes if hasattr(note, "documentation"))
+    low, high = (next((getattr(note, end) for note in notes if hasattr(note, end)), None) for end in ("ge", "le"))
+    if get_origin(kind) is Literal:
+        text += f" [{', '.join(map(str, get_args(kind)))}]"
+    elif low is not None:
+        text += f" [{low} to {high}]" if high is not None else f" [{low} or more]"
+    return (kind if kind in (bool, int, float) else str), text

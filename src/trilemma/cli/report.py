@@ -17,7 +17,7 @@ def report(
     from trilemma.report import build_report, build_table, read_sources, to_rich
 
     page = build_report(sources, out)
-    _, measured = read_sources(sources)
-    if measured:
-        show(to_rich(build_table([one.evaluation for one in measured])))
+    _, evaluations = read_sources(sources)
+    if evaluations:
+        show(to_rich(build_table(evaluations)))
     say(f"report: {page}")

@@ -3,61 +3,46 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from trilemma.cli import options as o
+from trilemma.errors import InputError
 
 
+@o.sampling()
 def sample(
     run: Annotated[Path, typer.Argument(help="Run directory.")],
     n: Annotated[int, typer.Option("-n", help="How many images (seeds 0 to n−1).", min=1)] = 64,
     seeds: o.Seeds = None,
-    sampler: o.Sampler = None,
-    steps: o.Steps = None,
-    spacing: o.Spacing = None,
-    times: o.Times = None,
-    skip: o.Skip = None,
-    eta: o.Eta = None,
-    order: o.Order = None,
-    stochastic: o.Stochastic = None,
+    class_: o.Class = None,
     surrogate: o.Surrogate = None,
     t_mid: o.TMid = None,
-    class_: o.Class = None,
-    weights: o.Weights = None,
-    batch: o.Batch = None,
-    precision: o.Precision = None,
-    clip: o.Clip = None,
     out: Annotated[Path | None, typer.Option(help="FILE.npz or a folder of PNG; RUN/samples/… unless given.")] = None,
-    grid: Annotated[Path | None, typer.Option(help="Write a picture of the first 100 samples: FILE.png.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Write a picture of the first 100 samples: FILE.png.")] = None,
     strip: Annotated[
         Path | None, typer.Option(help="Write the way from noise to image of the first seeds: FILE.png.")
     ] = None,
+    grid: Annotated[str | None, typer.Option(hidden=True)] = None,
+    **settings: Any,
 ) -> None:
     """Generate images. Image i depends on its own seed alone; an interrupted call made again goes on where it was."""
     from trilemma import runs
+    from trilemma.data import check_png, write_png
     from trilemma.machine import say
 
-    settings = o.settings(
-        name=sampler,
-        steps=steps,
-        grid=spacing,
-        times=times,
-        skip=skip,
-        eta=eta,
-        order=order,
-        stochastic=stochastic,
-        surrogate=surrogate,
-        t_mid=t_mid,
-        weights=weights,
-        batch=batch,
-        precision=precision,
-        clip=clip,
-    )
-    pictures = runs.Pictures(grid, strip)
+    if grid is not None:
+        raise InputError(f"--grid {grid}: did you mean --picture, a PNG of the samples, or --spacing?")
+    check_png(picture, "picture")
+    check_png(strip, "strip")
     opened = runs.Run(run)
-    samples = opened.sample_to(out, n=n, seeds=o.parse_seeds(seeds), cls=class_, **settings)
+    samples = opened.sample_to(
+        out, n=n, seeds=o.parse_seeds(seeds), cls=class_, surrogate=surrogate, t_mid=t_mid, **settings
+    )
     say(f"samples: {samples.path}")
-    for path in pictures.write(opened, samples, settings):
-        say(f"picture: {path}")
+    if picture is not None:
+        say(f"picture: {write_png(picture, samples.picture())}")
+    if strip is not None:
+        way = opened.reverse_strip(samples.seeds[:10], samples.labels, surrogate=surrogate, t_mid=t_mid, **settings)
+        say(f"picture: {write_png(strip, way.picture())}")

@@ -6,7 +6,7 @@ from trilemma.data.catalogue import SOURCES, available_splits, open_data, outlin
 from trilemma.data.check import DataReport, check
 from trilemma.data.decoding import DamagedImageError
 from trilemma.data.images import ImageSet, MemorySet, Outline, outlined, split_parts
-from trilemma.data.samples import check_out, image_grid, read_samples, write_png, write_samples
+from trilemma.data.samples import check_out, check_png, read_samples, write_png, write_samples
 from trilemma.data.shapes import ShapesSet
 
 __all__ = [
@@ -20,7 +20,7 @@ __all__ = [
     "available_splits",
     "check",
     "check_out",
-    "image_grid",
+    "check_png",
     "open_data",
     "outline",
     "outlined",

@@ -1,4 +1,4 @@
-"""Sample sets at the edge: a folder of PNG files or one `.npz`, written whole or not at all, and grids to look at."""
+"""Sample sets at the edge: a folder of PNG files or one `.npz`, written whole or not at all, and pictures as PNG."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64, UInt8
-from PIL import Image
 
 from trilemma.data.npz import read_npz
 from trilemma.data.trees import open_store, open_tree
 from trilemma.errors import InputError
 from trilemma.machine.files import check_writable, replacing, write_npz
-from trilemma.process import check_images
+from trilemma.process import check_images, png
 
 _OTHER_FILES = {".png", ".jpg", ".jpeg", ".zip", ".npy", ".pt", ".pth", ".json", ".html", ".txt", ".yaml"}
 
@@ -76,47 +75,33 @@ def read_samples(path: str | Path) -> tuple[UInt8[np.ndarray, "n h w c"], Int64[
     return opened.batch(range(len(opened)))
 
 
-def image_grid(
-    images: UInt8[np.ndarray, "n h w c"], columns: int, *, padding: int = 2, fill: int = 255
-) -> UInt8[np.ndarray, "gh gw c"]:
-    """Images side by side, `columns` to a row, row by row, `padding` pixels of grey value `fill` between and around.
-
-    Raises:
-        InputError: no images, not uint8 NHWC, or `columns` below 1.
-    """
-    check_images(images, "image_grid")
-    if not len(images) or columns < 1:
-        raise InputError(f"image_grid: {len(images)} images in {columns} columns, expected at least one of each")
-    count, height, width, channels = images.shape
-    columns = min(columns, count)
-    rows = -(-count // columns)
-    step_y, step_x = height + padding, width + padding
-    grid = np.full((rows * step_y + padding, columns * step_x + padding, channels), fill, dtype=np.uint8)
-    for i, image in enumerate(images):
-        top, left = (i // columns) * step_y + padding, (i % columns) * step_x + padding
-        grid[top : top + height, left : left + width] = image
-    return grid
-
-
 def write_png(path: str | Path, image: UInt8[np.ndarray, "h w c"]) -> Path:
     """Write one grey or RGB image as PNG, complete or not at all. Missing parent folders are created.
 
     Raises:
         InputError: `path` cannot be written, or the image is not uint8 HWC with 1 or 3 channels.
     """
-    out = Path(path)
-    check_images(image[None], "write_png")
+    out, content = Path(path), png(image)
     with replacing(out) as partial:
-        _save_png(partial, image)
+        partial.write_bytes(content)
     return out
+
+
+def check_png(path: Path | None, what: str) -> None:
+    """Make sure, before any work is spent on it, that a picture can be written to `path`, if there is one.
+
+    Raises:
+        InputError: it does not end in .png, or cannot be written; `what` is what the option is called.
+    """
+    if path is None:
+        return
+    if path.suffix.lower() != ".png":
+        raise InputError(f"{what}: {path} should end in .png")
+    check_writable(path, what)
 
 
 def _is_npz(path: Path) -> bool:
     return path.suffix.lower() == ".npz"
-
-
-def _save_png(path: Path, image: UInt8[np.ndarray, "h w c"]) -> None:
-    Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(path, format="PNG")
 
 
 def _write_folder(folder: Path, images: np.ndarray, labels: np.ndarray | None) -> None:
@@ -124,7 +109,7 @@ def _write_folder(folder: Path, images: np.ndarray, labels: np.ndarray | None) -
     digits = max(6, len(str(len(images) - 1)))
     names = [f"{i:0{digits}d}.png" for i in range(len(images))]
     for name, image in zip(names, images, strict=True):
-        _save_png(folder / name, image)
+        (folder / name).write_bytes(png(image))
     if labels is not None:
         pairs = [[name, int(label)] for name, label in zip(names, labels, strict=True)]
         (folder / "dataset.json").write_text(json.dumps({"labels": pairs}), encoding="utf-8")

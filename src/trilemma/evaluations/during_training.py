@@ -16,7 +16,7 @@ from trilemma.machine.progress import say
 from trilemma.metrics import TooFewError, check_enough, compute, extract, gathered_cautions
 from trilemma.recipes import DenoisingSettings, Recipe
 from trilemma.runs.build import classes_of
-from trilemma.runs.sample_sets import Sampler, labels_for
+from trilemma.runs.sample_sets import labels_for
 from trilemma.training import DenoisingLearner, Trainer
 
 
@@ -81,9 +81,7 @@ class EvaluateEvery:
         images: list[np.ndarray] = []
         try:
             with trainer.averaged():
-                sampler = Sampler.of(
-                    learner.plain(), recipe.sampling, recipe.images.shape, recipe.data.range, self.accelerator.device
-                )
+                sampler = recipe.sampling.build(learner.plain(), recipe.images.shape)
                 for start in range(0, len(seeds), batch):
                     some = seeds[start : start + batch]
                     images += list(sampler.generate(some, None if labels is None else labels[some]))

@@ -1,4 +1,4 @@
-"""Measuring a run or a set of images against a reference, into a file that says everything the figures depended on."""
+"""Measuring a run or images against a reference: what is measured, and what the evaluation says of it."""
 
 from __future__ import annotations
 
@@ -14,40 +14,54 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
+from torch import Tensor
 
-from trilemma.data import open_data, parse_reference, read_samples
+from trilemma.data import SOURCES, ImageSet, open_data, parse_reference, read_samples
 from trilemma.errors import InputError
 from trilemma.evaluations.cache import BATCH
-from trilemma.evaluations.extractors import extractor_of
-from trilemma.evaluations.files import (
+from trilemma.evaluations.extractors import extractor_of, features_for
+from trilemma.evaluations.files import check_out, default_out, samples_sha256, with_kept
+from trilemma.evaluations.record import (
     FORMAT,
-    MACHINE,
     NEIGHBOURS,
-    check_evaluation_out,
-    default_out,
-    samples_sha256,
-    with_kept,
+    EnvironmentRecord,
+    Evaluation,
+    FeaturesRecord,
+    ReferenceRecord,
+    SamplerRecord,
+    SamplesRecord,
+    SubjectRecord,
 )
-from trilemma.evaluations.reference import Reference, data_record, open_reference
+from trilemma.evaluations.reference import Reference, data_record, image_set, open_reference
 from trilemma.evaluations.wanted import Wanted, check_measurable
 from trilemma.machine.devices import process_state
 from trilemma.machine.environment import environment
 from trilemma.machine.files import write_json
-from trilemma.metrics import Speed, compute, extract, gathered_cautions, measure, multiply_adds
+from trilemma.metrics import Speed, compute, extract, gathered_cautions, multiply_adds
+from trilemma.metrics import measure as time_sampler
+from trilemma.metrics.metric import MACHINE
 from trilemma.process import Condition
-from trilemma.runs.run import Run, describe
-from trilemma.runs.sample_sets import Sampler, labels_for, overridden, read_record, record_of
+from trilemma.runs.run import Run
+from trilemma.runs.sample_sets import labels_for, read_record, record_of
+from trilemma.samplers import Sampler
+
+Images = str | Path | ImageSet | np.ndarray | Tensor | Any
+"""Images to measure or to measure against: data or samples by name or path, a data set, uint8 NHWC or float NCHW in
+[−1, 1] as an array or tensor, or what has `images` and `labels`, such as sampling gives."""
 
 
 @dataclass(frozen=True)
 class Subject:
     """What is measured: images, the classes asked of them, a way to time their sampler, and what the evaluation says of
-    them (label, subject, samples, sampler)."""
+    them."""
 
     images: UInt8[np.ndarray, "n h w c"]
     labels: Int64[np.ndarray, "n"] | None
-    speed: Callable[[], Speed] | None
-    described: dict[str, Any]
+    label: str
+    subject: SubjectRecord
+    samples: SamplesRecord
+    sampler: dict[str, Any] | None = None
+    speed: Callable[[], Speed] | None = None
 
 
 def evaluate(
@@ -55,7 +69,7 @@ def evaluate(
     reference: str | None = None,
     *,
     metrics: Sequence[str] | None = None,
-    features: str = "digits",
+    features: str | None = None,
     neighbours: int = NEIGHBOURS,
     counts: Sequence[int] | None = None,
     n: int | None = None,
@@ -66,80 +80,89 @@ def evaluate(
     root: str | None = None,
     label: str | None = None,
     **settings: Any,
-) -> dict[str, Any]:
+) -> Evaluation:
     """Measure a run (by `n` samples, 1 000 unless given, made or taken up as `Run.sample` does) or a set of samples
-    against a reference.
+    against a reference, into a file.
 
-    `reference`: DATA[:SPLIT] or STATS.npz; a run's own training split unless given. `metrics`: names, or all that can
-    be had (memorisation unasked only where held-out images cost little, and a run was trained on the reference).
-    `features`: see `open_extractor`, or `classifier:RUN`. `neighbours`: k of precision and recall. `counts`: how many
-    of the images to compute the Fréchet distance from, besides from all. `out`: where the evaluation is written;
-    RUN/evaluations/… unless given. Returns the evaluation. Raises InputError for what cannot be done, before anything
-    is sampled."""
-    began = time.perf_counter()
-    wanted = Wanted.of(metrics, features, neighbours, counts)
+    `reference`: DATA[:SPLIT] or STATS.npz; a run's own training split unless given. `metrics`, `features`,
+    `neighbours`, `counts`, `root`, `label`: see `measure`; memorisation unasked only where held-out images cost little,
+    and a run was trained on the reference. `out`: where the evaluation is written; RUN/evaluations/… unless given.
+    Raises InputError for what cannot be done, before anything is sampled."""
     run = subject if isinstance(subject, Run) else _as_run(Path(subject))
-    reference, root = _reference_of(run, reference, root)
-    if out is not None:
-        check_evaluation_out(Path(out), run.path if run is not None else Path(str(subject)), reference)
+    if run is None:
+        asked = {**settings, "class": cls, "n": n, "seeds": seeds, "samples": samples_out}
+        if given := [key for key, value in asked.items() if value is not None]:
+            raise InputError(f"{given[0]}: {subject} holds finished samples, nothing is sampled; give a run instead")
+        if reference is None:
+            raise InputError("reference: samples need one, DATA[:SPLIT] or STATS.npz")
+        check_out(out, Path(str(subject)), reference)
+        measured = measure(
+            Path(str(subject)), reference, metrics,
+            features=features, neighbours=neighbours, counts=counts, root=root, label=label,
+        )  # fmt: skip
+        return _written(measured, out or default_out(None, measured, features))
+    began, data = time.perf_counter(), run.recipe.data
+    assert run.recipe.images is not None
+    wanted = Wanted.of(metrics, features or features_for(run.recipe.images.shape), neighbours, counts)
+    reference = reference or f"{data.name}:{data.split}"
+    name, split = parse_reference(reference)
+    check_out(out, run.path, reference)
     with gathered_cautions() as warnings:
-        fitted = (run.recipe.data.size, run.recipe.data.channels) if run is not None else (None, None)
-        own = run is None or parse_reference(reference) == (run.recipe.data.name, run.recipe.data.split)
         against = open_reference(
             reference,
-            features,
-            root,
-            *fitted,
+            wanted.features,
+            root or (data.root if name == data.name else None),
+            data.size,
+            data.channels,
             features=wanted.reference_features,
-            holdout=wanted.holdout if own or wanted.holdout else False,
+            holdout=wanted.holdout if (name, split) == (data.name, data.split) or wanted.holdout else False,
         )
-        if run is not None:
-            count = len(seeds) if seeds is not None else 1000 if n is None else n
-            _check_first(run, against, wanted, count)
-            measured = _of_run(run, count, seeds, cls, samples_out, settings)
-        else:
-            given = {"n": n, "seeds": seeds, "samples": samples_out}
-            measured = _of_samples(Path(str(subject)), settings, cls, given)
-        evaluation = _measured(measured, against, wanted)
-    evaluation |= {"warnings": warnings, "wall_time_s": round(time.perf_counter() - began, 2)}
-    if label:
-        evaluation["label"] = label
-    place = (
-        Path(out)
-        if out is not None
-        else default_out(None if run is None else run.path, Path(str(subject)), evaluation, features)
-    )
-    evaluation = with_kept(place, evaluation)
-    if process_state().is_main_process:
-        write_json(place, evaluation)
-    return evaluation | {"path": str(place)}
+        count = len(seeds) if seeds is not None else 1000 if n is None else n
+        if counts is not None and max(counts) > count:
+            raise InputError(f"counts: {max(counts)} is more than the {count} images to be sampled")
+        check_measurable(run.recipe.images.shape, against, wanted.features, wanted.metrics, counts=bool(counts),
+                         labels=bool(run.classes), sampler=True)  # fmt: skip
+        sampled = _of_run(run, count, seeds, cls, samples_out, settings)
+        evaluation = _measured(sampled, against, wanted)
+    evaluation = _said(evaluation, warnings, began, label)
+    return _written(evaluation, out or default_out(run.path, evaluation, features))
 
 
-def evaluate_data(
-    spec: str, reference: str, *, features: str = "digits", root: str | None = None, out: Path | None = None
-) -> dict[str, Any]:
-    """Measure real images of DATA[:SPLIT] as if they were generated: the yardstick that no model is expected to
-    beat."""
+def measure(
+    images: Images,
+    reference: Images,
+    metrics: Sequence[str] | None = None,
+    *,
+    features: str | None = None,
+    neighbours: int = NEIGHBOURS,
+    counts: Sequence[int] | None = None,
+    root: str | None = None,
+    label: str | None = None,
+    out: str | Path | None = None,
+) -> Evaluation:
+    """Measure images against a reference: arrays, tensors, samples, data sets, or either by name or path; the reference
+    may also be a file of statistics.
+
+    `metrics`: names, or all that can be had. `features`: see `open_extractor`, or `classifier:RUN`; those that fit the
+    images unless given (see `features_for`). `neighbours`: k of precision and recall. `counts`: how many of the images
+    to compute the Fréchet distance from, besides from all. `root`: where the files of named data lie. `label`: what
+    tables call it. `out`: a file to write it to. Raises InputError for what cannot be measured."""
     began = time.perf_counter()
-    name, split = parse_reference(spec)
-    if out is not None:
-        check_evaluation_out(out, Path(name), reference)
-    data = open_data(name, split=split, root=root)
-    images, labels = data.batch(range(len(data)))
-    record = data_record(data)
-    samples = {"count": len(data), "seeds": None, "classes": None, "file": None, "sha256": record["sha256"]}
-    subject = {"kind": "data", "path": spec, **record}
-    described = {"label": f"Real images ({split})", "subject": subject, "samples": samples, "sampler": None}
+    check_out(out, Path(str(images)) if isinstance(images, str | Path) else None, str(reference))
     with gathered_cautions() as warnings:
-        against = open_reference(reference, features, root)
-        evaluation = _measured(Subject(images, labels, None, described), against, Wanted(features=features))
-    evaluation |= {"warnings": warnings, "wall_time_s": round(time.perf_counter() - began, 2)}
-    if out is not None and process_state().is_main_process:
-        write_json(out, evaluation)
-    return evaluation
+        subject = _subject_of(images, root)
+        _, height, width, channels = subject.images.shape
+        wanted = Wanted.of(metrics, features or features_for((channels, height, width)), neighbours, counts)
+        against = open_reference(
+            str(reference) if isinstance(reference, str | Path) else image_set(reference, "reference"),
+            wanted.features, root, features=wanted.reference_features, holdout=wanted.holdout,
+        )  # fmt: skip
+        evaluation = _measured(subject, against, wanted)
+    evaluation = _said(evaluation, warnings, began, label)
+    return evaluation if out is None else _written(evaluation, out)
 
 
-def _measured(subject: Subject, against: Reference, wanted: Wanted) -> dict[str, Any]:
+def _measured(subject: Subject, against: Reference, wanted: Wanted) -> Evaluation:
     """The evaluation of a subject, but for its warnings and wall time."""
     images = subject.images
     _, height, width, channels = images.shape
@@ -161,16 +184,30 @@ def _measured(subject: Subject, against: Reference, wanted: Wanted) -> dict[str,
         counts=wanted.counts,
         features=record,
     )
-    return {
-        "format": FORMAT,
-        "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        **subject.described,
-        "features": record,
-        "reference": against.record,
-        "neighbours": wanted.neighbours,
-        "metrics": figures,
-        "environment": environment(state.device, state.num_processes),
-    }
+    return Evaluation(
+        format=FORMAT,
+        created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        label=subject.label,
+        subject=subject.subject,
+        samples=subject.samples,
+        sampler=None if subject.sampler is None else SamplerRecord(**subject.sampler),
+        features=FeaturesRecord(**record),
+        reference=ReferenceRecord(**against.record),
+        neighbours=wanted.neighbours,
+        metrics=figures,
+        environment=EnvironmentRecord(**environment(state.device, state.num_processes)),
+    )
+
+
+def _said(evaluation: Evaluation, warnings: list[str], began: float, label: str | None) -> Evaluation:
+    found = {"warnings": tuple(warnings), "wall_time_s": round(time.perf_counter() - began, 2)}
+    return evaluation.model_copy(update=found | ({"label": label} if label else {}))
+
+
+def _written(evaluation: Evaluation, place: str | Path) -> Evaluation:
+    """The evaluation with what an earlier one in its place keeps, on disk."""
+    whole = with_kept(Path(place), evaluation)
+    return whole.write(Path(place)) if process_state().is_main_process else whole
 
 
 def _as_run(path: Path) -> Run | None:
@@ -181,54 +218,35 @@ def _as_run(path: Path) -> Run | None:
     return None
 
 
-def _reference_of(run: Run | None, reference: str | None, root: str | None) -> tuple[str, str | None]:
-    if run is None:
-        if reference is None:
-            raise InputError("reference: samples need one, DATA[:SPLIT] or STATS.npz")
-        return reference, root
-    data = run.recipe.data
-    reference = reference or f"{data.name}:{data.split}"
-    same = parse_reference(reference)[0] == data.name
-    return reference, root or (data.root if same else None)
-
-
-def _check_first(run: Run, against: Reference, wanted: Wanted, count: int) -> None:
-    """Refuse before sampling what could not be measured after it: by one black image through the extractor."""
-    assert run.recipe.images is not None
-    if wanted.counts is not None and max(wanted.counts) > count:
-        raise InputError(f"counts: {max(wanted.counts)} is more than the {count} images to be sampled")
-    check_measurable(run.recipe.images.shape, against, wanted.features, wanted.metrics, counts=bool(wanted.counts),
-                     labels=bool(run.classes), sampler=True)  # fmt: skip
-
-
 def _of_run(run: Run, n: int, seeds: Sequence[int] | None, cls: Any, out: Any, settings: dict[str, Any]) -> Subject:
     begin = {key: settings.pop(key) for key in ("surrogate", "t_mid") if key in settings}
-    chosen = overridden(run.recipe.sampling, **settings)
+    chosen = run.recipe.sampling.changed(**settings)
     samples = run.sample_to(out, n=n, seeds=seeds, cls=cls, **begin, **settings)
     assert samples.path is not None and samples.record is not None
-    sampler, record = run.sampler(chosen, **begin), samples.record
-    described = {
-        "label": describe(chosen, sampler),
-        "subject": {
-            "kind": "run",
-            "path": str(run.path),
-            "recipe": run.recipe.name,
-            "checkpoint_step": run.step,
-            "weights": chosen.weights,
-            "weights_sha256": record["weights_sha256"],
-            "parameters": run.parameters,
-        },
-        "samples": {
-            "count": len(samples),
-            "seeds": record["seeds"],
-            "classes": record["classes"],
-            "file": _inside(samples.path, run.path),
-            "sha256": samples_sha256(samples.path),
-        },
-        "sampler": record["sampler"] | ({"surrogate": record["surrogate"]} if record["surrogate"] else {}),
-    }
-    beside = record_of(samples.path)
-    return Subject(samples.images, samples.labels, lambda: _speed(beside, sampler, run, chosen.batch), described)
+    sampler, record, beside = run.sampler(chosen, **begin), samples.record, record_of(samples.path)
+    return Subject(
+        samples.images,
+        samples.labels,
+        sampler.label,
+        SubjectRecord(
+            kind="run",
+            path=str(run.path),
+            recipe=run.recipe.name,
+            checkpoint_step=run.step,
+            weights=chosen.weights,
+            weights_sha256=record["weights_sha256"],
+            parameters=run.parameters,
+        ),
+        SamplesRecord(
+            count=len(samples),
+            seeds=record["seeds"],
+            classes=record["classes"],
+            file=_inside(samples.path, run.path),
+            sha256=samples_sha256(samples.path),
+        ),
+        record["sampler"],
+        lambda: _speed(beside, sampler, run, chosen.batch),
+    )
 
 
 def _speed(beside: Path, sampler: Sampler, run: Run, batch: int) -> Speed:
@@ -247,7 +265,7 @@ def _speed(beside: Path, sampler: Sampler, run: Run, batch: int) -> Speed:
             seeds = range(count)
             sampler.generate(seeds, labels_for(seeds, run.classes, None))
 
-        timed = measure(generate, batch=min(batch, 16), network_evaluations=sampler.evaluations)
+        timed = time_sampler(generate, batch=min(batch, 16), network_evaluations=sampler.evaluations)
         timed = replace(timed, multiply_adds=_multiply_adds(sampler, run))
         record |= {"speed": asdict(timed), "environment": here}
         if state.is_main_process:
@@ -266,23 +284,33 @@ def _multiply_adds(sampler: Sampler, run: Run) -> int:
     return each * sampler.evaluations
 
 
-def _of_samples(path: Path, settings: dict[str, Any], cls: Any, sampling: dict[str, Any]) -> Subject:
-    asked = [key for key, value in {**settings, "class": cls, **sampling}.items() if value is not None]
-    if asked:
-        raise InputError(f"{asked[0]}: {path} holds finished samples, nothing is sampled; give a run instead")
+def _subject_of(images: Images, root: str | None) -> Subject:
+    """Samples at a path with the record beside them, data by name or opened (real images), or images at hand."""
+    if isinstance(images, str | Path) and Path(images).exists() and str(images) not in SOURCES:
+        return _of_samples(Path(images))
+    data, path = images, None
+    if isinstance(images, str | Path):
+        path = str(images)
+        name, split = parse_reference(path)
+        data = open_data(name, split=split, root=root)
+    found, made = image_set(data, "images"), getattr(images, "record", None) or {}
+    pixels, labels = found.batch(range(len(found)))
+    samples = SamplesRecord(count=len(found), seeds=made.get("seeds"), classes=made.get("classes"), file=None,
+                            sha256=found.fingerprint())  # fmt: skip
+    if isinstance(data, ImageSet):
+        subject = SubjectRecord(kind="data", path=path, **data_record(data))
+        return Subject(pixels, labels, f"Real images ({found.split})", subject, samples)
+    label = f"{len(found)} images"
+    return Subject(pixels, labels, label, SubjectRecord(kind="samples"), samples, made.get("sampler"))
+
+
+def _of_samples(path: Path) -> Subject:
     images, labels = read_samples(path)
     made = read_record(record_of(path)) if record_of(path).exists() else {}
-    samples = {
-        **{"count": len(images), "seeds": made.get("seeds"), "classes": made.get("classes")},
-        **{"file": str(path), "sha256": samples_sha256(path)},
-    }
-    described = {
-        "label": path.stem,
-        "subject": {"kind": "samples", "path": str(path)},
-        "samples": samples,
-        "sampler": made.get("sampler"),
-    }
-    return Subject(images, labels, None, described)
+    samples = SamplesRecord(count=len(images), seeds=made.get("seeds"), classes=made.get("classes"), file=str(path),
+                            sha256=samples_sha256(path))  # fmt: skip
+    subject = SubjectRecord(kind="samples", path=str(path))
+    return Subject(images, labels, path.stem, subject, samples, made.get("sampler"))
 
 
 def _inside(path: Path, run: Path) -> str:

@@ -1,37 +1,30 @@
-"""Evaluation files: where one goes, what of an earlier one it keeps, and writing it whole."""
+"""Evaluation files: where one goes, and what of an earlier one it keeps."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from pathlib import Path
-from typing import Any
 
 from trilemma.data.trees import open_store
 from trilemma.errors import InputError
+from trilemma.evaluations.judge import unlike
+from trilemma.evaluations.record import Evaluation, read
 from trilemma.machine.files import check_writable, sha256
+from trilemma.metrics import METRICS
 from trilemma.runs.sample_sets import record_of
 
-FORMAT = "trilemma-evaluation/1"
 
-NEIGHBOURS = 3
-"""k of precision and recall, unless it is given (Kynkäänniemi et al. 2019)."""
-
-MACHINE = ("device", "hardware", "threads", "processes")
-"""What of an environment a speed depends on."""
-
-
-def default_out(run: Path | None, subject: Path, evaluation: dict[str, Any], features: str) -> Path:
+def default_out(run: Path | None, evaluation: Evaluation, features: str | None) -> Path:
     """A place of its own for each set of samples, reference and features (by the name that was asked for; weights that
     a path led to are told apart by their hash)."""
-    against, look = evaluation["reference"], evaluation["features"]
-    parts = [Path(str(against["data"])).stem, str(against.get("split") or ""), look["name"]]
-    parts += [look["sha256"][:8]] if ":" in features else []
+    against, look, samples = evaluation.reference, evaluation.features, Path(evaluation.samples.file or "")
+    parts = [Path(against.data or "").stem, against.split or "", look.name or ""]
+    parts += [(look.sha256 or "")[:8]] if features and ":" in features else []
     basis = "-".join(re.sub(r"[^\w.]+", "-", part).strip("-.") for part in parts if part)
     if run is None:
-        return subject.with_name(f"{subject.name}-vs-{basis}.json")
-    return run / "evaluations" / f"{Path(evaluation['samples']['file']).stem}-vs-{basis}.json"
+        return samples.with_name(f"{samples.name}-vs-{basis}.json")
+    return run / "evaluations" / f"{samples.stem}-vs-{basis}.json"
 
 
 def samples_sha256(path: Path) -> str:
@@ -47,9 +40,12 @@ def samples_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def check_evaluation_out(out: Path, subject: Path | None, reference: str) -> None:
+def check_out(out: str | Path | None, subject: Path | None, reference: str) -> None:
     """Raises InputError for an `out` that is what is measured, or what it is measured against, or no .json, or cannot
     be written."""
+    if out is None:
+        return
+    out = Path(out)
     inputs = [("the reference", Path(reference)), ("the reference", Path(reference.rpartition(":")[0] or reference))]
     if subject is not None:
         inputs += [("what is measured", subject), ("the record of the samples", record_of(subject))]
@@ -61,48 +57,42 @@ def check_evaluation_out(out: Path, subject: Path | None, reference: str) -> Non
     check_writable(out)
 
 
-def with_kept(place: Path, evaluation: dict[str, Any]) -> dict[str, Any]:
+def with_kept(place: Path, evaluation: Evaluation) -> Evaluation:
     """The evaluation with those figures of an earlier one of the very same in `place` that asking for other metrics
     must not lose, and with the earlier warnings and record of held-out images that belong to them.
 
-    Precision and recall are kept only if they are of the same k, speed and memory of the same machine, threads and
-    processes, memorisation of the same held-out images."""
+    Kept are figures that depended on what the evaluation has: precision and recall of the same k, speed and memory of
+    the same machine, memorisation of the same held-out images."""
     try:
-        found = json.loads(place.read_text())
-        same = found["format"] == FORMAT and _measured_of(found) == _measured_of(evaluation)
-        figures, warnings, reference = dict(found["metrics"]), list(found["warnings"]), dict(found["reference"])
-        machines = [[one["environment"].get(key) for key in MACHINE] for one in (found, evaluation)]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        found = read(place)
+    except InputError:
         return evaluation
-    if not same:
+    if not _of_the_same(found, evaluation):
         return evaluation
-    gone: tuple[str, ...] = ()
-    if found.get("neighbours", NEIGHBOURS) != evaluation["neighbours"]:
-        gone += ("precision", "recall")
-    if machines[0] != machines[1]:
-        gone += ("images_per_second", "seconds_per_image", "speed_batch", "peak_memory")
-    held, now = reference.get("holdout"), evaluation["reference"].get("holdout")
-    if held is None or now not in (None, held):
-        gone += ("memorisation",)
-    kept = {k: v for k, v in figures.items() if k not in evaluation["metrics"] and not k.startswith(gone)}
+    reference, held = evaluation.reference, found.reference.holdout
+    if reference.holdout is None and held is not None:
+        reference = reference.model_copy(update={"holdout": held})
+    both = evaluation.model_copy(update={"reference": reference, "metrics": found.metrics | evaluation.metrics})
+    gone = {key for name, metric in METRICS.items() if unlike(name, found, both) for key in metric.keys}
+    kept = {key: value for key, value in found.metrics.items() if key not in evaluation.metrics.keys() | gone}
     if not kept:
         return evaluation
-    of = evaluation["reference"]
-    if now is None and any(key.startswith("memorisation") for key in kept):
-        of = of | {"holdout": held}
-    return evaluation | {
-        "reference": of,
-        "metrics": kept | evaluation["metrics"],
-        "warnings": [*dict.fromkeys([*evaluation["warnings"], *warnings])],
-    }
+    return evaluation.model_copy(
+        update={
+            "reference": reference if "memorisation" in kept else evaluation.reference,
+            "metrics": kept | evaluation.metrics,
+            "warnings": tuple(dict.fromkeys([*evaluation.warnings, *found.warnings])),
+        }
+    )
 
 
-def _measured_of(evaluation: dict[str, Any]) -> dict[str, Any]:
-    """What figures must agree in to stand in one file, as JSON has it. Raises ValueError where a hash is not known:
-    then nothing says that it is the same."""
-    reference = {key: value for key, value in evaluation["reference"].items() if key != "holdout"}
-    parts = {"features": evaluation["features"], "reference": reference, "samples": evaluation["samples"]["sha256"]}
-    if None in (parts["samples"], reference["sha256"], evaluation["features"]["sha256"]):
-        raise ValueError("a hash is not known")
-    as_json: dict[str, Any] = json.loads(json.dumps(parts))
-    return as_json
+def _of_the_same(a: Evaluation, b: Evaluation) -> bool:
+    """Whether two evaluations are of the same images, features and reference, by hashes that are known: where one is
+    not, nothing says so."""
+    if None in (a.samples.sha256, a.features.sha256, a.reference.sha256):
+        return False
+    parts = [
+        (one.samples.sha256, one.features, one.reference.model_copy(update={"holdout": None}).model_dump(mode="json"))
+        for one in (a, b)
+    ]
+    return parts[0] == parts[1]

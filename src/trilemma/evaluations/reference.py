@@ -9,16 +9,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import UInt8
+from torch import Tensor
 
-from trilemma.data import ImageSet, open_data, parse_reference
+from trilemma.data import ImageSet, MemorySet, open_data, parse_reference
 from trilemma.data.catalogue import SOURCES
+from trilemma.data.images import number_classes
 from trilemma.errors import InputError
 from trilemma.evaluations.cache import BATCH, features_of_set, is_kept
 from trilemma.evaluations.extractors import Stamp, extractor_of, stamp
 from trilemma.evaluations.statistics_files import holds_statistics, open_statistics
 from trilemma.machine.progress import say
-from trilemma.metrics import Features, Moments, ReferenceFeatures, caution, gathered_cautions, save_statistics
+from trilemma.metrics import (
+    Extractor,
+    Features,
+    Moments,
+    ReferenceFeatures,
+    caution,
+    gathered_cautions,
+    save_statistics,
+)
+from trilemma.process import to_uint8
 
 __all__ = ["BATCH", "Reference", "data_record", "extractor_of", "features_of", "open_reference", "write_statistics"]
 
@@ -55,12 +67,34 @@ def features_of(
 def _features_of(
     name: str, split: str, root: str | None, extractor: str, size: Size, channels: int | None, versions: Stamp
 ) -> tuple[Features, dict[str, Any]]:
-    data, look = open_data(name, split=split, root=root, size=size, channels=channels), extractor_of(extractor)
+    data = open_data(name, split=split, root=root, size=size, channels=channels)
+    return _seen(data, extractor_of(extractor)), data_record(data)
+
+
+def _seen(data: ImageSet, look: Extractor) -> Features:
     features = features_of_set(data, look)
     if look.classes is not None and data.classes is not None and tuple(look.classes) != tuple(data.classes):
         # What it takes the images for says nothing then; its features still say something.
         features = replace(features, logits=None)
-    return features, data_record(data)
+    return features
+
+
+def image_set(images: Any, what: str) -> ImageSet:
+    """A set of the images at hand: a data set as it is; uint8 NHWC or, as models have them, float NCHW in [−1, 1] as an
+    array or tensor; or the `images` and `labels` of what sampling gives. Raises InputError for anything else."""
+    if isinstance(images, ImageSet):
+        return images
+    labels = getattr(images, "labels", None)
+    array = getattr(images, "images", images)
+    if isinstance(array, np.ndarray) and np.issubdtype(array.dtype, np.floating):
+        array = torch.from_numpy(array)
+    if isinstance(array, Tensor):
+        array = to_uint8(array) if array.is_floating_point() and array.ndim == 4 else array.cpu().numpy()
+    if not isinstance(array, np.ndarray):
+        raise InputError(
+            f"{what}: a {type(images).__name__}, expected images as an array, a data set, samples or a path"
+        )
+    return MemorySet(array, labels, name=what, classes=None if labels is None else number_classes(labels))
 
 
 def data_record(data: ImageSet) -> dict[str, Any]:
@@ -69,7 +103,7 @@ def data_record(data: ImageSet) -> dict[str, Any]:
 
 
 def open_reference(
-    spec: str,
+    spec: str | ImageSet,
     extractor: str,
     root: str | None = None,
     size: Size = None,
@@ -78,11 +112,15 @@ def open_reference(
     features: bool = True,
     holdout: bool | None = None,
 ) -> Reference:
-    """The reference seen by the named extractor: DATA[:SPLIT], or a file of statistics (see `open_statistics`).
+    """The reference seen by the named extractor: DATA[:SPLIT], a set of images, or a file of statistics (see
+    `open_statistics`).
 
     `features`: whether more than statistics is needed. `holdout`: with the features of data's test split beside those
     of its training split, for memorisation; None: if that is cheap, for a source's split of up to `FEW` images, or with
     features that are kept. Raises InputError for what is neither data nor statistics."""
+    if isinstance(spec, ImageSet):
+        seen, record = _seen(spec, extractor_of(extractor)), data_record(spec)
+        return Reference(ReferenceFeatures.of(seen, {"reference": record}), record, spec.shape)
     if holds_statistics(spec):
         return Reference(*open_statistics(spec, extractor_of(extractor), features=features))
     name, split = parse_reference(spec)

@@ -9,7 +9,6 @@ import numpy as np
 
 from trilemma.errors import InputError
 from trilemma.evaluations.extractors import extractor_of
-from trilemma.evaluations.files import NEIGHBOURS
 from trilemma.evaluations.reference import Reference
 from trilemma.metrics import METRICS, check_needs
 
@@ -19,10 +18,10 @@ class Wanted:
     """What is to be measured: metrics by name (None: all that can be had), by which features, k of precision and
     recall, and the counts of images to compute the Fréchet distance from."""
 
-    metrics: Sequence[str] | None = None
-    features: str = "digits"
-    neighbours: int = NEIGHBOURS
-    counts: Sequence[int] | None = None
+    metrics: Sequence[str] | None
+    features: str
+    neighbours: int
+    counts: Sequence[int] | None
 
     @staticmethod
     def of(metrics: Sequence[str] | None, features: str, neighbours: int, counts: Sequence[int] | None) -> Wanted:

@@ -94,7 +94,7 @@ def read(path: Path, size: tuple[int, int] | None, family: str, order: Order) ->
         "parameterization": "epsilon",
         "variance": "fixed_large" if outputs == channels else "learned_range",
     }
-    values["sampling"] = {"name": "ancestral", "clip": "static", "grid": "even"}
+    values["sampling"] = {"sampler": "ancestral", "clip": "static", "spacing": "even"}
     classes = len(weights["label_emb.weight"]) if "label_emb.weight" in weights else 0
     return Draft(values, weights, layout(order), (channels, *size), classes, where)
 

@@ -10,8 +10,7 @@ from trilemma.errors import InputError
 from trilemma.exchange.files import Config, One, Positive
 from trilemma.recipes import DenoisingSettings, Recipe, SamplingSettings, component
 from trilemma.runs.build import classes_of
-from trilemma.runs.sample_sets import DYNAMIC_QUANTILE
-from trilemma.samplers import SPACINGS
+from trilemma.samplers import DYNAMIC_QUANTILE, SPACINGS
 
 PredictionType = Literal["epsilon", "sample", "v_prediction"]
 Spacing = Literal["leading", "linspace", "trailing"]
@@ -69,9 +68,9 @@ def sections(config: SchedulerConfig, where: str) -> dict[str, Any]:
         },
         "schedule": schedule,
         "sampling": {
-            "name": SAMPLERS[config.class_name],
+            "sampler": SAMPLERS[config.class_name],
             "clip": _clip(config, where),
-            "grid": next((k for k, v in GRIDS.items() if v == config.timestep_spacing), "even"),
+            "spacing": next((k for k, v in GRIDS.items() if v == config.timestep_spacing), "even"),
         },
     }
 
@@ -99,8 +98,8 @@ def left_out(config: SchedulerConfig) -> tuple[str, ...]:
     if config.timestep_spacing in GRIDS.values():
         return ()
     return (
-        f"timestep_spacing {config.timestep_spacing!r} has no counterpart: sampling.grid is 'even', which is the same "
-        f"for all {config.num_train_timesteps} steps and not for fewer",
+        f"timestep_spacing {config.timestep_spacing!r} has no counterpart: sampling.spacing is 'even', which is the "
+        f"same for all {config.num_train_timesteps} steps and not for fewer",
     )
 
 
@@ -131,18 +130,18 @@ def scheduler_config(recipe: Recipe) -> SchedulerConfig:
             raise without(f"schedule.{key}", schedule[key], usual[key])
     betas = {key: schedule[key] for key in ("beta_start", "beta_end") if key in schedule}
     # DDIMScheduler takes a network's whole output for ε̂, x̂_0 or v̂: it knows no second half for the variance.
-    by_ddim = recipe.sampling.name == "ddim" and learner.variance != "learned_range"
+    by_ddim = recipe.sampling.sampler == "ddim" and learner.variance != "learned_range"
     return SchedulerConfig(
         _class_name="DDIMScheduler" if by_ddim else "DDPMScheduler",
         num_train_timesteps=schedule["steps"],
         beta_schedule="linear" if kind == "linear" else "squaredcos_cap_v2",
         variance_type=learner.variance,
         prediction_type=PREDICTION_TYPES[name],
-        clip_sample=recipe.sampling.clip == "static",
-        thresholding=recipe.sampling.clip == "dynamic",
+        clip_sample=recipe.sampling.kernel.clip == "static",
+        thresholding=recipe.sampling.kernel.clip == "dynamic",
         dynamic_thresholding_ratio=DYNAMIC_QUANTILE,
-        sample_max_value=UNCAPPED if recipe.sampling.clip == "dynamic" else 1.0,
-        timestep_spacing=GRIDS.get(recipe.sampling.grid, "leading"),
+        sample_max_value=UNCAPPED if recipe.sampling.kernel.clip == "dynamic" else 1.0,
+        timestep_spacing=GRIDS.get(recipe.sampling.spacing, "leading"),
         rescale_betas_zero_snr=schedule["terminal_snr"] == 0.0,
         **betas,
     )
@@ -152,22 +151,21 @@ def not_carried(recipe: Recipe, scheduler: SchedulerConfig) -> list[str]:
     """What of a run's defaults of sampling its folder does not carry, and how DDPMPipeline is told of it."""
     sampling, steps = recipe.sampling, (recipe.schedule or {})["steps"]
     said = ["DDPMPipeline gives no class: call its unet with class_labels"] if classes_of(recipe) else []
-    if sampling.name != SAMPLERS[scheduler.class_name]:
-        said.append(f"sampling.name {sampling.name!r} is not in the folder, which has {scheduler.class_name}")
-    elif sampling.name == "ddim" and sampling.clip != "none":
+    if sampling.sampler != SAMPLERS[scheduler.class_name]:
+        said.append(f"sampling.sampler {sampling.sampler!r} is not in the folder, which has {scheduler.class_name}")
+    elif sampling.sampler == "ddim" and sampling.kernel.clip != "none":
         said.append(
-            f"sampling.clip {sampling.clip!r}: for the noise to follow the clipped image, as here, DDIMScheduler.step "
-            "is given use_clipped_model_output=True"
+            f"sampling.clip {sampling.kernel.clip!r}: for the noise to follow the clipped image, as here, "
+            "DDIMScheduler.step is given use_clipped_model_output=True"
         )
-    usual = component("sampler", sampling.name, "sampling.kernel")
-    chosen = {f"kernel.{key}": value for key, value in sampling.kernel.items() if value != usual[key]}
+    chosen = {key: value for key, value in sampling.kernel.particulars().items() if key != "clip"}
     for key, value in (("skip", sampling.skip), ("times", sampling.times), ("precision", sampling.precision)):
         if value != SamplingSettings.model_fields[key].default:
             chosen[key] = value
-    if sampling.grid not in GRIDS:
-        chosen["grid"] = sampling.grid
+    if sampling.spacing not in GRIDS:
+        chosen["spacing"] = sampling.spacing
     said += [f"sampling.{key} {value!r} is not in the folder" for key, value in chosen.items()]
-    if sampling.times is not None or (sampling.steps is None and sampling.grid not in SPACINGS):
+    if sampling.times is not None or (sampling.steps is None and sampling.spacing not in SPACINGS):
         return said
     count = sampling.steps or steps
     if count != PIPELINE_STEPS:
@@ -178,9 +176,10 @@ def not_carried(recipe: Recipe, scheduler: SchedulerConfig) -> list[str]:
     # Their leading spacing rounds T/K down before it counts, and DDIMScheduler's steps are so long whatever the
     # spacing; linspace's single time is the table's first, here the last.
     along = scheduler.class_name == "DDPMScheduler" and count > 1
-    same = steps % count == 0 if sampling.grid == "uniform" else along
-    if sampling.grid in GRIDS and count != steps and not same:
+    same = steps % count == 0 if sampling.spacing == "uniform" else along
+    if sampling.spacing in GRIDS and count != steps and not same:
         said.append(
-            f"sampling.grid {sampling.grid!r}: {scheduler.class_name} has other times for {count} of {steps} steps"
+            f"sampling.spacing {sampling.spacing!r}: {scheduler.class_name} has other times for {count} of "
+            f"{steps} steps"
         )
     return said

@@ -7,23 +7,24 @@ from typing import Any
 
 import numpy as np
 
-from trilemma.evaluations.evaluating import evaluate, evaluate_data
+from trilemma.evaluations import Evaluation, evaluate, measure
 from trilemma.jobs.training import train
 from trilemma.machine.files import write_npz
 from trilemma.machine.progress import console
 from trilemma.runs.run import Run
+from trilemma.samplers import Strip
 
 WAYS: tuple[dict[str, Any], ...] = (
-    {"name": "ancestral"},
-    {"name": "ancestral", "steps": 32},
-    {"name": "ddim"},
+    {"sampler": "ancestral"},
+    {"sampler": "ancestral", "steps": 32},
+    {"sampler": "ddim"},
 )
 """Ancestral over every step, ancestral respaced, DDIM in the recipe's few steps."""
 
 SAMPLES = 500
 
 
-def demo(out: str | Path = "runs/demo", n: int = SAMPLES) -> tuple[Run, list[dict[str, Any]]]:
+def demo(out: str | Path = "runs/demo", n: int = SAMPLES) -> tuple[Run, list[Evaluation]]:
     """Train the demo recipe into `out` (or go on with it where it was interrupted), generate `n` digits in each of
     three ways from the same seeds, measure them and the held-out digits against the training set. Returns the run and
     the evaluations; what is there already is not made again."""
@@ -33,11 +34,11 @@ def demo(out: str | Path = "runs/demo", n: int = SAMPLES) -> tuple[Run, list[dic
     console.print("measuring held-out digits, the yardstick")
     held_out = f"{run.recipe.data.name}:{run.recipe.data.validation_split}"
     yardstick = run.path / "evaluations" / "held-out.json"
-    evaluations.append(evaluate_data(held_out, reference, out=yardstick))
-    _write_strip(run.path / "samples" / "forward-strip.npz", *run.forward_strip())
-    _write_strip(run.path / "samples" / "reverse-strip.npz", *run.reverse_strip([0, 3, 7], name="ancestral"))
+    evaluations.append(measure(held_out, reference, out=yardstick))
+    _write_strip(run.path / "samples" / "forward-strip.npz", run.forward_strip())
+    _write_strip(run.path / "samples" / "reverse-strip.npz", run.reverse_strip([0, 3, 7], sampler="ancestral"))
     return run, evaluations
 
 
-def _write_strip(path: Path, images: np.ndarray, times: list[float]) -> None:
-    write_npz(path, {"images": images, "times": np.array(times)}, compressed=True)
+def _write_strip(path: Path, strip: Strip) -> None:
+    write_npz(path, {"images": strip.images, "times": np.array(strip.times)}, compressed=True)

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
 
-from trilemma.data import image_grid, open_data, parse_reference, read_samples, write_png
+from trilemma.data import check_png, open_data, parse_reference, read_samples, write_png
 from trilemma.errors import InputError
 from trilemma.machine.files import write_npz
-from trilemma.process import Condition, Draw, to_model, to_uint8
+from trilemma.process import Condition, Draw, image_grid, to_model, to_uint8
 from trilemma.runs.run import Run
-from trilemma.runs.sample_sets import Sampler, labels_for, overridden
-from trilemma.samplers import encode, noise_start, slerp, walk
+from trilemma.runs.sample_sets import labels_for
+from trilemma.samplers import Sampler, encode, noise_start, slerp, walk
 
 
 @dataclass(frozen=True)
@@ -29,15 +30,16 @@ class Encoded:
     steps: int
 
 
-def _ddim(run: Run, steps: int | None, spacing: str, weights: str) -> Sampler:
-    # Clipping is left out: what it does to x̂_0 the way back would not undo.
-    settings = {"name": "ddim", "steps": steps, "grid": spacing, "weights": weights, "clip": "none", "eta": 0.0}
-    return run.sampler(overridden(run.recipe.sampling, **settings))
+def _ddim(run: Run, settings: Mapping[str, Any]) -> Sampler:
+    """η = 0, and x̂_0 is not held in range: what that does the way back would not undo."""
+    usual = {"spacing": "even", "weights": "ema"}
+    chosen = {**usual, **settings, "sampler": "ddim", "clip": "none", "eta": 0.0}
+    return run.sampler(run.recipe.sampling.changed(**chosen))
 
 
 def _decode(sampler: Sampler, x: torch.Tensor, condition: Condition) -> UInt8[np.ndarray, "n h w c"]:
-    *_, step = walk(sampler.kernel, sampler.denoiser.bind(condition), sampler.times, x, Draw([]))
-    return to_uint8(step.x, sampler.range)
+    *_, step = walk(sampler.kernel, sampler.denoiser.bind(condition), sampler.grid, x, Draw([]))
+    return to_uint8(step.x, sampler.denoiser.data_range)
 
 
 def invert(
@@ -46,18 +48,18 @@ def invert(
     out: str | Path,
     *,
     n: int = 16,
-    steps: int | None = None,
-    spacing: str = "even",
-    weights: str = "ema",
     picture: Path | None = None,
+    **settings: Any,
 ) -> Encoded:
     """Encode `n` images (the first of samples at a path, or spread over DATA:SPLIT) by DDIM run backwards, decode them
     again, and write `out`: an .npz of `encodings` (float32 NCHW), `labels` if the model has classes, and `times`. A
-    class-conditional model needs labelled images. Raises InputError for what cannot be done."""
+    class-conditional model needs labelled images. `settings`: steps, spacing and weights,
+    as sampling has them. Raises InputError for what cannot be done."""
     run, out = run if isinstance(run, Run) else Run(run), Path(out)
     if out.suffix != ".npz":
         raise InputError(f"out: {out} should end in .npz")
-    sampler = _ddim(run, steps, spacing, weights)
+    check_png(picture, "picture")
+    sampler = _ddim(run, settings)
     held, labels = _images(images, n, run)
     if held.shape[1:] != (*sampler.shape[1:], sampler.shape[0]):
         raise InputError(f"images {images!r}: they are {held.shape[1:]} (h, w, c), the run's {sampler.shape} (c, h, w)")
@@ -65,15 +67,16 @@ def invert(
         raise InputError(f"images {images!r} are unlabelled, and the model is class-conditional: give labelled ones")
     label = torch.from_numpy(labels).to(sampler.device) if run.classes and labels is not None else None
     condition = Condition(label)
-    x = encode(sampler.denoiser.bind(condition), to_model(held, sampler.range).to(sampler.device), sampler.times)
+    x0 = to_model(held, sampler.denoiser.data_range).to(sampler.device)
+    x = encode(sampler.denoiser.bind(condition), x0, sampler.grid)
     decoded = _decode(sampler, x, condition)
     error = float(np.sqrt(np.mean((decoded.astype(np.float64) - held) ** 2)))
     encodings = x.float().cpu().numpy()
-    arrays = {"encodings": encodings, "times": sampler.times.numpy()}
+    arrays = {"encodings": encodings, "times": sampler.grid.numpy()}
     write_npz(out, arrays if label is None else {**arrays, "labels": label.cpu().numpy()}, compressed=True)
     if picture is not None:
         write_png(picture, image_grid(np.concatenate([held, decoded]), len(held)))
-    return Encoded(encodings, decoded, error, len(sampler.times) - 1)
+    return Encoded(encodings, decoded, error, sampler.intervals)
 
 
 def _images(spec: str, n: int, run: Run) -> tuple[UInt8[np.ndarray, "n h w c"], Int64[np.ndarray, "n"] | None]:
@@ -94,16 +97,14 @@ def interpolate(
     seeds: Sequence[int] | None = None,
     encodings: Path | None = None,
     frames: int = 9,
-    steps: int | None = None,
-    spacing: str = "even",
     cls: str | int | None = None,
-    weights: str = "ema",
+    **settings: Any,
 ) -> Path:
     """Write a PNG whose rows walk, in `frames` images, between the encodings of a pair: of image seeds (0, 1, 2, 3 are
     two pairs) or of a file that `invert` wrote. Of a class-conditional model a row has one class: the first one's of
-    the pair, or `cls`. Raises InputError for what cannot be done."""
+    the pair, or `cls`. `settings` as `invert` takes them. Raises InputError for what cannot be done."""
     run = run if isinstance(run, Run) else Run(run)
-    sampler = _ddim(run, steps, spacing, weights)
+    sampler = _ddim(run, settings)
     if (seeds is None) == (encodings is None):
         raise InputError("interpolate: give either seeds or encodings")
     if encodings is not None:
@@ -114,8 +115,7 @@ def interpolate(
         labels = labels_for(list(seeds), run.classes, cls)
     if tuple(ends.shape[1:]) != sampler.shape:
         raise InputError(f"encodings: they are {tuple(ends.shape[1:])}, the run's images {sampler.shape} (c, h, w)")
-    if Path(out).suffix.lower() != ".png":
-        raise InputError(f"out: {out} should end in .png")
+    check_png(Path(out), "out")
     if labels is not None and run.classes and int(max(labels)) >= len(run.classes):
         raise InputError(f"encodings: label {int(max(labels))} is out of range, the run has {len(run.classes)} classes")
     if len(ends) < 2 or len(ends) % 2:

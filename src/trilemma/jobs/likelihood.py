@@ -21,7 +21,7 @@ from trilemma.machine.progress import progress
 from trilemma.metrics.likelihood import check_flow, dequantised, ode_bits_per_dim, variational_bound
 from trilemma.process import Condition, Draw, stream_seed, to_model
 from trilemma.runs.run import Run
-from trilemma.samplers import Clip, grid
+from trilemma.samplers import Clipping, grid
 
 FORMAT = "trilemma-likelihood/1"
 
@@ -35,7 +35,7 @@ def nll(
     spacing: str = "even",
     weights: str = "ema",
     batch: int = 100,
-    clip: str = "static",
+    clip: Clipping = "static",
     ode: int | None = None,
     seed: int = 0,
     root: str | None = None,
@@ -63,7 +63,6 @@ def nll(
         raise unknown("clip", clip, ("static", "none"))
     if ode is not None:
         check_flow(denoiser.schedule)
-    held = Clip(*run.recipe.data.range) if clip == "static" else None
     times = grid(denoiser.schedule, steps, spacing)
     device = process_state().device
     chosen = np.random.default_rng(stream_seed(seed, "nll")).permutation(len(data))[: min(n, len(data))]
@@ -75,7 +74,7 @@ def nll(
             x0 = to_model(images, run.recipe.data.range).to(device)
             label = torch.from_numpy(labels).to(device) if run.classes and labels is not None else None
             keys = [(seed, "nll", int(i)) for i in some]
-            bound = variational_bound(denoiser, x0, Condition(label), times, Draw(keys), clip=held)
+            bound = variational_bound(denoiser, x0, Condition(label), times, Draw(keys), clip=clip)
             priors.append(bound.prior)
             terms.append(bound.terms)
             if ode is not None:

@@ -8,17 +8,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from trilemma.data import ImageSet, image_grid, write_png
+from trilemma.data import ImageSet, write_png
 from trilemma.errors import InputError
 from trilemma.evaluations.during_training import EvaluateEvery
 from trilemma.machine.devices import accelerator
 from trilemma.machine.progress import console, progress, say
-from trilemma.process import Schedule, stream_seed, to_model
+from trilemma.process import Schedule, image_grid, stream_seed, to_model
 from trilemma.recipes import Recipe, load
 from trilemma.runs.build import build_learner, classes_of, completed, open_images, parameter_count, second_moment
 from trilemma.runs.logs import Log, Window
 from trilemma.runs.run import Run, prepare
-from trilemma.runs.sample_sets import Sampler, labels_for
+from trilemma.runs.sample_sets import labels_for
 from trilemma.training import Batch, Batches, DenoisingLearner, Learner, Report, Trainer, checkpoint
 
 CHANGEABLE = {"steps", "micro_batch", "compile", "workers", "keep", "skip_limit"} | {
@@ -200,8 +200,7 @@ def _grid(trainer: Trainer, recipe: Recipe, path: Path) -> None:
         return
     assert recipe.images is not None
     seeds = list(range(40))
-    device = trainer.accelerator.device
     with trainer.averaged():
-        sampler = Sampler.of(learner.plain(), recipe.sampling, recipe.images.shape, recipe.data.range, device)
+        sampler = recipe.sampling.build(learner.plain(), recipe.images.shape)
         images = sampler.generate(seeds, labels_for(seeds, classes_of(recipe), None))
     write_png(path / "samples" / f"grid-{trainer.step:08d}.png", image_grid(images, 10))

@@ -1,5 +1,6 @@
 """Measures of generated images: quality, coverage and speed. They see arrays and features, not models."""
 
+from trilemma.metrics import catalogue
 from trilemma.metrics.balance import (
     Balance,
     Recognisability,
@@ -9,7 +10,6 @@ from trilemma.metrics.balance import (
     recognisability_by_class,
     recognised,
 )
-from trilemma.metrics.catalogue import METRICS, Metric
 from trilemma.metrics.cautions import MetricWarning, caution, gathered_cautions
 from trilemma.metrics.checks import TooFewError
 from trilemma.metrics.computing import check_enough, check_needs, compute
@@ -27,14 +27,16 @@ from trilemma.metrics.features import (
 from trilemma.metrics.frechet import frechet_distance, frechet_standard_error
 from trilemma.metrics.frechet_counts import FrechetInfinity, frechet_by_count, frechet_infinity
 from trilemma.metrics.inception_score import InceptionScore, inception_score
-from trilemma.metrics.inputs import ReferenceFeatures
+from trilemma.metrics.inputs import Inputs, ReferenceFeatures
 from trilemma.metrics.kid import KernelDistance, kid
 from trilemma.metrics.memorisation import Memorisation, memorisation
+from trilemma.metrics.metric import AXES, METRICS, Metric, metric
 from trilemma.metrics.precision_recall import PrecisionRecall, precision_recall
 from trilemma.metrics.speed import Speed, measure
 from trilemma.metrics.statistics import Moments, Statistics, load_statistics, save_statistics
 
 __all__ = [
+    "AXES",
     "EXTRACTORS",
     "METRICS",
     "Balance",
@@ -44,6 +46,7 @@ __all__ = [
     "Features",
     "FrechetInfinity",
     "InceptionScore",
+    "Inputs",
     "KernelDistance",
     "Memorisation",
     "Metric",
@@ -58,6 +61,7 @@ __all__ = [
     "Statistics",
     "TooFewError",
     "balance",
+    "catalogue",
     "caution",
     "check_enough",
     "check_needs",
@@ -77,6 +81,7 @@ __all__ = [
     "load_statistics",
     "measure",
     "memorisation",
+    "metric",
     "multiply_adds",
     "open_extractor",
     "precision_recall",

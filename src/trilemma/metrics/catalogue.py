@@ -1,15 +1,15 @@
 """The measures by name: what each needs, says and gives.
 
-A measure's name is the key of its figure in an evaluation file. To add one: a function from `Inputs` to the keys and
-values it gives, and its line in `METRICS`. Keys that end in `_se` are standard errors, over draws of the generated
-images, of the key before.
+A measure's name is the key of its figure in an evaluation file. One more is a function from `Inputs` to the keys and
+values it gives, under the decorator that names it, here or in a package of your own. Keys that end in `_se` are
+standard errors, over draws of the generated images, of the key before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+import math
+from collections.abc import Mapping
+from typing import Any
 
 from trilemma.metrics.balance import balance, class_counts, recognisability_by_class, recognised
 from trilemma.metrics.checks import TooFewError, check_sets
@@ -17,48 +17,90 @@ from trilemma.metrics.density_coverage import DENSITY_NEIGHBOURS, DensityCoverag
 from trilemma.metrics.frechet import frechet_distance, frechet_standard_error
 from trilemma.metrics.frechet_counts import PARTS, frechet_by_count, frechet_infinity
 from trilemma.metrics.inception_score import SPLITS, inception_score
-from trilemma.metrics.inputs import Inputs, Need
+from trilemma.metrics.inputs import Inputs
 from trilemma.metrics.kid import kid
 from trilemma.metrics.memorisation import memorisation
+from trilemma.metrics.metric import AGAINST, FEATURES, TIMED, metric
 from trilemma.metrics.neighbours import overlap
 from trilemma.metrics.precision_recall import PrecisionRecall
 from trilemma.metrics.statistics import Statistics
 
-Measure = Callable[[Inputs], dict[str, Any]]
+_share = "{:.3f}".format
+_NEAREST = (*AGAINST, "samples.count", "neighbours")
 
 
-@dataclass(frozen=True)
-class Metric:
-    """One measure. `axis`: where it stands among quality, coverage and speed. `better`: the direction. `details`: keys
-    that come with its own in an evaluation. `measure` may give several metrics' keys at once; it runs once. `least`:
-    how many generated images it takes, given the number of features and k of precision and recall."""
-
-    description: str
-    axis: Literal["quality", "coverage", "speed"]
-    better: Literal["lower", "higher"]
-    needs: frozenset[Need]
-    measure: Measure
-    details: tuple[str, ...] = ()
-    least: Callable[[int, int], int] = lambda dim, k: 1
+def _fid(features: str, count: int) -> str:
+    """As results are named by their features and sample count: FID-50k, FD-500."""
+    name = "FID" if features.startswith("inception") else "FD"
+    return f"{name}-{count // 1000}k" if count and count % 1000 == 0 else f"{name}-{count}"
 
 
+def _binomial(figures: Mapping[str, Any], count: int) -> float | None:
+    """Of the share recognised, in files from before it was recorded."""
+    share = figures["recognised"]
+    return math.sqrt(share * (1 - share) / count) if count > 0 and 0 <= share <= 1 else None
+
+
+def _half_range(figures: Mapping[str, Any], count: int) -> float | None:
+    """Half of the range over batches: the batches are few and share a machine that others use."""
+    between = figures.get("images_per_second_range")
+    return (between[1] - between[0]) / 2 if between else None
+
+
+@metric(
+    "frechet_distance",
+    "Fréchet distance between Gaussians fitted to features (FID, of the Inception network's)",
+    axis="quality",
+    better="lower",
+    title="Fréchet distance",
+    heading=_fid,
+    least=lambda dim, k: 2,
+    column=True,
+)
 def _frechet(inputs: Inputs) -> dict[str, Any]:
     fake, real = inputs.fake.pooled, inputs.real.statistics
     distance = frechet_distance(real=real, fake=Statistics.of(fake, inputs.metadata))
     return {"frechet_distance": distance, "frechet_distance_se": frechet_standard_error(real=real, fake=fake)}
 
 
+@metric(
+    "frechet_infinity",
+    "Fréchet distance extrapolated to infinitely many generated images (FID∞)",
+    axis="quality",
+    better="lower",
+    title="Fréchet, N → ∞",
+    basis=AGAINST,
+    least=lambda dim, k: PARTS * (dim + 1),
+)
 def _frechet_infinity(inputs: Inputs) -> dict[str, Any]:
     found = frechet_infinity(real=inputs.real.statistics, fake=inputs.fake.pooled)
     return {"frechet_infinity": found.distance, "frechet_infinity_se": found.standard_error}
 
 
+@metric(
+    "frechet_by_count",
+    "Fréchet distance at each of the counts given, as pairs of count and distance",
+    axis="quality",
+    better="lower",
+    title="Fréchet by N",
+    needs={"counts"},
+    least=lambda dim, k: 2,
+)
 def _frechet_by_count(inputs: Inputs) -> dict[str, Any]:
     assert inputs.counts is not None
     found = frechet_by_count(real=inputs.real.statistics, fake=inputs.fake.pooled, counts=inputs.counts)
     return {"frechet_by_count": [list(pair) for pair in found]}
 
 
+@metric(
+    "sfid",
+    "Fréchet distance of spatial features (sFID, of the Inception network's)",
+    axis="quality",
+    better="lower",
+    title="sFID",
+    needs={"spatial"},
+    least=lambda dim, k: 2,
+)
 def _sfid(inputs: Inputs) -> dict[str, Any]:
     fake, real = inputs.fake.spatial, inputs.real.spatial
     assert fake is not None and real is not None
@@ -66,12 +108,33 @@ def _sfid(inputs: Inputs) -> dict[str, Any]:
     return {"sfid": distance, "sfid_se": frechet_standard_error(real=real, fake=fake, name="sfid")}
 
 
+@metric(
+    "kid",
+    "unbiased squared kernel distance of features, mean over 100 subsets (KID)",
+    axis="quality",
+    better="lower",
+    title="KID",
+    needs={"features"},
+    details=("kid_std", "kid_full"),
+    basis=AGAINST,
+    least=lambda dim, k: 2,
+)
 def _kid(inputs: Inputs) -> dict[str, Any]:
     assert inputs.real.features is not None
     found = kid(real=inputs.real.features.pooled, fake=inputs.fake.pooled)
     return {"kid": found.mean, "kid_se": found.standard_error, "kid_std": found.std, "kid_full": found.full}
 
 
+@metric(
+    "inception_score",
+    "how sure and how varied a classifier's answers are, over 10 splits (IS)",
+    axis="quality",
+    better="higher",
+    needs={"logits"},
+    details=("inception_score_std",),
+    basis=(*FEATURES, "samples.count"),
+    least=lambda dim, k: SPLITS,
+)
 def _inception_score(inputs: Inputs) -> dict[str, Any]:
     assert inputs.fake.logits is not None
     found = inception_score(fake=inputs.fake.logits)
@@ -82,6 +145,89 @@ def _inception_score(inputs: Inputs) -> dict[str, Any]:
     }
 
 
+@metric(
+    "recognised",
+    "share of images that a classifier takes for the class asked for",
+    axis="quality",
+    better="higher",
+    needs={"logits", "labels"},
+    details=("recognised_by_class",),
+    basis=(*FEATURES, "samples.classes"),
+    estimate=_binomial,
+    unit="%",
+    scale=100,
+    show="{:.1f}".format,
+    column=True,
+)
+def _recognised(inputs: Inputs) -> dict[str, Any]:
+    assert inputs.fake.logits is not None
+    assert inputs.labels is not None
+    result = recognised(inputs.fake.logits, inputs.labels)
+    return {"recognised": result.fraction, "recognised_by_class": result.by_class}
+
+
+@metric(
+    "confidence",
+    "mean probability of the class that a classifier takes an image for, also by class",
+    axis="quality",
+    better="higher",
+    needs={"logits"},
+    details=("confident", "class_counts", "confidence_by_class", "confident_by_class"),
+    basis=(*FEATURES, "samples.classes"),
+    show=_share,
+)
+def _confidence(inputs: Inputs) -> dict[str, Any]:
+    assert inputs.fake.logits is not None
+    found = recognisability_by_class(inputs.fake.logits)
+    return {
+        "confidence": found.confidence,
+        "confident": found.confident,
+        "class_counts": found.counts,
+        "confidence_by_class": found.confidence_by_class,
+        "confident_by_class": found.confident_by_class,
+    }
+
+
+@metric(
+    "coverage",
+    "share of the reference with a generated image in its neighbourhood (5 nearest)",
+    axis="coverage",
+    better="higher",
+    needs={"features"},
+    least=lambda dim, k: DENSITY_NEIGHBOURS + 1,
+    show=_share,
+)
+@metric(
+    "recall",
+    "share of the reference within the generated images' neighbourhoods (k nearest)",
+    axis="coverage",
+    better="higher",
+    needs={"features"},
+    basis=_NEAREST,
+    least=lambda dim, k: k + 1,
+    show=_share,
+    column=True,
+)
+@metric(
+    "density",
+    "how many of the reference's neighbourhoods a generated image lies in, over k = 5",
+    axis="quality",
+    better="higher",
+    needs={"features"},
+    least=lambda dim, k: DENSITY_NEIGHBOURS + 1,
+    show=_share,
+)
+@metric(
+    "precision",
+    "share of generated images within the reference's neighbourhoods (k nearest)",
+    axis="quality",
+    better="higher",
+    needs={"features"},
+    basis=_NEAREST,
+    least=lambda dim, k: k + 1,
+    show=_share,
+    column=True,
+)
 def _neighbours(inputs: Inputs) -> dict[str, Any]:
     """Of precision, recall, density and coverage those asked for, from one pass over each pair of sets; a
     `TooFewError` in place of those whose k takes more images than there are."""
@@ -108,6 +254,16 @@ def _neighbours(inputs: Inputs) -> dict[str, Any]:
     return values | (vars(DensityCoverage.of(found, DENSITY_NEIGHBOURS)) if densities else {})
 
 
+@metric(
+    "memorisation",
+    "share of images nearer to a training image than 99 % of held-out ones; 0.01 of real images",
+    axis="coverage",
+    better="lower",
+    needs={"features", "holdout"},
+    details=("memorisation_ratio", "memorisation_z"),
+    basis=(*AGAINST, "reference.holdout"),
+    show=_share,
+)
 def _memorisation(inputs: Inputs) -> dict[str, Any]:
     real = inputs.real
     assert real.features is not None and real.holdout is not None
@@ -115,25 +271,17 @@ def _memorisation(inputs: Inputs) -> dict[str, Any]:
     return {"memorisation": found.share, "memorisation_ratio": found.ratio, "memorisation_z": found.z}
 
 
-def _recognised(inputs: Inputs) -> dict[str, Any]:
-    assert inputs.fake.logits is not None
-    assert inputs.labels is not None
-    result = recognised(inputs.fake.logits, inputs.labels)
-    return {"recognised": result.fraction, "recognised_by_class": result.by_class}
-
-
-def _confidence(inputs: Inputs) -> dict[str, Any]:
-    assert inputs.fake.logits is not None
-    found = recognisability_by_class(inputs.fake.logits)
-    return {
-        "confidence": found.confidence,
-        "confident": found.confident,
-        "class_counts": found.counts,
-        "confidence_by_class": found.confidence_by_class,
-        "confident_by_class": found.confident_by_class,
-    }
-
-
+@metric(
+    "balance_kl",
+    "KL of class frequencies to the reference's, in nats, with the chi-square test",
+    axis="coverage",
+    better="lower",
+    title="balance KL",
+    needs={"features", "logits"},
+    details=("class_counts", "balance_chi2", "balance_p"),
+    show=_share,
+    column=True,
+)
 def _balance(inputs: Inputs) -> dict[str, Any]:
     assert inputs.real.features is not None
     assert inputs.real.features.logits is not None
@@ -147,6 +295,53 @@ def _balance(inputs: Inputs) -> dict[str, Any]:
     }
 
 
+@metric(
+    "peak_memory_bytes",
+    "bytes at the peak of sampling a batch",
+    axis="speed",
+    better="lower",
+    title="peak memory",
+    needs={"sampler"},
+    details=("peak_memory_kind",),
+    basis=(*TIMED, "metrics.peak_memory_kind"),
+    unit="MiB",
+    scale=2**-20,
+)
+@metric(
+    "multiply_adds",
+    "multiply-adds of the networks for one image, over all evaluations",
+    axis="speed",
+    better="lower",
+    title="multiply-adds",
+    needs={"sampler"},
+    basis=(),
+    exact=True,
+    unit="G",
+    scale=1e-9,
+)
+@metric(
+    "network_evaluations",
+    "passes through the network for one image",
+    axis="speed",
+    better="lower",
+    needs={"sampler"},
+    basis=(),
+    exact=True,
+    show="{:g}".format,
+    column=True,
+)
+@metric(
+    "images_per_second",
+    "images a second, median after a warm-up, at a stated batch and on a stated machine",
+    axis="speed",
+    better="higher",
+    title="images/s",
+    needs={"sampler"},
+    details=("images_per_second_range", "seconds_per_image", "speed_batch"),
+    basis=TIMED,
+    estimate=_half_range,
+    column=True,
+)
 def _speed(inputs: Inputs) -> dict[str, Any]:
     assert inputs.sampler is not None
     speed = inputs.sampler()
@@ -160,140 +355,3 @@ def _speed(inputs: Inputs) -> dict[str, Any]:
         "peak_memory_bytes": speed.peak_memory,
         "peak_memory_kind": speed.memory_kind,
     }
-
-
-METRICS: dict[str, Metric] = {
-    "frechet_distance": Metric(
-        "Fréchet distance between Gaussians fitted to features (FID, of the Inception network's)",
-        "quality",
-        "lower",
-        frozenset(),
-        _frechet,
-        ("frechet_distance_se",),
-        least=lambda dim, k: 2,
-    ),
-    "frechet_infinity": Metric(
-        "Fréchet distance extrapolated to infinitely many generated images (FID∞)",
-        "quality",
-        "lower",
-        frozenset(),
-        _frechet_infinity,
-        ("frechet_infinity_se",),
-        least=lambda dim, k: PARTS * (dim + 1),
-    ),
-    "frechet_by_count": Metric(
-        "Fréchet distance at each of the counts given, as pairs of count and distance",
-        "quality",
-        "lower",
-        frozenset({"counts"}),
-        _frechet_by_count,
-        least=lambda dim, k: 2,
-    ),
-    "sfid": Metric(
-        "Fréchet distance of spatial features (sFID, of the Inception network's)",
-        "quality",
-        "lower",
-        frozenset({"spatial"}),
-        _sfid,
-        ("sfid_se",),
-        least=lambda dim, k: 2,
-    ),
-    "kid": Metric(
-        "unbiased squared kernel distance of features, mean over 100 subsets (KID)",
-        "quality",
-        "lower",
-        frozenset({"features"}),
-        _kid,
-        ("kid_se", "kid_std", "kid_full"),
-        least=lambda dim, k: 2,
-    ),
-    "inception_score": Metric(
-        "how sure and how varied a classifier's answers are, over 10 splits (IS)",
-        "quality",
-        "higher",
-        frozenset({"logits"}),
-        _inception_score,
-        ("inception_score_se", "inception_score_std"),
-        least=lambda dim, k: SPLITS,
-    ),
-    "precision": Metric(
-        "share of generated images within the reference's neighbourhoods (k nearest)",
-        "quality",
-        "higher",
-        frozenset({"features"}),
-        _neighbours,
-        least=lambda dim, k: k + 1,
-    ),
-    "recall": Metric(
-        "share of the reference within the generated images' neighbourhoods (k nearest)",
-        "coverage",
-        "higher",
-        frozenset({"features"}),
-        _neighbours,
-        least=lambda dim, k: k + 1,
-    ),
-    "density": Metric(
-        "how many of the reference's neighbourhoods a generated image lies in, over k = 5",
-        "quality",
-        "higher",
-        frozenset({"features"}),
-        _neighbours,
-        least=lambda dim, k: DENSITY_NEIGHBOURS + 1,
-    ),
-    "coverage": Metric(
-        "share of the reference with a generated image in its neighbourhood (5 nearest)",
-        "coverage",
-        "higher",
-        frozenset({"features"}),
-        _neighbours,
-        least=lambda dim, k: DENSITY_NEIGHBOURS + 1,
-    ),
-    "memorisation": Metric(
-        "share of images nearer to a training image than 99 % of held-out ones; 0.01 of real images",
-        "coverage",
-        "lower",
-        frozenset({"features", "holdout"}),
-        _memorisation,
-        ("memorisation_ratio", "memorisation_z"),
-    ),
-    "recognised": Metric(
-        "share of images that a classifier takes for the class asked for",
-        "quality",
-        "higher",
-        frozenset({"logits", "labels"}),
-        _recognised,
-        ("recognised_by_class",),
-    ),
-    "confidence": Metric(
-        "mean probability of the class that a classifier takes an image for, also by class",
-        "quality",
-        "higher",
-        frozenset({"logits"}),
-        _confidence,
-        ("confident", "class_counts", "confidence_by_class", "confident_by_class"),
-    ),
-    "balance_kl": Metric(
-        "KL of class frequencies to the reference's, in nats, with the chi-square test",
-        "coverage",
-        "lower",
-        frozenset({"features", "logits"}),
-        _balance,
-        ("class_counts", "balance_chi2", "balance_p"),
-    ),
-    "images_per_second": Metric(
-        "images a second, median after a warm-up, at a stated batch, with what it takes",
-        "speed",
-        "higher",
-        frozenset({"sampler"}),
-        _speed,
-        (
-            "images_per_second_range",
-            "seconds_per_image",
-            "speed_batch",
-            "network_evaluations",
-            "multiply_adds",
-            "peak_memory_bytes",
-            "peak_memory_kind",
-        ),
-    ),
-}

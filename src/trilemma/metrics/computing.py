@@ -10,11 +10,11 @@ import numpy as np
 from jaxtyping import Int
 
 from trilemma.errors import InputError
-from trilemma.metrics.catalogue import METRICS, Measure
 from trilemma.metrics.cautions import caution
 from trilemma.metrics.checks import TooFewError
 from trilemma.metrics.features import Features
 from trilemma.metrics.inputs import WORDS, Inputs, Need, ReferenceFeatures, there
+from trilemma.metrics.metric import METRICS, Measure
 from trilemma.metrics.speed import Speed
 from trilemma.registry import registry
 
@@ -69,7 +69,7 @@ def compute(
                 raise few
             caution(f"left out: {name}; {few}")
         elif not isinstance(found, TooFewError):
-            values |= {key: _plain(found[key]) for key in (name, *metric.details)}
+            values |= {key: _plain(found[key]) for key in metric.keys if key in found}
     return values
 
 
@@ -120,7 +120,7 @@ def check_names(names: Sequence[str] | None) -> list[str]:
     """The metrics named, each once, or all. Raises InputError for a name that does not exist."""
     for name in names or ():
         if name not in METRICS:
-            raise registry("metric").unknown(name, known=METRICS)
+            raise registry("metric").unknown(name)
     return list(METRICS if names is None else dict.fromkeys(names))
 
 

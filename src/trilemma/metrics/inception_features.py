@@ -158,12 +158,23 @@ def load_inception(content: bytes, *, what: str) -> Inception:
     return network
 
 
+def published_file() -> Path | None:
+    """Where the published weights lie; None where they would have to be downloaded first."""
+    place = Path(os.environ.get(VARIABLE) or _folder() / FILE)
+    return place if place.is_file() else None
+
+
+def _folder() -> Path:
+    import pooch
+
+    return Path(os.environ.get("TRILEMMA_CACHE") or pooch.os_cache("trilemma")) / "inception"
+
+
 def _downloaded(what: str) -> Path:
     import pooch
 
-    folder = Path(os.environ.get("TRILEMMA_CACHE") or pooch.os_cache("trilemma")) / "inception"
     try:
-        return Path(pooch.retrieve(URL, f"sha256:{SHA256}", fname=FILE, path=folder))
+        return Path(pooch.retrieve(URL, f"sha256:{SHA256}", fname=FILE, path=_folder()))
     except (OSError, ValueError) as error:
         wrong = "its content does not have the published hash"
         reason = type(error).__name__ if isinstance(error, OSError) else wrong

@@ -19,7 +19,7 @@ from torch import Tensor
 from trilemma.errors import InputError
 from trilemma.objectives import bound_term
 from trilemma.process import Condition, Denoiser, Draw, Schedule, perturb
-from trilemma.samplers import Clip, clipped
+from trilemma.samplers import Clipping, held
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,10 @@ def variational_bound(
     grid: Float64[Tensor, "k1"],
     draw: Draw,
     watch: Callable[[int], None] | None = None,
-    clip: Clip | None = None,
+    clip: Clipping = "none",
 ) -> Bound:
     """One draw of noise an image and term. `grid` ends in 0, and has two steps or more; `watch` is told each step done.
-    `clip`: x̂_0 is held in it, as improved-diffusion's `image_nll` does by default.
+    `clip`: how x̂_0 is held in the data's range, static as improved-diffusion's `image_nll` does by default.
 
     Raises InputError for a grid of one step, whose decoder would have no variance floor."""
     if len(grid) < 3:
@@ -59,7 +59,7 @@ def variational_bound(
     for index, (t, s) in enumerate(pairwise(grid)):
         eps = draw.normal(x0)
         x_t = perturb(schedule, x0, t, eps)
-        prediction = clipped(denoiser(x_t, t, condition), clip, schedule, x_t, t)
+        prediction = held(denoiser(x_t, t, condition), clip, denoiser, x_t, t)
         terms.append(bound_term(denoiser, x0, eps, prediction, t, s, noisier).double().cpu())
         noisier = t
         if watch is not None:

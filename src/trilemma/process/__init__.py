@@ -12,7 +12,7 @@ from trilemma.process.gaussian import (
 )
 from trilemma.process.noise import Draw, stream, stream_seed
 from trilemma.process.parameterization import PARAMETERIZATIONS, Parameterization
-from trilemma.process.pixels import check_images, to_model, to_uint8
+from trilemma.process.pixels import check_images, image_grid, png, to_model, to_uint8
 from trilemma.process.schedules import EDM, SCHEDULES, ContinuousVP, Cosine, Linear, Schedule, Tabulated
 from trilemma.process.times import GOLDEN, TIME_SAMPLERS, Importance, Times, TimeSampler, Uniform, spread
 
@@ -44,9 +44,11 @@ __all__ = [
     "check_images",
     "discretized_nll",
     "gaussian_kl",
+    "image_grid",
     "over_image",
     "pair",
     "perturb",
+    "png",
     "posterior_mean",
     "spread",
     "stream",

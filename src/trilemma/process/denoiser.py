@@ -135,6 +135,10 @@ class Denoiser(nn.Module):
         low, high = over_image(pair.log_beta_tilde, x), over_image(pair.beta.log(), x)
         return prediction.variance * high + (1 - prediction.variance) * low
 
+    def over(self, network: nn.Module) -> Denoiser:
+        """This denoiser seen over another network, such as the same one compiled."""
+        return Denoiser(network, self.schedule, self.parameterization, self.variance_name, self.data_range)
+
     def bind(self, condition: Condition) -> BoundDenoiser:
         """This denoiser with its condition given, as samplers take it."""
         return BoundDenoiser(self, condition)
@@ -150,6 +154,10 @@ class BoundDenoiser:
     @property
     def schedule(self) -> Schedule:
         return self.denoiser.schedule
+
+    @property
+    def data_range(self) -> tuple[float, float]:
+        return self.denoiser.data_range
 
     def __call__(self, x_t: Float[Tensor, "n c h w"], t: Float64[Tensor, "*n"]) -> Prediction:
         return self.denoiser(x_t, t, self.condition)

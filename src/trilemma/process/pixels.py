@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
+from PIL import Image
 from torch import Tensor
 
 from trilemma.errors import InputError
@@ -47,3 +50,37 @@ def to_uint8(
     pixels = images.detach().to(device="cpu", dtype=torch.float32)
     scaled = ((pixels - low) * (255 / (high - low))).nan_to_num(nan=0.0).round_().clamp_(0, 255)
     return scaled.to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def image_grid(
+    images: UInt8[np.ndarray, "n h w c"], columns: int, *, padding: int = 2, fill: int = 255
+) -> UInt8[np.ndarray, "gh gw c"]:
+    """Images side by side, `columns` to a row, row by row, `padding` pixels of grey value `fill` between and around.
+
+    Raises:
+        InputError: no images, not uint8 NHWC, or `columns` below 1.
+    """
+    check_images(images, "image_grid")
+    if not len(images) or columns < 1:
+        raise InputError(f"image_grid: {len(images)} images in {columns} columns, expected at least one of each")
+    count, height, width, channels = images.shape
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    step_y, step_x = height + padding, width + padding
+    grid = np.full((rows * step_y + padding, columns * step_x + padding, channels), fill, dtype=np.uint8)
+    for i, image in enumerate(images):
+        top, left = (i // columns) * step_y + padding, (i % columns) * step_x + padding
+        grid[top : top + height, left : left + width] = image
+    return grid
+
+
+def png(image: UInt8[np.ndarray, "h w c"]) -> bytes:
+    """One grey or RGB image as a PNG file's bytes.
+
+    Raises:
+        InputError: not uint8 HWC with 1 or 3 channels.
+    """
+    check_images(image[None], "png")
+    content = io.BytesIO()
+    Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(content, format="PNG")
+    return content.getvalue()

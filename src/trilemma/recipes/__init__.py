@@ -7,7 +7,8 @@ import trilemma.samplers  # noqa: F401
 from trilemma.inventory import headline, packaged
 from trilemma.recipes.components import component, construct
 from trilemma.recipes.files import dump, load
-from trilemma.recipes.schema import DenoisingSettings, Images, Recipe, SamplingSettings, Source, parse, parse_sampling
+from trilemma.recipes.sampling import SamplingSettings, parse_sampling, renamed, sampling_words
+from trilemma.recipes.schema import DenoisingSettings, Images, Recipe, Source, parse
 
 __all__ = [
     "DenoisingSettings",
@@ -23,4 +24,6 @@ __all__ = [
     "packaged",
     "parse",
     "parse_sampling",
+    "renamed",
+    "sampling_words",
 ]

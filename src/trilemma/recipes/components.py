@@ -17,8 +17,10 @@ from trilemma.registry import Kind, Preset, registry
 M = TypeVar("M", bound=BaseModel)
 
 
-class _Arguments(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class Section(BaseModel):
+    """A part of a recipe: unknown keys are refused, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 @cache
@@ -34,9 +36,7 @@ def arguments_model(constructor: Callable[..., Any]) -> type[BaseModel]:
         if parameter.kind is parameter.KEYWORD_ONLY
     }
     passes_on = getattr(constructor, "passes_on", None)
-    return create_model(
-        constructor.__name__, __base__=arguments_model(passes_on) if passes_on else _Arguments, **fields
-    )
+    return create_model(constructor.__name__, __base__=arguments_model(passes_on) if passes_on else Section, **fields)
 
 
 def component(kind: Kind, value: Any, path: str) -> dict[str, Any]:
@@ -55,6 +55,14 @@ def component(kind: Kind, value: Any, path: str) -> dict[str, Any]:
     model = arguments_model(known[name])
     given = {key: item for key, item in value.items() if key != "name"}
     return {"name": name, **checked(model, given, path).model_dump()}
+
+
+def section(values: Any, path: str, bare: str = "name") -> dict[str, Any]:
+    """A section's keys and values; a bare word stands for {name: …}. Raises InputError for anything else."""
+    values = {bare: values} if isinstance(values, str) else values
+    if not isinstance(values, Mapping):
+        raise InputError(f"{path}: expected a mapping of keys and values, got {values!r}")
+    return {str(key): value for key, value in values.items()}
 
 
 def construct(kind: Kind, value: Mapping[str, Any], *dependencies: Any) -> Any:

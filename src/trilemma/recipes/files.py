@@ -12,6 +12,7 @@ import yaml
 
 from trilemma.errors import InputError, unknown
 from trilemma.inventory import VARIANTS, packaged, variants
+from trilemma.recipes.sampling import renamed
 from trilemma.recipes.schema import Recipe, parse
 
 
@@ -20,7 +21,9 @@ def load(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) 
     checked and completed.
 
     Raises InputError for an unknown name, a file that is not YAML, an override of a key that does not exist."""
-    values = deepcopy(dict(recipe)) if isinstance(recipe, Mapping) else _read(recipe)
+    values = _current(deepcopy(dict(recipe))) if isinstance(recipe, Mapping) else _read(recipe)
+    if isinstance(values.get("sampling"), str):
+        values["sampling"] = {"sampler": values["sampling"]}
     for override in overrides:
         _put(values, override)
         if re.match(r"\s*network\b", override):
@@ -40,7 +43,7 @@ def _read(recipe: str | Path) -> Any:
     values = _yaml(text, str(recipe))
     if not isinstance(values, dict):
         raise InputError(f"recipe {recipe}: expected a mapping of sections, got {type(values).__name__}")
-    values.setdefault("name", Path(recipe).stem)
+    _current(values).setdefault("name", Path(recipe).stem)
     under: dict[str, Any] = {}
     base = values.pop("base", [])
     for each in base if isinstance(base, list) else [base]:
@@ -66,6 +69,13 @@ def _part(base: Any) -> dict[str, Any]:
     return _read(base)
 
 
+def _current(values: dict[str, Any]) -> dict[str, Any]:
+    """A recipe's values with its sampling section under today's names."""
+    if isinstance(values.get("sampling"), dict):
+        values["sampling"] = renamed(values["sampling"])
+    return values
+
+
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
@@ -78,7 +88,7 @@ def _merged(base: Any, over: Any) -> Any:
     arguments."""
     if not isinstance(base, dict) or not isinstance(over, dict):
         return over
-    if "name" in over and over["name"] != base.get("name"):
+    if any(key in over and over[key] != base.get(key) for key in ("name", "sampler")):
         return over
     return {**base, **{key: _merged(base.get(key), value) for key, value in over.items()}}
 
@@ -119,7 +129,6 @@ def _number(value: Any) -> Any:
 def dump(recipe: Recipe) -> str:
     """The recipe as YAML, complete: what `load` reads back to the same recipe."""
     values = recipe.model_dump(mode="json")
-    values["sampling"] |= values["sampling"].pop("kernel")
     if not recipe.requires:
         del values["requires"]
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)

@@ -5,22 +5,16 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
 from trilemma.errors import InputError, unknown
 from trilemma.metrics.computing import check_names
 from trilemma.process import Variance
-from trilemma.recipes.components import arguments_model, checked, component
+from trilemma.recipes.components import Section, checked, component, section
 from trilemma.recipes.requirements import Requirements, expect, required
+from trilemma.recipes.sampling import SamplingSettings, parse_sampling
 from trilemma.registry import Kind
-from trilemma.samplers import SAMPLERS, check_spacing
 from trilemma.training import TrainingSettings
-
-
-class Section(BaseModel):
-    """A part of a recipe: unknown keys are refused, values do not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
@@ -78,23 +72,6 @@ class ClassifierSettings(Section):
 LEARNERS: dict[str, type[Section]] = {"denoising": DenoisingSettings, "classifier": ClassifierSettings}
 
 
-class SamplingSettings(Section):
-    """Defaults of `sample` and `evaluate`. `name`: the sampler; `kernel`: its own arguments. `steps`: grid intervals,
-    None for every step; `grid`: their spacing; `skip`: how many of the noisiest to leave out; `times`: a grid written
-    out, instead of these. `clip`: hold x̂_0 in the data's range (static), in each image's own (dynamic), or not."""
-
-    name: str = "ancestral"
-    steps: int | None = Field(default=None, ge=1)
-    grid: Annotated[str, AfterValidator(check_spacing)] = "even"
-    skip: int = Field(default=0, ge=0)
-    times: list[float] | None = None
-    clip: Literal["static", "dynamic", "none"] = "static"
-    weights: Literal["ema", "raw"] = "ema"
-    batch: int = Field(default=64, ge=1)
-    precision: Literal["fp32", "bf16"] = "fp32"
-    kernel: dict[str, Any] = Field(default={})
-
-
 class EvaluateSettings(Section):
     """Figures of samples during training, into its log. `every`: steps between them, 0 for never; `n`: images, seeds
     0 to n − 1, as the sampling section says. `features` and `metrics`: as `evaluate` takes them. `reference`:
@@ -137,7 +114,7 @@ class Recipe(Section):
     evaluate: EvaluateSettings = EvaluateSettings()
     images: Images | None = None
     source: Source | None = None
-    requires: Requirements = {}
+    requires: Requirements = Field(default={})
 
 
 def parse(values: Any) -> Recipe:
@@ -181,28 +158,3 @@ def _check_variance(learner: DenoisingSettings) -> None:
             f"learner.objective 'hybrid': its bound trains only the variance, and {learner.variance!r} is fixed "
             "(expected learner.variance learned_range)"
         )
-
-
-def section(values: Any, path: str) -> dict[str, Any]:
-    """A section's keys and values; a bare name stands for {name: …}. Raises InputError for anything else."""
-    values = {"name": values} if isinstance(values, str) else values
-    if not isinstance(values, dict):
-        raise InputError(f"{path}: expected a mapping of keys and values, got {values!r}")
-    return {str(key): value for key, value in values.items()}
-
-
-def parse_sampling(values: Any) -> SamplingSettings:
-    """The sampling section: the settings all kernels share, and flat beside them the named kernel's own."""
-    values = section(values, "sampling")
-    shared = {key: values.pop(key) for key in list(values) if key in SamplingSettings.model_fields and key != "kernel"}
-    own = {**section(values.pop("kernel", {}), "sampling.kernel"), **values}
-    name = shared.get("name", "ancestral")
-    for key in own:
-        takers = [other for other, kind in SAMPLERS.items() if key in arguments_model(kind).model_fields]
-        if takers and name in SAMPLERS and name not in takers:
-            raise InputError(f"sampling: {name} takes no {key} ({', '.join(takers)} do)")
-    kernel = component("sampler", {"name": name, **own}, "sampling")
-    if shared.get("times") is not None and (shared.get("steps") is not None or shared.get("skip")):
-        raise InputError("sampling.times is a whole grid: steps and skip have no say beside it")
-    del kernel["name"], kernel["clip"]
-    return checked(SamplingSettings, {**shared, "kernel": kernel}, "sampling")

@@ -10,7 +10,7 @@ from html import escape
 import plotly.graph_objects as go
 
 from trilemma.report.tables import Row, Table
-from trilemma.report.verdict import comparable, deciding_column
+from trilemma.report.verdict import deciding_column
 
 # 680 pixels are what an A4 or Letter page holds between its margins: the chart is never scaled, so never clipped.
 WIDTH, HEIGHT = 680, 430
@@ -114,8 +114,8 @@ def _chart_rows(table: Table) -> list[Row]:
     quality, speed = deciding_column(table, "quality"), table.column("images_per_second")
     if quality is None or speed is None:
         return []
-    fast = [row for row in comparable(table, speed) if (row.cells[speed.key].value or 0) > 0]
-    return [row for row in fast if row in comparable(table, quality)]
+    fast = [row for row in table.comparable(speed) if (row.cells["images_per_second"].value or 0) > 0]
+    return [row for row in fast if row in table.comparable(quality)]
 
 
 def left_out(table: Table) -> list[str]:
@@ -132,21 +132,22 @@ def trilemma_chart(table: Table) -> go.Figure | None:
     quality = deciding_column(table, "quality")
     if not rows or quality is None:
         return None
-    recall = table.column("recall")
+    figure_of = {row.label: row.cells[quality.metric.name] for row in table.rows}
     speeds = [row.cells["images_per_second"].value or 0.0 for row in rows]
-    scale = 100 if quality.unit == "%" else 1
-    heights = [scale * (row.cells[quality.key].value or 0.0) for row in rows]
-    covers = [row.cells["recall"].value if recall and row.cells["recall"].comparable else None for row in rows]
+    scale = quality.metric.scale
+    heights = [scale * (figure_of[row.label].value or 0.0) for row in rows]
+    recalls = [row.cells.get("recall") for row in rows]
+    covers = [recall.value if recall and recall.comparable else None for recall in recalls]
     lines = [
-        (row, scale * value)
+        (row, scale * (figure_of[row.label].value or 0.0))
         for row in table.yardsticks
-        if (value := row.cells[quality.key].value) is not None and row.cells[quality.key].comparable
+        if figure_of[row.label].comparable
     ]
     seen = [*heights, *(value for _, value in lines)]
     log_y = min(seen) > 0 and max(seen) / min(seen) > 20
     x_low, x_high = _span(speeds, log=True)
     y_low, y_high = _span(seen, log=log_y)
-    down = quality.better == "low"
+    down = quality.metric.better == "lower"
 
     inner_width, inner_height = WIDTH - _LEFT - _RIGHT, HEIGHT - _TOP - _BOTTOM
 
@@ -165,7 +166,7 @@ def trilemma_chart(table: Table) -> go.Figure | None:
     taken, yard_notes = [], []
     for row, value in lines:
         _, y = pixel(1.0, value)
-        text = f"{row.label}: {row.cells[quality.key].text}"
+        text = f"{row.label}: {quality.text(figure_of[row.label])}"
         above = y > _LINE + 4
         taken += [Box(0, y - 1, inner_width, y + 1)]
         top = y - _LINE - 2 if above else y + 2
@@ -283,9 +284,6 @@ def _colours(known: Sequence[float]) -> dict[str, object]:
 
 def _hover(row: Row, table: Table) -> str:
     """Every figure of a row, one a line."""
-    lines = [
-        f"{escape(column.title)} {row.cells[column.key].text}{' %' if column.unit == '%' else ''}"
-        for column in table.columns
-        if row.cells[column.key].value is not None
-    ]
+    cells = [(column, row.cells[column.metric.name]) for column in table.columns]
+    lines = [escape(column.said(cell)) for column, cell in cells if cell.value is not None]
     return "<br>".join([f"<b>{escape(row.label)}</b>", *lines])

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from trilemma.data.samples import image_grid
+from trilemma.process import image_grid
 
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: small files, and it can be searched and copied from paper

@@ -4,30 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from html import escape
 
 import numpy as np
 
+from trilemma.evaluations.record import Evaluation
 from trilemma.report import figures
 from trilemma.report.chart import left_out, trilemma_chart
 from trilemma.report.provenance import provenance_html, training_facts
-from trilemma.report.sources import Measured, RunFiles, Strip, same_seeds
+from trilemma.report.sources import RunFiles, Strip, same_seeds
 from trilemma.report.style import STYLE
-from trilemma.report.table_views import to_html
-from trilemma.report.tables import Row, Table, build_table, lookup
+from trilemma.report.table_views import ARROWS, KEY, to_html
+from trilemma.report.tables import Row, Table, build_table
 from trilemma.report.verdict import axis_verdicts, deciding_column, verdict
 
 _PAGE = 1100
 _MOST_WAYS = 6
-
-
-@dataclass(frozen=True)
-class _Way:
-    """One row of the table beside its own samples."""
-
-    row: Row
-    measured: Measured
 
 
 def _text(text: str) -> str:
@@ -54,17 +46,17 @@ def _picture(image: np.ndarray, alt: str, width: int) -> str:
 
 def _head(table: Table, runs: Sequence[RunFiles]) -> tuple[str, str]:
     """Title and subtitle: what was compared, and in which circumstances."""
-    recipes = dict.fromkeys(str(lookup(row.evaluation, "subject.recipe") or "") for row in table.models)
+    recipes = dict.fromkeys(row.evaluation.subject.recipe for row in table.models)
     names = [name for name in recipes if name] or [run.path.resolve().name for run in runs]
     title = " and ".join(names) if 0 < len(names) < 4 else "Diffusion models compared"
     ways = len(table.models)
     parts = [f"{ways} way{'s' * (ways != 1)} of sampling on three axes: quality, coverage, speed"] if ways else []
     if len(runs) == 1 and (trained := training_facts(runs[0].log).get("Training")):
         parts.append("trained for " + ", ".join(p for p in trained.split(", ") if "steps" in p or "minutes" in p))
-    hardware = {str(lookup(row.evaluation, "environment.hardware") or "") for row in table.models} - {""}
-    if len(hardware) == 1:
-        parts.append(f"measured on {hardware.pop()}")
-    days = sorted(str(row.evaluation.get("created") or "")[:10] for row in table.rows)
+    hardware = {row.evaluation.environment.hardware for row in table.models}
+    if len(hardware) == 1 and (known := hardware.pop()):
+        parts.append(f"measured on {known}")
+    days = sorted((row.evaluation.created or "")[:10] for row in table.rows)
     return title, " · ".join([*parts, *[day for day in days[-1:] if day]])
 
 
@@ -75,12 +67,8 @@ def _verdict_section(table: Table) -> str:
     cards = ""
     if len(table.models) > 1:
         for v in axis_verdicts(table):
-            everyone = len(v.leaders) == len(table.models)
-            who = (
-                "Level"
-                if everyone
-                else " · ".join([*v.leaders[:3], *([f"{len(v.leaders) - 3} others"] if len(v.leaders) > 3 else [])])
-            )
+            who = " · ".join([*v.leaders[:3], *([f"{len(v.leaders) - 3} others"] if len(v.leaders) > 3 else [])])
+            who = "Level" if len(v.leaders) == len(table.models) else who or "Undecided"
             cards += (
                 f'<div class="{v.axis}"><div class="name">{v.axis}</div><div class="who">{escape(who)}</div>'
                 f'<div class="why">{_text(v.figure)}; {_text(v.detail)}</div></div>'
@@ -91,10 +79,12 @@ def _verdict_section(table: Table) -> str:
 def _table_section(table: Table) -> str:
     if not table.columns:
         return ""
-    key = "Bold: the best of a column among figures that can be compared. ↓ lower is better, ↑ higher is better."
-    if any(lookup(row.evaluation, "warnings") for row in table.rows):
+    key = f"Bold: {KEY}; nothing, where standard errors are not known. {ARROWS}."
+    if any(row.evaluation.warnings for row in table.rows):
         key += ' Some figures come with <a href="#warnings">warnings</a>.'
-    meanings = "; ".join(f"<b>{_text(column.title)}</b> {escape(column.meaning)}" for column in table.columns)
+    meanings = "; ".join(
+        f"<b>{_text(column.title)}</b> {escape(column.metric.description)}" for column in table.columns
+    )
     body = f'{to_html(table)}<p class="key">{key}</p><p class="key">{meanings}.</p>'
     return _section("Figures", body, name="figures")
 
@@ -125,12 +115,12 @@ def _chart_section(table: Table) -> str:
     )
 
 
-def _samples_section(ways: Sequence[_Way]) -> str:
-    shown: list[tuple[_Way, np.ndarray, np.ndarray | None]] = []
-    for way in ways:
-        found = way.measured.samples() if len(shown) < _MOST_WAYS else None
+def _samples_section(rows: Sequence[Row]) -> str:
+    shown: list[tuple[Row, np.ndarray, np.ndarray | None]] = []
+    for row in rows:
+        found = row.evaluation.images() if len(shown) < _MOST_WAYS else None
         if found is not None and len(found[0]):
-            shown.append((way, found[0], found[1]))
+            shown.append((row, found[0], found[1]))
     if not shown:
         return ""
     across = min(3, len(shown))
@@ -139,9 +129,9 @@ def _samples_section(ways: Sequence[_Way]) -> str:
     lead = []
     if labelled:
         lead.append("One row a class, with the share of its images that the classifier recognises, where measured.")
-    if same_seeds([way.row.evaluation for way, _, _ in shown]):
+    if same_seeds([row.evaluation for row, _, _ in shown]):
         lead.append("The same place holds the same seed in each block.")
-    if len(shown) == _MOST_WAYS < len(ways):
+    if len(shown) == _MOST_WAYS < len(rows):
         lead.append(f"The first {_MOST_WAYS} ways are shown.")
     return _section(
         "Samples by class" if labelled else "Samples",
@@ -151,20 +141,20 @@ def _samples_section(ways: Sequence[_Way]) -> str:
     )
 
 
-def _samples_block(way: _Way, images: np.ndarray, labels: np.ndarray | None, *, across: int) -> str:
+def _samples_block(row: Row, images: np.ndarray, labels: np.ndarray | None, *, across: int) -> str:
     room = (_PAGE - 20 * (across - 1)) // across - 50
     cell = images.shape[2] + 2
     columns = max(3, min(12, room // (2 * cell)))
-    caption = f"<figcaption>{escape(way.row.label)}</figcaption>"
+    caption = f"<figcaption>{escape(row.label)}</figcaption>"
     if labels is None:
-        rows = max(1, min(8, len(images) // columns))
+        down = max(1, min(8, len(images) // columns))
         columns = min(columns, len(images))
-        grid = images[: rows * columns].reshape(rows, columns, *images.shape[1:])
-        return f"<figure>{caption}{_picture(figures.tile(grid), f'Samples: {way.row.label}', room)}</figure>"
+        grid = images[: down * columns].reshape(down, columns, *images.shape[1:])
+        return f"<figure>{caption}{_picture(figures.tile(grid), f'Samples: {row.label}', room)}</figure>"
     grid, classes = figures.by_class(images, labels, columns=columns)
-    picture = _picture(figures.tile(grid), f"Samples by class: {way.row.label}", room)
+    picture = _picture(figures.tile(grid), f"Samples by class: {row.label}", room)
     names = "".join(f"<span>{label}</span>" for label in classes)
-    known = lookup(way.row.evaluation, "metrics.recognised_by_class")
+    known = row.evaluation.metrics.get("recognised_by_class")
     shares = ""
     if isinstance(known, list) and max(classes) < len(known):
         texts = [f"{100 * known[c]:.0f} %" if isinstance(known[c], int | float) else "" for c in classes]
@@ -214,10 +204,9 @@ def _loss_section(runs: Sequence[RunFiles]) -> str:
 
 
 def _balance_section(table: Table) -> str:
-    counts = {
-        row.label: c for row in table.rows if isinstance(c := lookup(row.evaluation, "metrics.class_counts"), list)
-    }
-    asked = {lookup(row.evaluation, "samples.classes") for row in table.models if row.label in counts}
+    held = {row.label: row.evaluation.metrics.get("class_counts") for row in table.rows}
+    counts = {label: found for label, found in held.items() if isinstance(found, list)}
+    asked = {row.evaluation.samples.classes for row in table.models if row.label in counts}
     even = asked == {"balanced"}
     svg = figures.balance_figure(counts, even=even, yardsticks=[row.label for row in table.yardsticks])
     if svg is None:
@@ -229,27 +218,25 @@ def _balance_section(table: Table) -> str:
     )
 
 
-def render(runs: Sequence[RunFiles], measured: Sequence[Measured]) -> str:
+def render(runs: Sequence[RunFiles], evaluations: Sequence[Evaluation]) -> str:
     """The whole page as text. Sections without material are left out.
 
     Raises InputError where a samples file that an evaluation names is there but cannot be read.
     """
-    table = build_table([m.evaluation for m in measured])
-    origin = {id(m.evaluation): m for m in measured}
-    ways = [_Way(row, origin[id(row.evaluation)]) for row in table.rows]
+    table = build_table(evaluations)
     title, subtitle = _head(table, runs)
     sections = [
         _verdict_section(table),
         _table_section(table),
         _chart_section(table),
-        _samples_section(ways),
+        _samples_section(table.rows),
         _strips_section(runs),
         _loss_section(runs),
         _balance_section(table),
         _section("What was run, and on what", provenance_html(table, runs), name="provenance"),
     ]
-    versions = {str(lookup(m.evaluation, "environment.trilemma") or "") for m in measured} - {""}
-    made_by = f"Made by trilemma {' and '.join(sorted(versions))}".strip()
+    versions = sorted({one.environment.trilemma or "" for one in evaluations} - {""})
+    made_by = f"Made by trilemma {' and '.join(versions)}".strip()
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

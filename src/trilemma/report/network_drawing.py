@@ -6,11 +6,11 @@ from pathlib import Path
 
 from trilemma.jobs import Anatomy
 from trilemma.machine.files import write_text
+from trilemma.metrics.metric import significant
 from trilemma.networks import UNet
 from trilemma.networks.trunk import Layer
 from trilemma.report.network_words import called, entry_of, kind_of, shape_text
 from trilemma.report.svg import MUTED, Box, Drawing, Point
-from trilemma.report.tables import significant
 
 WIDTH, LEFT, RIGHT, TOP = 1200, 112, 28, 138
 BOX_WIDTH, BOX_HEIGHT, PITCH, GAP, INDENT = 270, 26, 36, 48, 46

@@ -10,9 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from trilemma.jobs import NetworkCosts, Ratios, ratios
+from trilemma.metrics.metric import significant
 from trilemma.metrics.speed import Speed
 from trilemma.recipes import Source
-from trilemma.report.tables import DASH, significant
+from trilemma.report.tables import DASH
 
 Row = tuple[NetworkCosts, Ratios]
 Columns = Sequence[tuple[str, Callable[[Row], str]]]

@@ -7,13 +7,10 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from trilemma.evaluations.record import Evaluation, SamplerRecord
+from trilemma.recipes import sampling_words
 from trilemma.report.sources import RunFiles
-from trilemma.report.tables import DASH, Evaluation, Row, Table, lookup
-
-
-def _short(digest: object) -> str:
-    """The first half of a hash's first 24 digits: enough to compare by eye."""
-    return str(digest)[:12] if digest else ""
+from trilemma.report.tables import DASH, Row, Table, warnings_of
 
 
 def _grouped(count: object) -> str:
@@ -24,70 +21,75 @@ def _join(*parts: object) -> str:
     return ", ".join(str(part) for part in parts if part not in (None, ""))
 
 
-def _sampler(sampler: Mapping[str, Any]) -> str:
-    steps, eta, grid = sampler.get("steps"), sampler.get("eta"), sampler.get("grid")
-    clip = {"static": "x₀ clipped", "dynamic": "x₀ clipped dynamically"}.get(str(sampler.get("clip")), "")
-    order = sampler.get("order")
+def _plural(count: int | None, noun: str, ending: str = "s") -> str:
+    return f"{_grouped(count)} {noun}{ending * (count != 1)}" if count else ""
+
+
+def _hash(digest: str | None) -> str:
+    """Enough of a hash to compare by eye."""
+    return f"sha256 {digest[:12]}" if digest else ""
+
+
+def _sampler(sampler: SamplerRecord) -> str:
+    own = sampler.model_extra or {}
+    eta, order, spacing = own.get("eta"), own.get("order"), sampler.spacing
     return _join(
-        sampler.get("name"),
-        f"{steps} steps" if steps is not None else "",
+        sampler.sampler,
+        f"{sampler.steps} steps" if sampler.steps is not None else "",
         f"η = {eta:g}" if isinstance(eta, int | float) else "",
-        f"{grid} grid" if grid else "",
+        f"{spacing} grid" if spacing else "",
         f"order {order}" if order is not None else "",
-        "stochastic" if sampler.get("stochastic") else "",
-        clip,
-        sampler.get("precision"),
+        "stochastic" if own.get("stochastic") else "",
+        {"static": "x₀ clipped", "dynamic": "x₀ clipped dynamically"}.get(str(sampler.clip), ""),
+        sampler.precision,
     )
 
 
 def facts(evaluation: Evaluation) -> dict[str, str]:
     """What an evaluation depended on, in words, without the facts that it does not state."""
-    get = lambda path: lookup(evaluation, path)  # noqa: E731
-    reference, size = get("reference.data"), get("reference.size")
-    step, threads, processes = get("subject.checkpoint_step"), get("environment.threads"), get("environment.processes")
-    seconds = get("wall_time_s")
+    subject, samples, features = evaluation.subject, evaluation.samples, evaluation.features
+    reference, machine, seconds = evaluation.reference, evaluation.environment, evaluation.wall_time_s
+    channels, height, width = reference.size or (0, 0, 0)
     found = {
-        "Measured": _join(get("subject.path"), f"recipe {get('subject.recipe')}" if get("subject.recipe") else ""),
+        "Measured": _join(subject.path, f"recipe {subject.recipe}" if subject.recipe else ""),
         "Model": _join(
-            f"{_grouped(get('subject.parameters'))} parameters" if get("subject.parameters") else "",
-            f"step {_grouped(step)}" if step is not None else "",
-            f"{get('subject.weights')} weights" if get("subject.weights") else "",
+            _plural(subject.parameters, "parameter"),
+            f"step {_grouped(subject.checkpoint_step)}" if subject.checkpoint_step is not None else "",
+            f"{subject.weights} weights" if subject.weights else "",
         ),
-        "Sampler": _sampler(get("sampler")) if isinstance(get("sampler"), Mapping) else "",
+        "Sampler": _sampler(evaluation.sampler) if evaluation.sampler else "",
         "Samples": _join(
-            _grouped(get("samples.count")),
-            f"seeds {get('samples.seeds')}" if get("samples.seeds") else "",
-            f"classes: {get('samples.classes')}" if get("samples.classes") is not None else "",
+            _grouped(samples.count),
+            f"seeds {samples.seeds}" if samples.seeds else "",
+            f"classes: {samples.classes}" if samples.classes is not None else "",
         ),
-        "Samples file": _join(
-            get("samples.file"), f"sha256 {_short(get('samples.sha256'))}" if get("samples.sha256") else ""
-        ),
+        "Samples file": _join(samples.file, _hash(samples.sha256)),
         "Features": _join(
-            get("features.name"),
-            f"{get('features.dim')} dimensions" if get("features.dim") else "",
-            f"resize: {get('features.resize')}" if get("features.resize") else "",
-            f"sha256 {_short(get('features.sha256'))}" if get("features.sha256") else "",
+            features.name,
+            _plural(features.dim, "dimension"),
+            f"resize: {features.resize}" if features.resize else "",
+            _hash(features.sha256),
         ),
         "Reference": _join(
-            f"{reference}:{get('reference.split')}" if get("reference.split") else reference,
-            f"{_grouped(get('reference.count'))} images" if get("reference.count") else "",
-            f"{size[1]}×{size[2]}, {size[0]} channel{'s' * (size[0] != 1)}"
-            if isinstance(size, list) and len(size) == 3 else "",
-            f"sha256 {_short(get('reference.sha256'))}" if get("reference.sha256") else "",
+            reference.spec,
+            _plural(reference.count, "image"),
+            f"{height}×{width}, {_plural(channels, 'channel')}" if channels else "",
+            _hash(reference.sha256),
         ),
         "Machine": _join(
-            get("environment.hardware"),
-            f"device {get('environment.device')}" if get("environment.device") else "",
-            f"{threads} thread{'s' * (threads != 1)}" if threads else "",
-            f"{processes} process{'es' * (processes != 1)}" if processes else "",
+            machine.hardware,
+            f"device {machine.device}" if machine.device else "",
+            _plural(machine.threads, "thread"),
+            _plural(machine.processes, "process", "es"),
         ),
         "Versions": _join(
-            *(f"{name} {get(f'environment.{name}')}" for name in ("trilemma", "torch", "python")
-              if get(f"environment.{name}"))
+            f"trilemma {machine.trilemma}" if machine.trilemma else "",
+            f"torch {machine.torch}" if machine.torch else "",
+            f"python {machine.python}" if machine.python else "",
         ),
-        "Time to measure": f"{seconds:.1f} s" if isinstance(seconds, int | float) else "",
-        "Created": str(get("created") or "").replace("T", " ").replace("Z", " UTC"),
-    }  # fmt: skip
+        "Time to measure": f"{seconds:.1f} s" if seconds is not None else "",
+        "Created": (evaluation.created or "").replace("T", " ").replace("Z", " UTC"),
+    }
     return {name: text for name, text in found.items() if text}
 
 
@@ -112,25 +114,16 @@ def training_facts(log: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def _evaluate_command(evaluation: Evaluation) -> str | None:
-    kind, path, reference = (lookup(evaluation, p) for p in ("subject.kind", "subject.path", "reference.data"))
-    if kind not in ("run", "samples") or not path or not reference:
+    subject, samples, sampler = evaluation.subject, evaluation.samples, evaluation.sampler
+    if subject.kind not in ("run", "samples") or not subject.path or not evaluation.reference.data:
         return None
-    words = ["trilemma", "evaluate", str(path)]
-    sampler = lookup(evaluation, "sampler")
-    if kind == "run" and isinstance(sampler, Mapping):
-        words += ["--sampler", str(sampler.get("name")), "--steps", str(sampler.get("steps"))]
-        if sampler.get("name") == "ddim" and sampler.get("eta") is not None:
-            words += ["--eta", f"{sampler['eta']:g}"]
-        if lookup(evaluation, "samples.seeds"):
-            words += ["--seeds", str(lookup(evaluation, "samples.seeds"))]
-        if str(lookup(evaluation, "samples.classes")).isdigit():
-            words += ["--class", str(lookup(evaluation, "samples.classes"))]
-        if lookup(evaluation, "subject.weights"):
-            words += ["--weights", str(lookup(evaluation, "subject.weights"))]
-    split = lookup(evaluation, "reference.split")
-    words += ["--reference", f"{reference}:{split}" if split else str(reference)]
-    if lookup(evaluation, "features.name"):
-        words += ["--features", str(lookup(evaluation, "features.name"))]
+    words = ["trilemma", "evaluate", subject.path]
+    if subject.kind == "run" and sampler is not None:
+        made = {"weights": subject.weights, **sampler.model_dump(mode="json", exclude_none=True)}
+        words += sampling_words(made, samples.seeds_in_words, samples.classes)
+    words += ["--reference", evaluation.reference.spec]
+    if evaluation.features.name:
+        words += ["--features", evaluation.features.name]
     return shlex.join(words)
 
 
@@ -190,15 +183,9 @@ def provenance_html(table: Table, runs: Sequence[RunFiles]) -> str:
 
 
 def warnings_html(table: Table) -> str:
-    """Every warning of the evaluations, once, with the rows that it is about; empty where there are none."""
-    about: dict[str, list[str]] = {}
-    for row in table.rows:
-        for warning in lookup(row.evaluation, "warnings") or ():
-            about.setdefault(str(warning), []).append(row.label)
-    if not about:
-        return ""
+    """The warnings as a list; empty where there are none."""
     items = []
-    for text, labels in about.items():
+    for text, labels in warnings_of(table.rows).items():
         who = "all rows" if len(labels) == len(table.rows) > 1 else ", ".join(labels)
         items.append(f"<li>{escape(text)} <small>({escape(who)})</small></li>")
-    return f'<h3 id="warnings">Warnings</h3><ul class="warnings">{"".join(items)}</ul>'
+    return f'<h3 id="warnings">Warnings</h3><ul class="warnings">{"".join(items)}</ul>' if items else ""

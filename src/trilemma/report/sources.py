@@ -1,23 +1,19 @@
-"""What a report is made from: evaluation files, and the log, recipe and strips that a run directory holds."""
+"""What reports are made from: evaluations, and the log, recipe and strips that a run directory holds."""
 
 from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import UInt8
 
-from trilemma.data.samples import read_samples
 from trilemma.errors import InputError
-from trilemma.report.tables import Evaluation, is_yardstick, lookup
-
-FORMAT = "trilemma-evaluation/"
-_REQUIRED = ("format", "label", "subject.kind", "samples.count", "metrics")
+from trilemma.evaluations.record import Evaluation, read
 
 
 @dataclass(frozen=True)
@@ -39,27 +35,6 @@ class RunFiles:
     reverse: Strip | None
 
 
-@dataclass(frozen=True)
-class Measured:
-    """An evaluation, the file it came from, and the first of its samples, where they are still there."""
-
-    evaluation: Evaluation
-    path: Path
-
-    def samples(self) -> tuple[UInt8[np.ndarray, "n h w c"], Int64[np.ndarray, " n"] | None] | None:
-        """Its images (and labels). None where no samples file is named or it is gone.
-
-        Raises InputError for a file that cannot be read as samples.
-        """
-        name = lookup(self.evaluation, "samples.file")
-        if not isinstance(name, str) or not name:
-            return None
-        for base in (self.path.parent.parent, self.path.parent, Path()):
-            if (base / name).exists():
-                return read_samples(base / name)
-        return None
-
-
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
@@ -69,27 +44,6 @@ def _text(path: Path) -> str:
 
 def _reason(error: Exception) -> str:
     return (getattr(error, "strerror", None) or str(error)).splitlines()[0] if str(error) else type(error).__name__
-
-
-def read_evaluation(path: Path) -> Measured:
-    """Read one evaluation file. Raises InputError where it is missing, not JSON, or lacks a key, naming that key."""
-    if not path.exists():
-        raise InputError(f"{path}: no such file or directory (expected a run directory or an evaluation .json)")
-    try:
-        content = json.loads(_text(path))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: not an evaluation: no valid JSON at line {error.lineno} ({error.msg})") from error
-    expected = "expected a file that `trilemma evaluate` wrote"
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: not an evaluation: holds a {type(content).__name__}, not an object ({expected})")
-    for key in _REQUIRED:
-        if lookup(content, key) is None:
-            raise InputError(f"{path}: not an evaluation: key {key!r} is missing ({expected})")
-    if not str(content["format"]).startswith(FORMAT):
-        raise InputError(f"{path}: not an evaluation: 'format' is {content['format']!r}, expected {FORMAT}1")
-    if not isinstance(content["metrics"], dict):
-        raise InputError(f"{path}: not an evaluation: 'metrics' is {content['metrics']!r}, expected an object")
-    return Measured(content, path)
 
 
 def read_log(path: Path) -> tuple[dict[str, Any], ...]:
@@ -130,15 +84,14 @@ def read_strip(path: Path) -> Strip:
     return Strip(images, tuple(float(t) for t in times))
 
 
-def read_run(path: Path) -> tuple[RunFiles, list[Measured]]:
+def read_run(path: Path) -> tuple[RunFiles, list[Evaluation]]:
     """A run directory's files, and its evaluations in the order they were made.
 
     Raises InputError where there is neither an evaluation nor a log, or one of the files is invalid.
     """
-    measured = [read_evaluation(file) for file in sorted((path / "evaluations").glob("*.json"))]
-    measured.sort(key=lambda m: str(m.evaluation.get("created") or ""))
+    evaluations = _read_all((path / "evaluations").glob("*.json"))
     log, recipe = path / "log.jsonl", path / "recipe.yaml"
-    if not measured and not log.exists():
+    if not evaluations and not log.exists():
         raise InputError(f"{path}: nothing to report: no evaluations/*.json and no log.jsonl (is it a run directory?)")
     strips = [
         read_strip(file) if (file := path / "samples" / f"{way}-strip.npz").exists() else None
@@ -150,28 +103,53 @@ def read_run(path: Path) -> tuple[RunFiles, list[Measured]]:
         read_log(log) if log.exists() else (),
         strips[0],
         strips[1],
-    ), measured
+    ), evaluations
 
 
-def read_sources(sources: Sequence[Path]) -> tuple[list[RunFiles], list[Measured]]:
+def _read_all(paths: Iterable[Path]) -> list[Evaluation]:
+    """Evaluations in the order they were made."""
+    return sorted((read(path) for path in sorted(paths)), key=lambda one: one.created or "")
+
+
+def read_sources(sources: Sequence[Path]) -> tuple[list[RunFiles], list[Evaluation]]:
     """Every run and evaluation named, each once. Raises InputError for what is neither."""
     runs: dict[Path, RunFiles] = {}
-    measured: dict[Path, Measured] = {}
+    evaluations: dict[Path | None, Evaluation] = {}
     for source in sources:
         if source.is_dir():
             run, found = read_run(source)
             runs.setdefault(source.resolve(), run)
         else:
-            found = [read_evaluation(source)]
+            found = [read(source)]
         for one in found:
-            measured.setdefault(one.path.resolve(), one)
-    if not runs and not measured:
+            evaluations.setdefault(one.path and one.path.resolve(), one)
+    if not runs and not evaluations:
         raise InputError("nothing to report: name at least one run directory or evaluation .json")
-    return list(runs.values()), list(measured.values())
+    return list(runs.values()), list(evaluations.values())
 
 
-def same_seeds(evaluations: Sequence[Mapping[str, Any]]) -> bool:
+def read_compared(sources: Sequence[Path]) -> list[Evaluation]:
+    """The evaluations named: files, folders of them, and run directories (theirs, in the order they were made).
+
+    Raises InputError for one that cannot be read, a folder without any, one named twice, and fewer than two."""
+    found: dict[Path, Evaluation] = {}
+    for source in sources:
+        folder = source / "evaluations" if (source / "evaluations").is_dir() else source
+        several = _read_all(folder.glob("*.json")) if source.is_dir() else [read(source)]
+        if not several:
+            raise InputError(f"{source}: no *.json there, expected evaluations, or a run directory that has some")
+        for one in several:
+            assert one.path is not None
+            if one.path.resolve() in found:
+                raise InputError(f"{one.path}: named twice, expected different evaluations")
+            found[one.path.resolve()] = one
+    if len(found) < 2:
+        given = next(iter(found.values())).path if found else "none"
+        raise InputError(f"evaluations to compare: {given} alone, expected two or more")
+    return list(found.values())
+
+
+def same_seeds(evaluations: Sequence[Evaluation]) -> bool:
     """Whether several models' samples came from the same seeds and classes, so that they can be held side by side."""
-    models = [e for e in evaluations if not is_yardstick(e)]
-    drawn = {(str(lookup(e, "samples.seeds")), str(lookup(e, "samples.classes"))) for e in models}
-    return len(evaluations) > 1 and len(drawn) == 1 and lookup(models[0], "samples.seeds") is not None
+    drawn = {(str(one.samples.seeds), one.samples.classes) for one in evaluations if not one.yardstick}
+    return len(evaluations) > 1 and len(drawn) == 1 and drawn.pop()[0] != "None"

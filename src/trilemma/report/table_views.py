@@ -1,4 +1,4 @@
-"""A table of figures as it is shown: in the terminal and on a page."""
+"""A table of figures as it is shown: in the terminal, in Markdown and on a page."""
 
 from __future__ import annotations
 
@@ -6,60 +6,111 @@ from collections.abc import Sequence
 from html import escape
 
 from rich import box
+from rich.console import Group
+from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from trilemma.report.tables import AXES, Column, Row, Table
+from trilemma.evaluations.judge import LIMIT
+from trilemma.metrics import AXES
+from trilemma.report.tables import DASH, Cell, Column, Row, Table
+
+ABREAST = 5
+"""Evaluations side by side in the terminal: more go into further tables, each with the first again."""
+
+KEY = f"the best that can be compared, and all level with it: fewer than {LIMIT:g} standard errors apart"
+ARROWS = "↓ lower is better, ↑ higher is better"
+
+_SUPERSCRIPTS = str.maketrans("abcdefghijklmnoprstuvwxyz", "ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻ")
 
 
-def _heads(columns: Sequence[Column]) -> list[tuple[str, int]]:
-    """The axes that have columns, with how many each."""
-    return [(axis, n) for axis in AXES if (n := sum(column.axis == axis for column in columns))]
+def notes(table: Table) -> dict[str, str]:
+    """The footnotes by their letters."""
+    return {letter: f"not comparable: {reason}" for letter, reason in table.reasons.items()}
 
 
-_SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
-
-
-def to_rich(table: Table, *, title: str | None = None) -> RichTable:
-    """The table for the terminal: best figures bold, yardsticks dim below a line, footnotes underneath."""
-    key = [
-        "↓ lower is better, ↑ higher is better"
-        + ("; NFE: network evaluations" if table.column("network_evaluations") else "")
-    ]
-    caption = "\n".join([*key, *(f"{i} {note}" for i, note in enumerate(table.notes, 1))])
-    rich = RichTable(
-        title=title, caption=caption, caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
+def to_rich(table: Table) -> Group:
+    """The table for the terminal: measures down, evaluations across, yardsticks dim, the reasons below."""
+    first, *others = table.rows
+    size = ABREAST - 1
+    blocks = [[first, *others[i : i + size]] for i in range(0, max(1, len(others)), size)]
+    below = [f"{ARROWS}; ± one standard error", f"* {KEY}"]
+    below += [f"{letter.translate(_SUPERSCRIPTS)} {note}" for letter, note in notes(table).items()]
+    return Group(
+        *(_block(table.columns, rows) for rows in blocks), *(Padding(Text(line), (0, 0, 0, 2)) for line in below)
     )
-    rich.add_column("", overflow="fold", min_width=12)
-    previous = None
-    for column in table.columns:
-        axis = column.axis if column.axis != previous else ""
-        name = column.short or column.title
-        name = name if "\n" in name else f"{name}\n"
-        rich.add_column(
-            Text.assemble((f"{axis}\n", "bold cyan"), f"{name} {column.arrow}"), justify="right", no_wrap=True
-        )
-        previous = column.axis
-    for row in table.rows:
-        shown = []
-        for column in table.columns:
-            cell = row.cells[column.key]
-            note = str(cell.note).translate(_SUPERSCRIPTS) if cell.note else ""
-            shown.append(Text(cell.text + note, style="bold green" if cell.best else ""))
-        last = row is (table.models or (None,))[-1]
-        rich.add_row(Text(row.label), *shown, style="dim" if row.yardstick else "", end_section=last)
+
+
+def _block(columns: Sequence[Column], rows: Sequence[Row]) -> RichTable:
+    rich = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    rich.add_column("", no_wrap=True)
+    for row in rows:
+        style = "dim" if row.evaluation.yardstick else ""
+        rich.add_column(Text(row.label), justify="right", overflow="fold", max_width=15, vertical="top", style=style)
+    for name, how in (("N", _count), ("sampler", _sampler)):
+        rich.add_row(name, *(Text(how(row)) for row in rows), end_section=name == "sampler")
+    axis = None
+    for column in columns:
+        if column.metric.axis != axis:
+            axis = column.metric.axis
+            rich.add_row(Text(axis, style="bold cyan"))
+        unit = f", {column.unit}" if column.metric.unit else ""
+        cells = [_rich_cell(column, row.cells[column.metric.name]) for row in rows]
+        rich.add_row(f"{column.title}{unit} {column.metric.arrow}", *cells)
     return rich
+
+
+def _rich_cell(column: Column, cell: Cell) -> Text:
+    """The figure with its marks; where it must be broken, that is before the ±."""
+    letters = ",".join(cell.letters).translate(_SUPERSCRIPTS)
+    style = "bold green" if cell.best else "dim" if cell.letters else ""
+    text = column.text(cell, errors=True).replace("± ", "±")
+    return Text(text + ("*" if cell.best else "") + letters, style=style)
+
+
+def _count(row: Row) -> str:
+    return f"{row.evaluation.samples.count:,}".replace(",", " ")
+
+
+def _sampler(row: Row) -> str:
+    if row.evaluation.yardstick:
+        return "real images"
+    sampler = row.evaluation.sampler
+    if sampler is None:
+        return DASH
+    steps = [f"{sampler.steps} steps"] if sampler.steps is not None else []
+    return ", ".join([(sampler.sampler or DASH).replace("_", " "), *steps])
+
+
+def to_markdown(table: Table, *, whole: bool = False) -> str:
+    """The table in Markdown, best figures bold, yardsticks in italics, footnotes as lines below it; `whole`: also with
+    sample counts, samplers and standard errors."""
+    heads = [" ".join(filter(None, (column.title, column.unit, column.metric.arrow))) for column in table.columns]
+    heads = ["", *(("N", "sampler") if whole else ()), *heads]
+    lines = ["| " + " | ".join(heads) + " |", "| --- |" + " ---: |" * (len(heads) - 1)]
+    for row in table.rows:
+        label = f"*{row.label}*" if row.evaluation.yardstick else row.label
+        how = (_count(row), _sampler(row)) if whole else ()
+        cells = [_markdown_cell(column, row.cells[column.metric.name], whole) for column in table.columns]
+        lines.append("| " + " | ".join(" ".join(t.replace("|", "\\|").split()) for t in (label, *how, *cells)) + " |")
+    return "\n".join([*lines, *(f"\n<sup>{letter}</sup> {note}" for letter, note in notes(table).items())]) + "\n"
+
+
+def _markdown_cell(column: Column, cell: Cell, errors: bool) -> str:
+    text = column.text(cell, errors=errors)
+    mark = f"<sup>{','.join(cell.letters)}</sup>" if cell.letters else ""
+    return (f"**{text}**" if cell.best else text) + mark
 
 
 def to_html(table: Table) -> str:
     """The table as HTML: two header rows (axes, figures), one `tbody` for models and one for yardsticks."""
+    among = [(axis, sum(column.metric.axis == axis for column in table.columns)) for axis in AXES]
     axes = "".join(
-        f'<th colspan="{n}" scope="colgroup" class="axis {axis}"><span>{axis}</span></th>'
-        for axis, n in _heads(table.columns)
+        f'<th colspan="{n}" scope="colgroup" class="axis {axis}"><span>{axis}</span></th>' for axis, n in among if n
     )
     heads = "".join(
-        f'<th scope="col" title="{escape(column.meaning)}">{_unbroken(column.title)}&nbsp;{column.arrow}'
-        f"<small>{escape(column.unit)}</small></th>"
+        f'<th scope="col" title="{escape(column.metric.description)}">{_unbroken(column.title)}&nbsp;'
+        f"{column.metric.arrow}<small>{escape(column.unit)}</small></th>"
         for column in table.columns
     )
     bodies = "".join(
@@ -67,24 +118,14 @@ def to_html(table: Table) -> str:
         for kind, rows in (("models", table.models), ("yardsticks", table.yardsticks))
         if rows
     )
-    notes = "".join(f'<li id="note-{i}">{escape(note)}</li>' for i, note in enumerate(table.notes, 1))
+    below = "".join(
+        f'<p id="note-{letter}" class="key"><sup>{letter}</sup> {escape(note)}</p>'
+        for letter, note in notes(table).items()
+    )
     return (
         f'<div class="scroll"><table class="figures"><thead><tr><td></td>{axes}</tr><tr><td></td>{heads}</tr></thead>'
-        f"{bodies}</table></div>" + (f'<ol class="notes">{notes}</ol>' if notes else "")
+        f"{bodies}</table></div>{below}"
     )
-
-
-def to_markdown(table: Table) -> str:
-    """The table in Markdown, best figures bold, yardsticks in italics, footnotes as lines below it."""
-    heads = [" ".join(filter(None, (column.title, column.unit, column.arrow))) for column in table.columns]
-    lines = ["| | " + " | ".join(heads) + " |", "| --- |" + " ---: |" * len(heads)]
-    for row in table.rows:
-        cells = [row.cells[column.key] for column in table.columns]
-        shown = [f"**{cell.text}**" if cell.best else cell.text for cell in cells]
-        notes = [f"<sup>{cell.note}</sup>" if cell.note else "" for cell in cells]
-        label = f"*{row.label}*" if row.yardstick else row.label
-        lines.append("| " + " | ".join([label, *(a + b for a, b in zip(shown, notes, strict=True))]) + " |")
-    return "\n".join([*lines, *(f"\n<sup>{i}</sup> {note}" for i, note in enumerate(table.notes, 1))]) + "\n"
 
 
 def _unbroken(title: str) -> str:
@@ -95,8 +136,8 @@ def _unbroken(title: str) -> str:
 def _html_row(row: Row, columns: Sequence[Column]) -> str:
     shown = []
     for column in columns:
-        cell = row.cells[column.key]
-        text = f"<strong>{cell.text}</strong>" if cell.best else cell.text
-        mark = f'<sup><a href="#note-{cell.note}">{cell.note}</a></sup>' if cell.note else ""
-        shown.append(f"<td>{text}{mark}</td>")
+        cell = row.cells[column.metric.name]
+        text = f"<strong>{column.text(cell)}</strong>" if cell.best else column.text(cell)
+        marks = ",".join(f'<a href="#note-{letter}">{letter}</a>' for letter in cell.letters)
+        shown.append(f"<td>{text}{f'<sup>{marks}</sup>' if marks else ''}</td>")
     return f'<tr><th scope="row">{escape(row.label)}</th>{"".join(shown)}</tr>'

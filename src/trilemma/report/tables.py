@@ -1,191 +1,150 @@
 """Evaluations side by side: one table with its columns grouped by axis (quality, coverage, speed).
 
-Two figures are compared only where they were measured alike: each column names what its figures depend on, and a
-figure with another basis than most of its column is kept, but marked with a footnote and never the best.
+Two figures are compared only where they depended on the same. One that did not is kept, marked with the letter of the
+reason, and never the best; what is best, the judge says.
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
-Evaluation = Mapping[str, Any]
-"""One `trilemma-evaluation/1` object, as `json.load` gives it."""
+from trilemma.evaluations.judge import leaders, unlike
+from trilemma.evaluations.record import Evaluation
+from trilemma.metrics import AXES, METRICS, Metric
 
-AXES = ("quality", "coverage", "speed")
 DASH = "–"
 
 
 @dataclass(frozen=True)
-class Column:
-    """One figure of the table: where it stands in `metrics`, which way is better, and what it depends on (`basis`:
-    dotted paths in the evaluation). `short` is the title for the terminal, in lines."""
+class Cell:
+    """A figure (None where it was not measured) and its standard error (None where that is not known); whether it is
+    the best of its column or level with it, and the letters of the reasons why it cannot be compared."""
 
-    key: str
-    axis: Literal["quality", "coverage", "speed"]
-    title: str
-    better: Literal["low", "high"]
-    show: Callable[[float], str]
-    meaning: str
-    basis: tuple[str, ...]
-    unit: str = ""
-    short: str = ""
+    value: float | None
+    error: float | None = None
+    best: bool = False
+    letters: tuple[str, ...] = ()
 
     @property
-    def arrow(self) -> str:
-        """The way that is better."""
-        return "↓" if self.better == "low" else "↑"
+    def comparable(self) -> bool:
+        """Whether it was measured, and as its column was."""
+        return self.value is not None and not self.letters
 
 
 @dataclass(frozen=True)
-class Cell:
-    """A figure: its value (None where it was not measured), its text, and how it stands in its column."""
+class Column:
+    """A metric as it is called in this table."""
 
-    value: float | None
-    text: str
-    best: bool = False
-    comparable: bool = True
-    note: int | None = None
+    metric: Metric
+    title: str
+    unit: str
+
+    def text(self, cell: Cell, *, errors: bool = False) -> str:
+        """The figure in words, with its standard error if wished."""
+        return DASH if cell.value is None else self.metric.text(cell.value, cell.error if errors else None)
+
+    def said(self, cell: Cell) -> str:
+        """The figure as a sentence has it: with its title and unit."""
+        return f"{self.title} {self.text(cell)}{' %' if self.unit == '%' else ''}"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One evaluation's figures, by column key. `yardstick`: it measures real images, not a model's."""
+    """One evaluation: what the table calls it, and its figures by the metrics' names."""
 
     label: str
-    yardstick: bool
-    cells: dict[str, Cell]
     evaluation: Evaluation
+    cells: dict[str, Cell]
 
 
 @dataclass(frozen=True)
 class Table:
-    """Columns, rows in the order given with yardsticks last, and numbered footnotes (the first is 1)."""
+    """Columns by axis, rows, and the reasons by letter."""
 
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
-    notes: tuple[str, ...]
+    reasons: dict[str, str]
 
     @property
     def models(self) -> tuple[Row, ...]:
         """The rows that measure a model."""
-        return tuple(row for row in self.rows if not row.yardstick)
+        return tuple(row for row in self.rows if not row.evaluation.yardstick)
 
     @property
     def yardsticks(self) -> tuple[Row, ...]:
         """The rows that measure real images."""
-        return tuple(row for row in self.rows if row.yardstick)
+        return tuple(row for row in self.rows if row.evaluation.yardstick)
 
-    def column(self, key: str) -> Column | None:
-        """The column of that key, or None where no row has the figure."""
-        return next((column for column in self.columns if column.key == key), None)
+    def column(self, name: str) -> Column | None:
+        """The metric's column, or None where no row has the figure."""
+        return next((column for column in self.columns if column.metric.name == name), None)
 
+    def comparable(self, column: Column) -> list[Row]:
+        """The models whose figure in a column can be compared."""
+        return [row for row in self.models if row.cells[column.metric.name].comparable]
 
-def significant(value: float) -> str:
-    """Three significant digits, without an exponent: 0.0123, 1.23, 123, 12 345."""
-    if value and abs(value) < 0.001:
-        return f"{value:.1e}"
-    digits = max(0, 2 - math.floor(math.log10(abs(value)))) if value else 2
-    return f"{value:,.{digits}f}".replace(",", " ")
-
-
-def count_name(count: int) -> str:
-    """A sample count as results are named by it: 500, 5k, 50k."""
-    return f"{count // 1000}k" if count and count % 1000 == 0 else str(count)
+    def leaders(self, column: Column) -> list[Row]:
+        """The models with the best figure of a column or one level with it."""
+        return [row for row in self.models if row.cells[column.metric.name].best]
 
 
-def lookup(evaluation: Evaluation, path: str) -> Any:
-    """The value at a dotted path, None where any part is missing."""
-    value: Any = evaluation
-    for part in path.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value
+def build_table(evaluations: Sequence[Evaluation], *, every: bool = False, baseline: bool = False) -> Table:
+    """One row an evaluation, models first; one column a metric that at least one of them has and that tables show
+    unasked, or `every` one.
 
-
-_SET = ("features.sha256", "features.resize", "reference.sha256")
-_MACHINE = ("environment.device", "environment.hardware", "environment.threads", "environment.processes")
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}"
-
-
-COLUMNS = (
-    Column("frechet_distance", "quality", "FD", "low", significant,
-           "Fréchet distance between Gaussians fitted to the features of the samples and of the reference images",
-           (*_SET, "samples.count")),
-    Column("recognised", "quality", "recognised", "high", _percent,
-           "share of the samples that a classifier takes for the class that was asked for",
-           ("features.sha256", "features.resize"), unit="%", short="recog-\nnised %"),
-    Column("precision", "quality", "precision", "high", "{:.3f}".format,
-           "share of the samples that lie within the reference images' manifold", (*_SET, "samples.count"),
-           short="preci-\nsion"),
-    Column("recall", "coverage", "recall", "high", "{:.3f}".format,
-           "share of the reference images that lie within the samples' manifold", (*_SET, "samples.count")),
-    Column("balance_kl", "coverage", "balance KL", "low", "{:.3f}".format,
-           "Kullback-Leibler divergence of the samples' classes from the reference's, in nats", _SET,
-           short="balance\nKL"),
-    Column("images_per_second", "speed", "images/s", "high", significant,
-           "images sampled in a second on the machine named below", _MACHINE, short="images\n/s"),
-    Column("network_evaluations", "speed", "network evaluations", "low", lambda value: f"{value:g}",
-           "passes through the network for one image", (), short="NFE"),
-)  # fmt: skip
-
-
-def _figure(evaluation: Evaluation, key: str) -> float | None:
-    value = lookup(evaluation, f"metrics.{key}")
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
-
-
-def is_yardstick(evaluation: Evaluation) -> bool:
-    """Whether an evaluation measures real images, not a model's."""
-    return lookup(evaluation, "subject.kind") == "data"
-
-
-def _basis(evaluation: Evaluation, column: Column) -> tuple[Any, ...]:
-    return tuple(lookup(evaluation, path) for path in column.basis)
-
-
-def _usual(evaluations: Sequence[Evaluation], column: Column) -> Evaluation | None:
-    """The first evaluation with the basis that most figures of a column have; models decide where there are any."""
-    measured = [e for e in evaluations if _figure(e, column.key) is not None]
-    voters = [e for e in measured if not is_yardstick(e)] or measured
-    counts = Counter(_basis(e, column) for e in voters)
-    return max(voters, key=lambda e: counts[_basis(e, column)]) if voters else None
-
-
-def _difference(evaluation: Evaluation, usual: Evaluation, column: Column) -> str:
-    """In words, what a figure was measured with that the rest of its column was not."""
-    parts = []
-    for path in column.basis:
-        if lookup(evaluation, path) == lookup(usual, path):
+    Figures are held against the way most of their column were measured (models decide where there are any), or, with
+    `baseline`, the first evaluation of the column; the rows then stay in their order."""
+    ordered = list(evaluations) if baseline else sorted(evaluations, key=lambda one: one.yardstick)
+    reasons: dict[str, str] = {}
+    columns: list[Column] = []
+    cells: list[dict[str, Cell]] = [{} for _ in ordered]
+    for metric in sorted(METRICS.values(), key=lambda metric: AXES.index(metric.axis)):
+        measured = [one for one in ordered if one.figure(metric.name) is not None]
+        if not measured or not (every or metric.column):
             continue
-        noun = path.split(".")[0]
-        if path == "samples.count":
-            parts.append(f"N = {lookup(evaluation, path)} samples")
-        elif noun == "features":
-            parts.append(f"other features ({lookup(evaluation, 'features.name')})")
-        elif noun == "reference":
-            data, split, count = (lookup(evaluation, f"reference.{part}") for part in ("data", "split", "count"))
-            parts.append(f"other reference ({data}{f':{split}' if split else ''}, {count} images)")
-        else:
-            hardware = lookup(evaluation, "environment.hardware") or lookup(evaluation, "environment.device")
-            threads = lookup(evaluation, "environment.threads")
-            parts.append(f"other machine ({hardware}{f', {threads} threads' if threads else ''})")
-    return ", ".join(dict.fromkeys(parts))
+        against = measured[0] if baseline else _usual(metric.name, measured)
+        columns.append(_column(metric, against))
+        why = [unlike(metric.name, one, against) if one in measured else () for one in ordered]
+        rivals = [i for i, one in enumerate(ordered) if one in measured and not (why[i] or one.yardstick)]
+        best = {rivals[i] for i in leaders(metric.name, [ordered[i] for i in rivals])}
+        for i, one in enumerate(ordered):
+            letters = tuple(_letter(reason, reasons) for reason in why[i])
+            cells[i][metric.name] = Cell(one.figure(metric.name), one.error(metric.name), i in best, letters)
+    rows = zip(unique_labels(ordered), ordered, cells, strict=True)
+    return Table(tuple(columns), tuple(Row(*row) for row in rows), reasons)
 
 
-def _unique_labels(evaluations: Sequence[Evaluation]) -> list[str]:
+def _usual(name: str, measured: Sequence[Evaluation]) -> Evaluation:
+    """The first of those that most of a column were measured like."""
+    voters = [one for one in measured if not one.yardstick] or measured
+    return max(voters, key=lambda one: sum(not unlike(name, other, one) for other in voters))
+
+
+def _column(metric: Metric, of: Evaluation) -> Column:
+    features = of.features.name
+    unit = f"{features} features" if metric.heading and features else metric.unit
+    return Column(metric, metric.called(features, of.samples.count), unit)
+
+
+def _letter(reason: str, reasons: dict[str, str]) -> str:
+    """The letter of a reason: a new one for a reason that has none."""
+    for letter, known in reasons.items():
+        if known == reason:
+            return letter
+    turn, place = divmod(len(reasons), 25)
+    letter = "abcdefghijklmnoprstuvwxyz"[place] * (turn + 1)  # no q: it has no superscript
+    reasons[letter] = reason
+    return letter
+
+
+def unique_labels(evaluations: Sequence[Evaluation]) -> list[str]:
     """Labels, told apart by what they measured, and by a number where that is the same too."""
-    labels = [str(e["label"]) for e in evaluations]
+    labels = [one.label for one in evaluations]
     repeated = {label for label, times in Counter(labels).items() if times > 1}
-    for i, evaluation in enumerate(evaluations):
-        path = str(lookup(evaluation, "subject.path") or "").rstrip("/")
+    for i, one in enumerate(evaluations):
+        path = (one.subject.path or "").rstrip("/")
         if labels[i] in repeated and path:
             labels[i] = f"{labels[i]} ({path.rsplit('/', 1)[-1]})"
     seen: Counter[str] = Counter()
@@ -196,53 +155,10 @@ def _unique_labels(evaluations: Sequence[Evaluation]) -> list[str]:
     return labels
 
 
-def build_table(evaluations: Sequence[Evaluation]) -> Table:
-    """One row an evaluation, one column a figure that at least one of them has.
-
-    The best figure of a column (and any that reads the same) is marked among comparable model rows, where there are at
-    least two. Raises KeyError for an evaluation without a label.
-    """
-    order = sorted(range(len(evaluations)), key=lambda i: is_yardstick(evaluations[i]))
-    ordered, labels = [evaluations[i] for i in order], _unique_labels(evaluations)
-    notes: list[str] = []
-    columns: list[Column] = []
-    cells: list[dict[str, Cell]] = [{} for _ in ordered]
-    for column in COLUMNS:
-        usual = _usual(ordered, column)
-        if usual is None:
-            continue
-        columns.append(_named(column, usual))
-        values = [_figure(e, column.key) for e in ordered]
-        alike = [_basis(e, column) == _basis(usual, column) for e in ordered]
-        compared = [
-            v for e, v, ok in zip(ordered, values, alike, strict=True) if v is not None and ok and not is_yardstick(e)
-        ]
-        top = column.show((min if column.better == "low" else max)(compared)) if len(compared) > 1 else None
-        for i, (evaluation, value) in enumerate(zip(ordered, values, strict=True)):
-            if value is None:
-                cells[i][column.key] = Cell(None, DASH)
-                continue
-            note = None
-            if not alike[i]:
-                text = f"not comparable with the rest of its column: {_difference(evaluation, usual, column)}"
-                if text not in notes:
-                    notes.append(text)
-                note = notes.index(text) + 1
-            text = column.show(value)
-            best = alike[i] and not is_yardstick(evaluation) and text == top
-            cells[i][column.key] = Cell(value, text, best, alike[i], note)
-    rows = tuple(
-        Row(labels[order[i]], is_yardstick(evaluation), cells[i], evaluation) for i, evaluation in enumerate(ordered)
-    )
-    return Table(tuple(columns), rows, tuple(notes))
-
-
-def _named(column: Column, usual: Evaluation) -> Column:
-    """A column with what its title has to say: a Fréchet distance is named by its sample count and features."""
-    if column.key != "frechet_distance":
-        return column
-    features = lookup(usual, "features.name")
-    count = lookup(usual, "samples.count")
-    name = "FID" if str(features).startswith("inception") else "FD"
-    title = f"{name}-{count_name(count)}" if isinstance(count, int) else name
-    return replace(column, title=title, unit=f"{features} features" if features else "")
+def warnings_of(rows: Iterable[Row]) -> dict[str, list[str]]:
+    """Every warning of the evaluations, once, with the labels of those that it is about."""
+    about: dict[str, list[str]] = {}
+    for row in rows:
+        for warning in row.evaluation.warnings:
+            about.setdefault(warning, []).append(row.label)
+    return about

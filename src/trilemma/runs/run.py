@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Int64
 from torch import nn
 
 from trilemma.errors import InputError
@@ -20,8 +20,9 @@ from trilemma.machine.progress import say
 from trilemma.process import Denoiser, Draw, perturb, to_model, to_uint8
 from trilemma.recipes import Recipe, SamplingSettings, dump, load
 from trilemma.runs.build import build_classifier, build_denoiser, classes_of, open_images, parameter_count
-from trilemma.runs.sample_sets import FORMAT, Sampler, Samples, labels_for, overridden, sample_set, seed_range
+from trilemma.runs.sample_sets import FORMAT, labels_for, sample_set
 from trilemma.runs.surrogates import open_surrogate
+from trilemma.samplers import Sampler, Samples, Strip, check_seeds, grid, seed_words
 from trilemma.training import checkpoint
 
 
@@ -91,16 +92,11 @@ class Run:
         self, settings: SamplingSettings | None = None, surrogate: str | None = None, t_mid: float | None = None
     ) -> Sampler:
         """A sampler of this run by these settings, the recipe's unless given; begun at `t_mid` from a surrogate's
-        images if one is named."""
+        images if one is named, see `open_surrogate`. Raises InputError for what cannot be done."""
         settings = settings or self.recipe.sampling
         assert self.recipe.images is not None
-        shape, device = self.recipe.images.shape, process_state().device
-        sampler = Sampler.of(self.denoiser(settings.weights), settings, shape, self.recipe.data.range, device)
-        if surrogate is None:
-            if t_mid is not None:
-                raise InputError("t_mid: where a surrogate's images are taken up, and no surrogate is named")
-            return sampler
-        return sampler.after(open_surrogate(surrogate, t_mid))
+        begun = open_surrogate(surrogate, t_mid) if surrogate is not None or t_mid is not None else None
+        return settings.build(self.denoiser(settings.weights), self.recipe.images.shape, begun)
 
     def sample(
         self,
@@ -115,17 +111,14 @@ class Run:
     ) -> Samples:
         """Generate `n` images (seeds 0…n−1, or the `seeds` given), of class `cls` if given.
 
-        `settings` are those of the recipe's sampling section: name (the sampler), steps, eta, grid, clip, weights,
-        batch, precision, and so on. `surrogate` and `t_mid`: begin from a surrogate's images, see `open_surrogate`.
+        `settings` are those of the recipe's sampling section: sampler, steps, eta, spacing, clip, weights, batch,
+        precision, and so on. `surrogate` and `t_mid`: begin from a surrogate's images, see `open_surrogate`.
         With `out` they are written there too, as by `sample_to`. Raises InputError for what cannot be done."""
         if out is not None:
             return self.sample_to(out, n=n, seeds=seeds, cls=cls, surrogate=surrogate, t_mid=t_mid, **settings)
-        chosen = overridden(self.recipe.sampling, **settings)
+        sampler = self.sampler(self.recipe.sampling.changed(**settings), surrogate, t_mid)
         numbers = check_seeds(n, seeds)
-        labels, sampler = labels_for(numbers, self.classes, cls), self.sampler(chosen, surrogate, t_mid)
-        parts = [slice(i, i + chosen.batch) for i in range(0, len(numbers), chosen.batch)]
-        images = [sampler.generate(numbers[part], None if labels is None else labels[part]) for part in parts]
-        return Samples(np.concatenate(images), labels, numbers)
+        return sampler(seeds=numbers, labels=labels_for(numbers, self.classes, cls))
 
     def sample_to(
         self,
@@ -140,19 +133,17 @@ class Run:
     ) -> Samples:
         """Generate a set of images as `sample` does, into `out`: an .npz or a folder of PNG; RUN/samples/… named by
         how it was made, unless given. An interrupted call made again goes on where it was; a finished one is read."""
-        chosen = overridden(self.recipe.sampling, **settings)
-        numbers = check_seeds(n, seeds)
+        chosen, numbers = self.recipe.sampling.changed(**settings), check_seeds(n, seeds)
         labels, sampler = labels_for(numbers, self.classes, cls), self.sampler(chosen, surrogate, t_mid)
         record = self.record(sampler, chosen, numbers, cls)
-        place = Path(out) if out is not None else self.default_out(chosen, sampler, numbers, cls)
-        what = describe(chosen, sampler)
-        say(f"{len(numbers)} images, {what}: {sampler.evaluations} network evaluations each, into {place}")
-        return sample_set(sampler, numbers, labels, chosen.batch, place, record, what)
+        place = Path(out) if out is not None else self.default_out(sampler, chosen, numbers, cls)
+        say(f"{len(numbers)} images, {sampler.label}: {sampler.evaluations} network evaluations each, into {place}")
+        return sample_set(sampler, numbers, labels, place, record)
 
-    def default_out(self, settings: SamplingSettings, sampler: Sampler, seeds: Sequence[int], cls: Any) -> Path:
+    def default_out(self, sampler: Sampler, settings: SamplingSettings, seeds: Sequence[int], cls: Any) -> Path:
         """Where a sample set goes that is given no place: a name that says how it was made."""
-        numbers = seed_range(seeds) if len(seed_range(seeds)) < 20 else f"{len(seeds)}seeds"
-        parts = [settings.name, str(len(sampler.times) - 1), *particulars(settings, sampler)]
+        numbers = seed_words(seeds) if len(seed_words(seeds)) < 20 else f"{len(seeds)}seeds"
+        parts = [sampler.kernel.label.lower(), str(sampler.intervals), *sampler.particulars()]
         parts += [] if settings.precision == "fp32" else [settings.precision]
         parts += [] if settings.weights == "ema" else [settings.weights]
         parts += [] if cls is None else [f"class{cls}"]
@@ -161,25 +152,21 @@ class Run:
 
     def record(self, sampler: Sampler, settings: SamplingSettings, seeds: Sequence[int], cls: Any) -> dict[str, Any]:
         """How a sample set is made: everything its images depend on."""
+        every = len(grid(sampler.denoiser.schedule, settings.steps, settings.spacing)) - 1
         return {
             "format": FORMAT,
             "recipe": self.recipe.name,
             "checkpoint_step": self.step,
-            "weights": settings.weights,
             "weights_sha256": sha256(self.weights_file(settings.weights)),
-            "seeds": seed_range(seeds),
+            "seeds": seed_words(seeds),
             "classes": None if not self.classes else "balanced" if cls is None else str(cls),
             "sampler": {
-                "name": settings.name,
-                "steps": len(sampler.times) - 1,
-                **settings.kernel,
-                "grid": settings.grid,
-                "times_sha256": hashlib.sha256(sampler.times.numpy().tobytes()).hexdigest(),
-                "clip": settings.clip,
+                **settings.recorded(),
+                "steps": None if settings.times else every,
+                "times_sha256": hashlib.sha256(sampler.grid.numpy().tobytes()).hexdigest(),
                 "network_evaluations": sampler.evaluations,
-                "precision": settings.precision,
+                "surrogate": sampler.surrogate.record if sampler.surrogate else None,
             },
-            "surrogate": sampler.surrogate.record if sampler.surrogate else None,
         }
 
     def reverse_strip(
@@ -190,18 +177,14 @@ class Run:
         surrogate: str | None = None,
         t_mid: float | None = None,
         **settings: Any,
-    ) -> tuple[UInt8[np.ndarray, "r k h w c"], list[float]]:
-        """x_t along the walk from noise to image, a row a seed, at `columns` evenly chosen steps; and their times."""
-        sampler = self.sampler(overridden(self.recipe.sampling, **settings), surrogate, t_mid)
+    ) -> Strip:
+        """x_t along the walk from noise to image, a row a seed, at `columns` evenly chosen steps."""
+        sampler = self.sampler(self.recipe.sampling.changed(**settings), surrogate, t_mid)
         labels = labels_for(seeds, self.classes, None) if labels is None else labels[: len(seeds)]
-        wanted = set(np.linspace(0, len(sampler.times) - 1, columns).round().astype(int).tolist())
-        kept = [
-            (step.t, to_uint8(step.x, sampler.range)) for step in sampler.steps(seeds, labels) if step.index in wanted
-        ]
-        return np.stack([image for _, image in kept], axis=1), [t for t, _ in kept]
+        return sampler.strip(seeds, labels, columns)
 
-    def forward_strip(self, rows: int = 3, columns: int = 9) -> tuple[UInt8[np.ndarray, "r k h w c"], list[float]]:
-        """Training images noised to `columns` times from 0 to T, a row an image; and their times."""
+    def forward_strip(self, rows: int = 3, columns: int = 9) -> Strip:
+        """Training images noised to `columns` times from 0 to T, a row an image."""
         data, low_high = open_images(self.recipe), self.recipe.data.range
         schedule = self.denoiser(self.recipe.sampling.weights).schedule
         chosen = np.linspace(0, len(data) - 1, rows).astype(int)
@@ -210,55 +193,10 @@ class Run:
         times = torch.linspace(0, schedule.T, columns, dtype=torch.float64)
         times = times.round() if schedule.steps is not None else times
         images = [to_uint8(perturb(schedule, x0, t, eps), low_high) for t in times]
-        return np.stack(images, axis=1), times.tolist()
+        return Strip(np.stack(images, axis=1), tuple(times.tolist()))
 
 
 def prepare(path: Path, recipe: Recipe) -> None:
     """Begin a run directory: its recipe, and room for samples. Raises InputError where it cannot be written."""
     write_text(path / "recipe.yaml", dump(recipe))
     (path / "samples").mkdir(exist_ok=True)
-
-
-NAMES = {
-    "ancestral": "Ancestral",
-    "ddim": "DDIM",
-    "probability_flow": "Probability flow",
-    "heun": "Heun",
-    "dpmpp": "DPM-Solver++",
-    "unipc": "UniPC",
-}
-
-
-def particulars(settings: SamplingSettings, sampler: Sampler) -> list[str]:
-    """What sets a way of sampling apart from its sampler's defaults, in words."""
-    default = type(sampler.kernel)()
-    own = [
-        key if value is True else f"{key} {value:g}"
-        for key, value in settings.kernel.items()
-        if value != getattr(default, key)
-    ]
-    spacing = ["own times"] if settings.times else [] if settings.grid == "even" else [settings.grid.replace(",", "+")]
-    skip = [f"skip {settings.skip}"] if settings.skip else []
-    begun = sampler.surrogate
-    start = [f"surrogate {Path(begun.record['name']).stem} at {begun.t_mid:g}"] if begun else []
-    clip = {"static": [], "dynamic": ["dynamic clip"], "none": ["no clip"]}[settings.clip]
-    return [*own, *spacing, *skip, *start, *clip]
-
-
-def describe(settings: SamplingSettings, sampler: Sampler) -> str:
-    """A way of sampling in words, as tables label it."""
-    steps, every = len(sampler.times) - 1, sampler.denoiser.schedule.steps
-    count = f"{'all ' if steps == every else ''}{steps} step{'s' if steps > 1 else ''}"
-    return ", ".join([NAMES.get(settings.name, settings.name), count, *particulars(settings, sampler)])
-
-
-def check_seeds(n: int, seeds: Sequence[int] | None) -> list[int]:
-    """The seeds given, or 0…n−1. Raises InputError if there are none, one is negative, or one is given twice."""
-    numbers = list(range(n)) if seeds is None else list(seeds)
-    if not numbers:
-        raise InputError("seeds: none given, expected at least one image")
-    if len(set(numbers)) < len(numbers):
-        raise InputError("seeds: some are given twice, and the same seed is the same image")
-    if min(numbers) < 0:
-        raise InputError(f"seeds: {min(numbers)} is negative, expected 0 or more")
-    return numbers

@@ -1,20 +1,17 @@
-"""Sampling of a run: a plan of what will be done, images from seeds, and large sets in parts that an interrupted job
-takes up again."""
+"""Sample sets of a run on disk: in parts that an interrupted job takes up again, with the record of how they were
+made."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Int64, UInt8
-from torch import Tensor
+from jaxtyping import Int64
 
 from trilemma.data import check_out, read_samples, write_samples
 from trilemma.errors import InputError
@@ -22,138 +19,10 @@ from trilemma.machine.devices import process_state
 from trilemma.machine.environment import environment
 from trilemma.machine.files import write_json, write_npz
 from trilemma.machine.progress import progress
-from trilemma.process import Condition, Denoiser, Draw, to_model, to_uint8
-from trilemma.recipes import SamplingSettings, construct, parse_sampling
-from trilemma.samplers import Clip, Kernel, Step, cut, explicit, grid, noise_start, surrogate_start, walk
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Generated images: uint8 NHWC, the class asked of each (None: unconditional), the seed of each; where they lie,
-    and the record of how they were made."""
-
-    images: UInt8[np.ndarray, "n h w c"]
-    labels: Int64[np.ndarray, "n"] | None
-    seeds: list[int]
-    path: Path | None = None
-    record: dict[str, Any] | None = None
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-
-def overridden(settings: SamplingSettings, **changes: Any) -> SamplingSettings:
-    """The settings with those changes that are not None. Another sampler begins from its own defaults: every step, an
-    even grid; the recipe's steps and kernel arguments belong to the recipe's sampler."""
-    given = {key: value for key, value in changes.items() if value is not None}
-    base = settings.model_dump()
-    if "times" in given:
-        base |= {"steps": None, "skip": 0}
-    elif given.keys() & {"steps", "grid", "skip"}:
-        base |= {"times": None}
-    if given.get("name", settings.name) != settings.name:
-        base |= {"steps": None, "grid": "even", "skip": 0, "times": None, "kernel": {}}
-    return parse_sampling({**base, **given})
-
-
-Surrogate = Callable[[Sequence[int], Int64[np.ndarray, "n"] | None], UInt8[np.ndarray, "n h w c"]]
-"""(seeds, labels) -> images: whatever makes the images that a surrogate start noises."""
-
-
-@dataclass(frozen=True)
-class Start:
-    """A surrogate, the time that its images are noised to, and what records say of it."""
-
-    images: Surrogate
-    t_mid: float
-    record: dict[str, Any]
-
+from trilemma.recipes import renamed
+from trilemma.samplers import Sampler, Samples
 
 FORMAT = "trilemma-samples/1"
-
-DYNAMIC_QUANTILE = 0.995
-"""The quantile of |x̂_0| of dynamic thresholding (Saharia et al. 2022)."""
-
-
-@dataclass(frozen=True)
-class Sampler:
-    """A denoiser, a kernel and a grid: images from seeds. Image i depends on its own seed alone."""
-
-    denoiser: Denoiser
-    kernel: Kernel
-    times: Tensor
-    shape: tuple[int, int, int]
-    range: tuple[float, float]
-    precision: str
-    device: torch.device
-    surrogate: Start | None = None
-
-    @classmethod
-    def of(
-        cls,
-        denoiser: Denoiser,
-        settings: SamplingSettings,
-        shape: tuple[int, int, int],
-        range: tuple[float, float],
-        device: torch.device,
-    ) -> Sampler:
-        kernel = construct("sampler", {"name": settings.name, **settings.kernel})
-        quantile = DYNAMIC_QUANTILE if settings.clip == "dynamic" else 1.0
-        kernel = replace(kernel, clip=None if settings.clip == "none" else Clip(*range, quantile))
-        if settings.times is not None:
-            times = explicit(denoiser.schedule, settings.times)
-        else:
-            times = grid(denoiser.schedule, settings.steps, settings.grid, settings.skip)
-        if kernel.needs_signal and float(denoiser.schedule.alpha(times[0])) == 0:
-            raise InputError(
-                f"sampler {settings.name!r} is undefined where the schedule's SNR is 0, which its grid starts at: use "
-                "ancestral or ddim, or leave the first time out (skip 1)"
-            )
-        return cls(denoiser, kernel, times, shape, range, settings.precision, device)
-
-    def after(self, surrogate: Start) -> Sampler:
-        """This sampler begun at the surrogate's t_mid from its images, instead of at noise."""
-        return replace(self, times=cut(self.denoiser.schedule, self.times, surrogate.t_mid), surrogate=surrogate)
-
-    @property
-    def evaluations(self) -> int:
-        """Network evaluations an image takes."""
-        intervals = len(self.times) - 1
-        return self.kernel.evaluations(intervals) if intervals else 0
-
-    def steps(self, seeds: Sequence[int], labels: Int64[np.ndarray, "n"] | None) -> Iterator[Step]:
-        """Every step of the walk for these seeds."""
-        condition = Condition(None if labels is None else torch.from_numpy(labels).to(self.device))
-        start = self._start(seeds, labels)
-        steps = walk(self.kernel, self.denoiser.bind(condition), self.times, start, Draw.for_seeds(seeds, "step"))
-        mixed = self.precision == "bf16"
-        while True:
-            # The context is entered for each step: held across a yield it would leak into whoever watches.
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed):
-                step = next(steps, None)
-            if step is None:
-                return
-            yield step
-
-    def _start(self, seeds: Sequence[int], labels: Int64[np.ndarray, "n"] | None) -> Tensor:
-        schedule = self.denoiser.schedule
-        if self.surrogate is None:
-            return noise_start(schedule, seeds, self.shape, self.device, float(self.times[0]))
-        images = to_model(self.surrogate.images(seeds, labels), self.range)
-        if tuple(images.shape) != (len(seeds), *self.shape):
-            raise InputError(f"surrogate: its images are {tuple(images.shape[1:])}, the run's {self.shape} (c, h, w)")
-        return surrogate_start(schedule, images.to(self.device), float(self.times[0]), seeds)
-
-    def generate(self, seeds: Sequence[int], labels: Int64[np.ndarray, "n"] | None) -> UInt8[np.ndarray, "n h w c"]:
-        """The finished images."""
-        *_, step = self.steps(seeds, labels)
-        broken = ~torch.isfinite(step.x).flatten(1).all(1)
-        if bool(broken.any()):
-            seed = seeds[int(broken.nonzero()[0])]
-            raise InputError(
-                f"seed {seed}: the image is not finite; has the run diverged, or is precision bf16 too coarse?"
-            )
-        return to_uint8(step.x, self.range)
 
 
 def labels_for(seeds: Sequence[int], classes: Sequence[str], asked: str | int | None) -> Int64[np.ndarray, "n"] | None:
@@ -177,21 +46,12 @@ def labels_for(seeds: Sequence[int], classes: Sequence[str], asked: str | int | 
     return np.full(len(seeds), index, dtype=np.int64)
 
 
-def seed_range(seeds: Sequence[int]) -> str:
-    """Seeds in words: 0-499 if they are a run of numbers, else listed."""
-    if list(seeds) == list(range(seeds[0], seeds[0] + len(seeds))):
-        return f"{seeds[0]}-{seeds[-1]}" if len(seeds) > 1 else str(seeds[0])
-    return ",".join(map(str, seeds))
-
-
 def sample_set(
     sampler: Sampler,
     seeds: Sequence[int],
     labels: Int64[np.ndarray, "n"] | None,
-    batch: int,
     out: Path,
     record: dict[str, Any],
-    what: str = "sampling",
 ) -> Samples:
     """Generate a set into `out` (.npz or a folder), batch by batch, over all processes.
 
@@ -212,9 +72,9 @@ def sample_set(
     done = {int(seed) for part in _parts(parts) for seed in part["seeds"]}
     state.wait_for_everyone()  # all have looked before any writes: they must agree on what is missing
     missing = [i for i, seed in enumerate(seeds) if seed not in done]
-    batches = [missing[i : i + batch] for i in range(0, len(missing), batch)]
+    batches = [missing[i : i + sampler.batch] for i in range(0, len(missing), sampler.batch)]
     mine = batches[state.process_index :: state.num_processes]
-    with progress(what, len(seeds), "images", start=len(done), shown=state.is_main_process) as advance:
+    with progress(sampler.label, len(seeds), "images", start=len(done), shown=state.is_main_process) as advance:
         count = len(done)
         for chosen in mine:
             began = time.perf_counter()
@@ -243,7 +103,13 @@ def read_record(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} is no record of samples ({error}): remove it, or choose another --out") from error
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise InputError(f"{path} is no record of samples: remove it, or choose another --out")
-    return found
+    return _current(found)
+
+
+def _current(record: dict[str, Any]) -> dict[str, Any]:
+    """A record as it is written now: earlier ones had the weights and the surrogate beside the sampler."""
+    beside = {key: record.pop(key) for key in ("weights", "surrogate") if key in record}
+    return {**record, "sampler": renamed(record["sampler"]) | beside}
 
 
 def _claim(parts: Path, out: Path, record: dict[str, Any]) -> None:
@@ -263,13 +129,16 @@ def _claim(parts: Path, out: Path, record: dict[str, Any]) -> None:
 
 
 def _same(found: dict[str, Any], record: dict[str, Any], where: Path) -> None:
-    found = {key: found.get(key) for key in record}
+    """Raises InputError where what is found was made otherwise. Of the sampler only what both say is compared: an
+    earlier record may lack a setting, and the hashes of times and weights cover what it lacked."""
     wanted = json.loads(json.dumps(record))
-    for key, value in wanted.items():
-        if found[key] != value:
+    sampler = {key: value for key, value in wanted.pop("sampler").items() if key in found["sampler"]}
+    pairs = [(f"sampler.{key}", found["sampler"][key], value) for key, value in sampler.items()]
+    for key, had, value in [*((key, found.get(key), value) for key, value in wanted.items()), *pairs]:
+        if had != value:
             raise InputError(
-                f"{where} holds samples made otherwise ({key}: {found[key]!r}, now {value!r}): remove it, or choose "
-                "another --out"
+                f"{where} holds samples made otherwise ({key}: {had!r}, now {value!r}): remove it, or choose another "
+                "--out"
             )
 
 

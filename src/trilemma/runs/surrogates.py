@@ -14,15 +14,17 @@ from jaxtyping import Int64, UInt8
 from trilemma.data import read_samples
 from trilemma.errors import InputError
 from trilemma.machine.files import sha256
-from trilemma.runs.sample_sets import Start, Surrogate
+from trilemma.samplers import Surrogate, SurrogateImages
 
 
-def open_surrogate(spec: str, t_mid: float | None) -> Start:
+def open_surrogate(spec: str | None, t_mid: float | None) -> Surrogate:
     """The surrogate `spec`: `module:function`, called as function(seeds, labels) -> uint8 images [n, h, w, c]; or a set
     of samples (.npz, folder, zip), of which seed i takes image i. A module is looked for in the working directory as
     well; it is named on the command line or in a call, never read from a saved recipe.
 
-    Raises InputError where it cannot be opened, gives no images, or t_mid is missing."""
+    Raises InputError where it cannot be opened, gives no images, or one of the two is missing."""
+    if spec is None:
+        raise InputError("t_mid: where a surrogate's images are taken up, and no surrogate is named")
     if t_mid is None:
         raise InputError("surrogate: needs --t-mid, the time its images are noised to")
     module, colon, name = spec.partition(":")
@@ -32,14 +34,14 @@ def open_surrogate(spec: str, t_mid: float | None) -> Start:
         made = _function(spec, module, name)
         source = getattr(sys.modules[module], "__file__", None)
         digest = sha256(Path(source)) if source else None
-        return Start(made, t_mid, {"name": spec, "sha256": digest, "t_mid": t_mid})
+        return Surrogate(made, t_mid, {"name": spec, "sha256": digest, "t_mid": t_mid})
     path = Path(spec)
     images, _ = read_samples(path)
     digest = hashlib.sha256(images.tobytes()).hexdigest()
-    return Start(_of_samples(images, path), t_mid, {"name": path.name, "sha256": digest, "t_mid": t_mid})
+    return Surrogate(_of_samples(images, path), t_mid, {"name": spec, "sha256": digest, "t_mid": t_mid})
 
 
-def _function(spec: str, module: str, name: str) -> Surrogate:
+def _function(spec: str, module: str, name: str) -> SurrogateImages:
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
@@ -58,7 +60,7 @@ def _function(spec: str, module: str, name: str) -> Surrogate:
     return images
 
 
-def _of_samples(held: UInt8[np.ndarray, "n h w c"], path: Path) -> Surrogate:
+def _of_samples(held: UInt8[np.ndarray, "n h w c"], path: Path) -> SurrogateImages:
     def images(seeds: Sequence[int], labels: Int64[np.ndarray, "n"] | None) -> UInt8[np.ndarray, "n h w c"]:
         if max(seeds) >= len(held):
             raise InputError(f"surrogate {path}: it has {len(held)} images, none for seed {max(seeds)}")

@@ -74,7 +74,7 @@ SPACINGS = (*ON_TABLE, *OFF_TABLE)
 def check_spacing(spacing: str) -> str:
     """The spacing, if it is a name or counts with commas between. Raises InputError otherwise."""
     if spacing not in SPACINGS and _sections(spacing) is None:
-        raise unknown("grid", spacing, [*SPACINGS, "10,10,15"])
+        raise unknown("spacing", spacing, [*SPACINGS, "10,10,15"])
     return spacing
 
 
@@ -108,7 +108,7 @@ def _times(schedule: Schedule, steps: int | None, spacing: str) -> Tensor:
             raise InputError(f"steps {steps}: this schedule is continuous, expected a number of steps, 1 or more")
         if spacing in ON_TABLE:
             if spacing != "even":
-                raise InputError(f"grid {spacing!r} needs a tabulated schedule: use even, log_snr or karras")
+                raise InputError(f"spacing {spacing!r} needs a tabulated schedule: use even, log_snr or karras")
             return torch.linspace(schedule.t_min if steps > 1 else schedule.T, schedule.T, steps, dtype=torch.float64)
     count = schedule.steps if steps is None else steps
     assert count is not None
@@ -122,13 +122,13 @@ def _times(schedule: Schedule, steps: int | None, spacing: str) -> Tensor:
         assert schedule.steps is not None
         return distinct(ON_TABLE[spacing](schedule.steps, count), schedule.steps)
     if schedule.terminal_snr() == 0:
-        raise InputError(f"grid {spacing!r}: the schedule ends at SNR 0, where log SNR is infinite: use even")
+        raise InputError(f"spacing {spacing!r}: the schedule ends at SNR 0, where log SNR is infinite: use even")
     return OFF_TABLE[spacing](schedule, count) if count > 1 else torch.tensor([schedule.T], dtype=torch.float64)
 
 
 def _table(schedule: Schedule, spacing: str) -> int:
     if schedule.steps is None:
-        raise InputError(f"grid {spacing!r} needs a tabulated schedule: this one is continuous")
+        raise InputError(f"spacing {spacing!r} needs a tabulated schedule: this one is continuous")
     return schedule.steps
 
 
@@ -139,7 +139,8 @@ def _by_section(steps: int, counts: Sequence[int]) -> Int64[Tensor, "k"]:
     for i, count in enumerate(counts):
         size = steps // len(counts) + (i < steps % len(counts))
         if count > size:
-            raise InputError(f"grid {','.join(map(str, counts))}: section {i + 1} has {size} times, fewer than {count}")
+            named = ",".join(map(str, counts))
+            raise InputError(f"spacing {named}: section {i + 1} has {size} times, fewer than {count}")
         # Added up as theirs are: where a multiple of the stride ends in a half, the sum's rounding error decides.
         stride = (size - 1) / max(count - 1, 1)
         times += [start + round(place) for place in accumulate([0.0] + [stride] * (count - 1))]

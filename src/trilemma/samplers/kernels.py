@@ -9,65 +9,82 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar
+from dataclasses import dataclass, fields, replace
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Le
 from jaxtyping import Float, Float64
 from torch import Tensor
+from typing_extensions import Doc
 
-from trilemma.process import BoundDenoiser, Draw, Prediction, Schedule, over_image, pair, posterior_mean
+from trilemma.process import BoundDenoiser, Denoiser, Draw, Prediction, over_image, pair, posterior_mean
 from trilemma.registry import register
 
 Images = Float[Tensor, "n c h w"]
 Time = Float64[Tensor, ""]
+Clipping = Literal["static", "dynamic", "none"]
 
 
-@dataclass(frozen=True)
-class Clip:
-    """Holds x̂_0 in the range `low` to `high`. With `quantile` < 1 the range is each image's own: where that quantile
-    of |x̂_0|, from the range's middle, lies outside, x̂_0 is cut there and scaled back into the range, so that bright
-    pixels do not saturate (dynamic thresholding, Saharia et al. 2022, section 2.3)."""
-
-    low: float = -1.0
-    high: float = 1.0
-    quantile: Annotated[float, Gt(0), Le(1)] = 1.0
-
-    def __call__(self, x0: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-        if self.quantile == 1.0:
-            return x0.clamp(self.low, self.high)
-        middle, half = (self.low + self.high) / 2, (self.high - self.low) / 2
-        scaled = (x0 - middle) / half
-        limit = torch.quantile(scaled.abs().flatten(1).float(), self.quantile, dim=1).clamp(min=1.0)
-        limit = limit.to(x0.dtype)[:, None, None, None]
-        return middle + half * scaled.clamp(-limit, limit) / limit
+DYNAMIC_QUANTILE = 0.995
+"""The quantile of |x̂_0| of dynamic thresholding (Saharia et al. 2022)."""
 
 
 def clipped(
+    x0: Float[Tensor, "n c h w"], low_high: tuple[float, float] = (-1.0, 1.0), quantile: float = 1.0
+) -> Float[Tensor, "n c h w"]:
+    """x̂_0 held in the range. With `quantile` < 1 the range is each image's own: where that quantile of |x̂_0|, from the
+    range's middle, lies outside, x̂_0 is cut there and scaled back into the range, so that bright pixels do not saturate
+    (dynamic thresholding, Saharia et al. 2022, section 2.3)."""
+    low, high = low_high
+    if quantile == 1.0:
+        return x0.clamp(low, high)
+    middle, half = (low + high) / 2, (high - low) / 2
+    scaled = (x0 - middle) / half
+    limit = torch.quantile(scaled.abs().flatten(1).float(), quantile, dim=1).clamp(min=1.0)
+    limit = limit.to(x0.dtype)[:, None, None, None]
+    return middle + half * scaled.clamp(-limit, limit) / limit
+
+
+def held(
     prediction: Prediction,
-    clip: Clip | None,
-    schedule: Schedule,
+    clip: Clipping,
+    denoiser: Denoiser | BoundDenoiser,
     x_t: Float[Tensor, "n c h w"],
     t: Float64[Tensor, ""],
 ) -> Prediction:
-    """The prediction with x̂_0 held in range and ε̂ derived from it again, so that both still belong to the same x_t
-    (improved-diffusion does so; clipping x̂_0 alone would leave them at odds)."""
-    if clip is None:
+    """The prediction with x̂_0 held in the data's range (static), in each image's own (dynamic), or left (none); ε̂ is
+    derived from it again, so that both still belong to the same x_t (improved-diffusion does so; clipping x̂_0 alone
+    would leave them at odds)."""
+    if clip == "none":
         return prediction
-    x0 = clip(prediction.x0)
+    x0 = clipped(prediction.x0, denoiser.data_range, DYNAMIC_QUANTILE if clip == "dynamic" else 1.0)
+    schedule = denoiser.schedule
     eps = (x_t - over_image(schedule.alpha(t), x_t) * x0) / over_image(schedule.sigma(t), x_t)
     return replace(prediction, x0=x0, eps=eps)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kernel(ABC):
-    """What all kernels share: `clip`, what x̂_0 is held in (None: it is not held)."""
+    """A way to step, with its arguments: those of a recipe's sampling section and of the command line are read off its
+    fields. What all kernels share is `clip`."""
 
     needs_signal: ClassVar[bool] = False
     """Whether a step from a time without any signal (SNR 0) is undefined."""
 
-    clip: Clip | None = Clip()
+    clip: Annotated[
+        Clipping,
+        Doc("Hold x̂_0 in the data's range (static), in each image's own (dynamic), or not (none)."),
+    ] = "static"
+
+    @property
+    def label(self) -> str:
+        """What tables and figures call it, with the flags that are set among its arguments."""
+        return ", ".join([type(self).__name__, *(name for name, value in self.particulars().items() if value is True)])
+
+    def particulars(self) -> dict[str, Any]:
+        """Its arguments that are not their defaults."""
+        return {field.name: value for field in fields(self) if (value := getattr(self, field.name)) != field.default}
 
     @abstractmethod
     def step(
@@ -80,8 +97,8 @@ class Kernel(ABC):
         return intervals
 
     def predict(self, denoiser: BoundDenoiser, x_t: Float[Tensor, "n c h w"], t: Float64[Tensor, ""]) -> Prediction:
-        """The denoiser's prediction, clipped."""
-        return clipped(denoiser(x_t, t), self.clip, denoiser.schedule, x_t, t)
+        """The denoiser's prediction, with `clip`."""
+        return held(denoiser(x_t, t), self.clip, denoiser, x_t, t)
 
 
 @register("sampler", "ancestral")
@@ -107,7 +124,7 @@ class DDIM(Kernel):
     """DDIM (Song et al. 2021, eq. 12 and 16): η = 0 is deterministic, an Euler step of the probability-flow ODE in
     σ/α; η = 1 has the posterior's variance β̃."""
 
-    eta: Annotated[float, Ge(0), Le(1)] = 0.0
+    eta: Annotated[float, Ge(0), Le(1), Doc("η: 0 is deterministic, 1 has the posterior's variance.")] = 0.0
 
     def step(
         self, denoiser: BoundDenoiser, x_t: Images, t: Time, s: Time, state: Any, draw: Draw

@@ -14,6 +14,7 @@ import torch
 from annotated_types import Ge, Le
 from jaxtyping import Float, Float64
 from torch import Tensor
+from typing_extensions import Doc
 
 from trilemma.process import BoundDenoiser, Draw, Schedule, over_image
 from trilemma.registry import register
@@ -32,6 +33,10 @@ class ProbabilityFlow(Kernel):
     σ̄: the same ODE, other steps."""
 
     needs_signal: ClassVar[bool] = True
+
+    @property
+    def label(self) -> str:
+        return "Probability flow"
 
     def step(
         self, denoiser: BoundDenoiser, x_t: Images, t: Time, s: Time, state: Any, draw: Draw
@@ -88,8 +93,12 @@ class DPMSolver(Kernel):
 
     needs_signal: ClassVar[bool] = True
 
-    order: Annotated[int, Ge(1), Le(2)] = 2
-    stochastic: bool = False
+    order: Annotated[int, Ge(1), Le(2), Doc("Its order.")] = 2
+    stochastic: Annotated[bool, Doc("Its SDE form.")] = False
+
+    @property
+    def label(self) -> str:
+        return "SDE-DPM-Solver++" if self.stochastic else "DPM-Solver++"
 
     def step(
         self, denoiser: BoundDenoiser, x_t: Images, t: Time, s: Time, state: Past | None, draw: Draw
@@ -123,7 +132,7 @@ class UniPC(Kernel):
 
     needs_signal: ClassVar[bool] = True
 
-    order: Annotated[int, Ge(1), Le(3)] = 2
+    order: Annotated[int, Ge(1), Le(3), Doc("Its order.")] = 2
 
     def step(
         self, denoiser: BoundDenoiser, x_t: Images, t: Time, s: Time, state: Past | None, draw: Draw

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from trilemma.process import Draw, Schedule, perturb
@@ -31,3 +34,17 @@ def surrogate_start(
     gives the images themselves."""
     t = torch.tensor(t_mid, dtype=torch.float64)
     return perturb(schedule, images, t, Draw.for_seeds(seeds, "start").normal(images))
+
+
+SurrogateImages = Callable[[Sequence[int], Int64[np.ndarray, "n"] | None], UInt8[np.ndarray, "n h w c"]]
+"""(seeds, labels) -> the images of these seeds."""
+
+
+@dataclass(frozen=True)
+class Surrogate:
+    """Whatever makes the images that a walk begins from (A 3.2): `images(seeds, labels)`, the time `t_mid` that they
+    are noised to, and what records say of it, its `name` first."""
+
+    images: SurrogateImages
+    t_mid: float
+    record: dict[str, Any]

@@ -83,8 +83,7 @@ class DenoisingLearner(Learner):
 
     def plain(self) -> Denoiser:
         """The denoiser over the plain network, which follows the weights but not the wrapping: for sampling."""
-        d = self.denoiser
-        return Denoiser(self.network, d.schedule, d.parameterization, d.variance_name, d.data_range)
+        return self.denoiser.over(self.network)
 
     def begin(self, step: int) -> bool:
         return isinstance(self.network, Growing) and self.network.grow(step)

@@ -1,0 +1,178 @@
+"""The sampler: a denoiser, a kernel and a grid; images from seeds. It needs no run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import KW_ONLY, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float64, Int64, UInt8
+from torch import Tensor, nn
+
+from trilemma.errors import InputError
+from trilemma.process import Condition, Denoiser, Draw, to_model, to_uint8
+from trilemma.samplers.compiled import Compiled
+from trilemma.samplers.grids import cut, explicit, grid
+from trilemma.samplers.kernels import Kernel
+from trilemma.samplers.loop import Step, walk
+from trilemma.samplers.samples import Samples, Strip, check_seeds
+from trilemma.samplers.starts import Surrogate, noise_start, surrogate_start
+
+Labels = Int64[np.ndarray, "n"] | Sequence[int] | int | None
+"""The class of each image, or one class for all; None where they have none."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Sampler:
+    """Images of `shape` (c, h, w) from seeds: `Sampler(denoiser, DDIM(), steps=20, shape=(1, 28, 28))(seeds=range(9))`.
+    Image i depends on its own seed alone, not on `batch`, which is how many are made at once.
+
+    The grid: `steps` intervals (None: every step of a table) by `spacing`, less `skip` of the noisiest; or `times`
+    written out, noisiest first, instead. `surrogate`: begin from its images at its t_mid instead of at noise.
+    `precision`: fp32, or bf16 under autocast. `compile`: have the network compiled for this batch (see `Compiled`).
+    Sampling is done where the network is, in evaluation mode, in which it is not left if it was training.
+
+    Raises InputError for a grid that cannot be had and for a kernel that is undefined where it starts."""
+
+    denoiser: Denoiser
+    kernel: Kernel
+    _: KW_ONLY
+    shape: tuple[int, int, int]
+    steps: int | None = None
+    spacing: str = "even"
+    skip: int = 0
+    times: Sequence[float] | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"
+    batch: int = 64
+    compile: bool = False
+    surrogate: Surrogate | None = None
+    grid: Float64[Tensor, "k1"] = field(init=False)
+
+    def __post_init__(self) -> None:
+        schedule = self.denoiser.schedule
+        if self.times is not None:
+            times = explicit(schedule, self.times)
+        else:
+            times = grid(schedule, self.steps, self.spacing, self.skip)
+        if self.kernel.needs_signal and float(schedule.alpha(times[0])) == 0:
+            raise InputError(
+                f"sampler {self.kernel.label!r} is undefined where the schedule's SNR is 0, which its grid starts at: "
+                "use ancestral or ddim, or leave the first time out (skip 1)"
+            )
+        if self.surrogate is not None:
+            times = cut(schedule, times, self.surrogate.t_mid)
+        object.__setattr__(self, "grid", times)
+
+    def __repr__(self) -> str:
+        return f"Sampler({self.label}: {self.evaluations} network evaluations)"
+
+    @property
+    def intervals(self) -> int:
+        """Steps of the walk."""
+        return len(self.grid) - 1
+
+    @property
+    def evaluations(self) -> int:
+        """Network evaluations an image takes."""
+        return self.kernel.evaluations(self.intervals) if self.intervals else 0
+
+    @property
+    def label(self) -> str:
+        """This way of sampling in words, as tables label it."""
+        every = "all " if self.intervals == self.denoiser.schedule.steps else ""
+        count = f"{every}{self.intervals} step{'s' if self.intervals > 1 else ''}"
+        return ", ".join([self.kernel.label, count, *self.particulars()])
+
+    def particulars(self) -> list[str]:
+        """What sets it apart from its kernel's defaults on an even grid, in words; flags are the kernel's label's."""
+        own = [
+            f"{name} {value:g}" if isinstance(value, int | float) else f"{name} {value}"
+            for name, value in self.kernel.particulars().items()
+            if not isinstance(value, bool)
+        ]
+        spacing = ["own times"] if self.times else [] if self.spacing == "even" else [self.spacing.replace(",", "+")]
+        skip = [f"skip {self.skip}"] if self.skip else []
+        begun = self.surrogate
+        start = [f"surrogate {Path(begun.record['name']).stem} at {begun.t_mid:g}"] if begun else []
+        return [*own, *spacing, *skip, *start]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        first = next(self.denoiser.parameters(), None)
+        return torch.device("cpu") if first is None else first.device
+
+    def __call__(self, n: int = 64, *, seeds: Sequence[int] | None = None, labels: Labels = None) -> Samples:
+        """`n` images (seeds 0…n−1, or the `seeds` given) of these classes. Raises InputError for seeds or labels that
+        do not fit, and for an image that is not finite."""
+        numbers = check_seeds(n, seeds)
+        classes = None if labels is None else np.broadcast_to(np.asarray(labels, dtype=np.int64), len(numbers))
+        parts = [slice(i, i + self.batch) for i in range(0, len(numbers), self.batch)]
+        images = [self.generate(numbers[part], None if classes is None else classes[part]) for part in parts]
+        return Samples(np.concatenate(images), classes, numbers)
+
+    def generate(
+        self, seeds: Sequence[int], labels: Int64[np.ndarray, "n"] | None = None
+    ) -> UInt8[np.ndarray, "n h w c"]:
+        """The finished images of one batch. Raises InputError for one that is not finite."""
+        *_, step = self.walk(seeds, labels)
+        broken = ~torch.isfinite(step.x).flatten(1).all(1)
+        if bool(broken.any()):
+            seed = seeds[int(broken.nonzero()[0])]
+            raise InputError(
+                f"seed {seed}: the image is not finite; has the run diverged, or is precision bf16 too coarse?"
+            )
+        return to_uint8(step.x, self.denoiser.data_range)
+
+    def strip(self, seeds: Sequence[int], labels: Int64[np.ndarray, "n"] | None = None, columns: int = 9) -> Strip:
+        """x_t along the walk from noise to image, a row a seed, at `columns` evenly chosen steps."""
+        wanted = set(np.linspace(0, self.intervals, columns).round().astype(int).tolist())
+        low_high = self.denoiser.data_range
+        kept = [(step.t, to_uint8(step.x, low_high)) for step in self.walk(seeds, labels) if step.index in wanted]
+        return Strip(np.stack([images for _, images in kept], axis=1), tuple(t for t, _ in kept))
+
+    def walk(self, seeds: Sequence[int], labels: Int64[np.ndarray, "n"] | None = None) -> Iterator[Step]:
+        """Every step of the walk for these seeds."""
+        condition = Condition(None if labels is None else torch.tensor(labels, device=self.device))
+        start, draw = self._start(seeds, labels), Draw.for_seeds(seeds, "step")
+        steps = walk(self.kernel, self._denoiser.bind(condition), self.grid, start, draw)
+        mixed, network = self.precision == "bf16", self.denoiser.network
+        while True:
+            # Entered for each step: held across a yield these would leak into whoever watches.
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed), _evaluating(network):
+                step = next(steps, None)
+            if step is None:
+                return
+            yield step
+
+    @cached_property
+    def _denoiser(self) -> Denoiser:
+        """The denoiser that is asked."""
+        return self.denoiser.over(Compiled(self.denoiser.network, self.batch)) if self.compile else self.denoiser
+
+    def _start(self, seeds: Sequence[int], labels: Int64[np.ndarray, "n"] | None) -> Tensor:
+        schedule = self.denoiser.schedule
+        if self.surrogate is None:
+            return noise_start(schedule, seeds, self.shape, self.device, float(self.grid[0]))
+        images = to_model(self.surrogate.images(seeds, labels), self.denoiser.data_range)
+        if tuple(images.shape) != (len(seeds), *self.shape):
+            raise InputError(f"surrogate: its images are {tuple(images.shape[1:])}, the run's {self.shape} (c, h, w)")
+        return surrogate_start(schedule, images.to(self.device), float(self.grid[0]), seeds)
+
+
+@contextmanager
+def _evaluating(network: nn.Module) -> Iterator[None]:
+    """The network in evaluation mode; each of its modules is left in the mode it was in."""
+    training = [module for module in network.modules() if module.training]
+    if training:
+        network.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
