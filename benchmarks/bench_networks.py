@@ -24,8 +24,7 @@ from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from trilemma.machine.environment import environment
 from trilemma.networks import UNet
 from trilemma.process import Denoiser, Linear
-from trilemma.recipes import SamplingSettings
-from trilemma.runs.sample_sets import Sampler
+from trilemma.samplers import Ancestral, Sampler
 
 
 @dataclass(frozen=True)
@@ -111,14 +110,14 @@ def passes(shape: Shape, device: torch.device, precision: str, rounds: int) -> d
 def sampling(shape: Shape, device: torch.device, precision: str, steps: int, rounds: int) -> dict[str, float]:
     """A batch of finished images by ancestral sampling, both from their own entry points."""
     network = shape.ours().to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
-    settings = SamplingSettings(steps=steps, precision=precision, batch=shape.batch)  # type: ignore[arg-type]
     size = (shape.channels, shape.side, shape.side)
-    sampler = Sampler.of(Denoiser(network, Linear()), settings, size, (-1.0, 1.0), device)
+    how: dict[str, Any] = {"steps": steps, "precision": precision, "batch": shape.batch}
+    sampler = Sampler(Denoiser(network, Linear()), Ancestral(), shape=size, **how)
     pipeline = DDPMPipeline(shape.theirs(), DDPMScheduler()).to(device)
     pipeline.set_progress_bar_config(disable=True)
     # Untrained networks answer with zeros: what is timed does not depend on what is drawn.
     return faster(
-        lambda: sampler.generate(range(shape.batch), None),
+        lambda: sampler.generate(range(shape.batch)),
         lambda: pipeline(batch_size=shape.batch, num_inference_steps=steps, output_type="np"),
         rounds,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
 import subprocess
@@ -55,7 +56,7 @@ class TestImportContract:
             "jobs": "report",
             "errors": "networks",
         }
-        rooms = {*forbidden, *forbidden.values(), "exchange", "data", "registry"}
+        rooms = {*forbidden, *forbidden.values(), "exchange", "data", "parts", "registry"}
         for room in rooms:
             (tmp_path / "trilemma" / room).mkdir(parents=True)
             lines = f"import trilemma.{forbidden[room]}\n" if room in forbidden else ""
@@ -82,6 +83,16 @@ class TestImport:
         heavy = "{'torch', 'scipy', 'sklearn', 'matplotlib', 'plotly', 'accelerate'}"
         result = run(sys.executable, "-c", f"import sys, trilemma; print(sorted({heavy} & sys.modules.keys()))")
         assert result.stdout.strip() == "[]", result.stdout + result.stderr
+
+    def test_of_every_exported_name_gives_it(self) -> None:
+        """Editors and type checkers are told the same names."""
+        import trilemma
+
+        assert len(set(trilemma.__all__)) == len(trilemma.__all__) >= 30
+        assert all(getattr(trilemma, name) is not None for name in trilemma.__all__)
+        (block,) = (node for node in ast.parse(Path(trilemma.__file__).read_text()).body if isinstance(node, ast.If))
+        told = {alias.name: node.module for node in block.body for alias in node.names}  # type: ignore[attr-defined]
+        assert told == trilemma._HOMES
 
     def test_of_an_unknown_name_fails_as_python_does(self) -> None:
         import trilemma

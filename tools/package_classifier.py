@@ -15,10 +15,10 @@ import torch
 from safetensors.torch import save_file
 
 from trilemma.machine.environment import environment
+from trilemma.machine.files import sha256
 from trilemma.process import to_model
 from trilemma.runs import Run
 from trilemma.runs.build import open_images
-from trilemma.runs.sample_sets import sha256
 
 WEIGHTS = Path(__file__).parents[1] / "src" / "trilemma" / "metrics" / "weights"
 

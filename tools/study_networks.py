@@ -30,7 +30,7 @@ HOME = Path(__file__).parents[1]
 RESULTS = HOME / "results" / "networks"
 RECIPES = ("mnist-double", "mnist-additional-link", "mnist-biggan", "mnist-pure", "mnist-default", "mnist-mbconv64")
 SEEDS = (0, 1)
-SAMPLER: dict[str, Any] = {"name": "dpmpp", "kernel": {"stochastic": True}, "steps": 25, "grid": "log_snr"}
+SAMPLER: dict[str, Any] = {"sampler": "dpmpp", "stochastic": True, "steps": 25, "spacing": "log_snr"}
 
 
 def main() -> None:

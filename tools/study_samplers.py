@@ -24,13 +24,13 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results" / "samplers"
 FEW = (5, 10, 20, 50)
 WAYS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
-    "ancestral": ({"name": "ancestral"}, (*FEW, 100, 250)),
-    "DDIM": ({"name": "ddim"}, FEW),
-    "probability flow": ({"name": "probability_flow", "grid": "log_snr"}, FEW),
-    "Heun": ({"name": "heun", "grid": "log_snr"}, (9, 19, 49)),
-    "DPM-Solver++ 2M": ({"name": "dpmpp", "grid": "log_snr"}, FEW),
-    "SDE-DPM-Solver++ 2M": ({"name": "dpmpp", "grid": "log_snr", "stochastic": True}, FEW),
-    "UniPC": ({"name": "unipc", "grid": "log_snr"}, FEW),
+    "ancestral": ({"sampler": "ancestral"}, (*FEW, 100, 250)),
+    "DDIM": ({"sampler": "ddim"}, FEW),
+    "probability flow": ({"sampler": "probability_flow", "spacing": "log_snr"}, FEW),
+    "Heun": ({"sampler": "heun", "spacing": "log_snr"}, (9, 19, 49)),
+    "DPM-Solver++ 2M": ({"sampler": "dpmpp", "spacing": "log_snr"}, FEW),
+    "SDE-DPM-Solver++ 2M": ({"sampler": "dpmpp", "spacing": "log_snr", "stochastic": True}, FEW),
+    "UniPC": ({"sampler": "unipc", "spacing": "log_snr"}, FEW),
 }
 
 
@@ -44,7 +44,7 @@ def main() -> None:
     curves: dict[str, list[tuple[int, float, float]]] = {}
     for label, (way, budgets) in WAYS.items():
         for evaluations in budgets:
-            steps = (evaluations + 1) // 2 if way["name"] == "heun" else evaluations
+            steps = (evaluations + 1) // 2 if way["sampler"] == "heun" else evaluations
             out = RESULTS / f"{label.replace(' ', '-').lower()}-{evaluations}.json"
             if not out.exists():
                 evaluate(run, n=arguments.n, steps=steps, batch=250, out=out, label=f"{label}, {evaluations}", **way)

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.linalg
+import torch
 
 from trilemma.data import open_data, write_samples
 from trilemma.errors import InputError
 from trilemma.evaluations import Evaluation, evaluate, measure, write_statistics
 from trilemma.evaluations.record import read
 from trilemma.runs import Run
-from trilemma.samplers import Sampler
+from trilemma.samplers import Sampler, Samples
 
 PIXELS = {"features": "pixels"}
 
@@ -254,3 +255,48 @@ class TestDemo:
         _, again = room.demo(tmp_path / "demo", n=20)
         figures = [[e.metrics[key] for key in ("frechet_distance", "recall")] for e in (*evaluations, *again)]
         assert figures[:4] == figures[4:]
+
+
+class TestMeasure:
+    """The same images, however they come."""
+
+    NAMES = ("frechet_distance", "recall")
+
+    def test_takes_arrays_tensors_samples_data_and_paths_alike(self, digits: Path) -> None:
+        with np.load(digits) as held:
+            images, labels = held["arr_0"], held["arr_1"]
+        expected = measure(digits, "mnist5k:test", self.NAMES)
+        floats = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+        held_out = open_data("mnist5k", split="test")
+        for one in (images, torch.from_numpy(images), floats, Samples(images, labels, list(range(60)))):
+            made = measure(one, held_out, self.NAMES)
+            assert (made.metrics, made.reference) == (expected.metrics, expected.reference) and made.path is None
+        assert "recognised" in measure(Samples(images, labels, list(range(60))), held_out).metrics, "it has labels"
+        assert measure(images, held_out, self.NAMES).samples.sha256 is not None
+
+    def test_real_images_are_a_yardstick_and_others_are_not(self, digits: Path) -> None:
+        held_out = open_data("mnist5k", split="test")
+        for one in (held_out, "mnist5k:test"):
+            assert measure(one, held_out, ["recall"]).yardstick
+        assert not measure(digits, held_out, ["recall"]).yardstick
+
+    def test_chooses_features_that_fit_and_says_so(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setenv("TRILEMMA_INCEPTION", str(tmp_path / "none.pth"))
+        shapes = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3), dtype=np.uint8)
+        made = measure(shapes, shapes[:10], ["precision"])
+        assert made.features.name == "pixels" and "features 'pixels', as none are named" in made.warnings[0]
+        digits = measure("mnist5k:test", "mnist5k:test", ["frechet_distance"])
+        assert digits.features.name == "digits" and not digits.warnings
+
+    def test_refuses_what_are_no_images(self, tmp_path: Path) -> None:
+        images = np.zeros((4, 8, 8, 1), np.uint8)
+        for one, says in (
+            (3, "images: a int, expected an array"),
+            (images.transpose(0, 3, 1, 2), "looks like NCHW"),
+            (images.astype(np.int64), "images are int64, expected uint8"),
+            (torch.zeros(4, 3), "images have shape|images are float32"),
+        ):
+            with pytest.raises(InputError, match=says):
+                measure(one, images, ["precision"])
+        with pytest.raises(InputError, match=r"should end in \.json"):
+            measure(images, images, ["precision"], out=tmp_path / "e.txt")

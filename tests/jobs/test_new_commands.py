@@ -103,7 +103,7 @@ def continuous(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 class TestSchedule:
     def test_prints_each_schedule_and_draws_them(self, command: Command, tmp_path: Path) -> None:
         names = ["linear", "cosine", "linear-200", "linear,steps=50,beta_end=0.4", "vp", "edm"]
-        found = command("schedule", *names, "--out", tmp_path / "s.png")
+        found = command("schedule", *names, "--picture", tmp_path / "s.png")
         assert found.code == 0, found.err
         assert all(name in found.out for name in names)
         for name in ("ᾱ", "SNR", "β̃/β", "terminal SNR", "L_T"):
@@ -116,7 +116,7 @@ class TestSchedule:
 
     def test_the_prior_is_of_the_data(self, command: Command, data: Path, tmp_path: Path) -> None:
         images = np.load(data)["arr_0"] / 127.5 - 1
-        found = command("schedule", "linear-200", "--data", data, "--out", tmp_path / "s.png")
+        found = command("schedule", "linear-200", "--data", data, "--picture", tmp_path / "s.png")
         assert f"E[x²] = {np.mean(images**2):.3f}" in found.out
 
     @pytest.mark.parametrize(
@@ -131,12 +131,12 @@ class TestSchedule:
         ],
     )
     def test_what_is_no_schedule_is_refused(self, command: Command, tmp_path: Path, name: str, says: str) -> None:
-        found = command("schedule", name, "--out", tmp_path / "s.png")
+        found = command("schedule", name, "--picture", tmp_path / "s.png")
         assert found.code == 2
         assert found.err.startswith("error: ") and says in found.err and found.err.count("\n") == 1
 
     def test_terminal_snr_can_be_asked_for(self, command: Command, tmp_path: Path) -> None:
-        found = command("schedule", "cosine,terminal_snr=0", "--out", tmp_path / "s.png")
+        found = command("schedule", "cosine,terminal_snr=0", "--picture", tmp_path / "s.png")
         assert found.code == 0, found.err
 
 
@@ -401,7 +401,7 @@ class TestInterpolate:
 
     def test_the_command(self, plain: Run, command: Command, tmp_path: Path) -> None:
         out = tmp_path / "i.png"
-        found = command("interpolate", plain.path, "--out", out, "--seeds", "0-3", "--frames", 4, "--steps", 5)
+        found = command("interpolate", plain.path, "--picture", out, "--seeds", "0-3", "--frames", 4, "--steps", 5)
         assert found.code == 0, found.err
         assert str(out) in found.out.replace("\n", "")
         tiles(out, 2, 4)
@@ -420,7 +420,7 @@ class TestInterpolate:
     def test_what_cannot_be_walked_is_refused(
         self, plain: Run, command: Command, tmp_path: Path, arguments: list[str], says: str
     ) -> None:
-        found = command("interpolate", plain.path, "--out", tmp_path / "i.png", *arguments)
+        found = command("interpolate", plain.path, "--picture", tmp_path / "i.png", *arguments)
         assert found.code == 2 and says in found.err and found.err.count("\n") == 1
 
     @pytest.mark.parametrize("shape", [(1, 9, 9), (3, 8, 8), (64,)])

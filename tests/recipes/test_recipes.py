@@ -45,7 +45,7 @@ def test_e_s_recipes_are_its_200_linear_steps() -> None:
     for name, conditional in (("mnist-conditional", True), ("mnist-unconditional", False)):
         recipe = load(name)
         assert {"name": "linear", "steps": 200, "beta_start": 1e-4, "beta_end": 0.02}.items() <= recipe.schedule.items()
-        assert recipe.learner.model_dump()["conditional"] is conditional
+        assert recipe.learner["conditional"] is conditional
         assert recipe.network["block"] == "double" and recipe.network["entry"] == "bottom"
 
 
@@ -208,7 +208,7 @@ class TestFile:
         del values[section]
         if section == "learner":
             values["learner"] = None  # a denoising one by default
-            assert parse(values).learner.name == "denoising"
+            assert parse(values).learner["name"] == "denoising"
             return
         with pytest.raises(InputError, match=f"^{section}.*missing"):
             parse(values)

@@ -4,21 +4,10 @@ from __future__ import annotations
 
 import io
 
-import pytest
 from rich.console import Console
 
-from trilemma.metrics.metric import significant
 from trilemma.report import build_table, to_html, to_markdown, to_rich
 from trilemma.report.tables import DASH
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(0.0, "0.00"), (0.01234, "0.0123"), (1.234, "1.23"), (12.34, "12.3"), (123.4, "123"), (12345.6, "12 346"),
-     (0.00012, "1.2e-04"), (-1.234, "-1.23")],
-)  # fmt: skip
-def test_three_significant_digits(value, text):
-    assert significant(value) == text
 
 
 def best(table):
@@ -80,13 +69,6 @@ def test_several_reasons_have_a_letter_each_and_share_them(evaluation):
     letters = [row.cells["frechet_distance"].letters for row in table.rows]
     assert list(table.reasons) == ["a", "b", "c"] and letters[0] == ()
     assert letters[1] == letters[2] and (len(letters[1]), len(letters[3])) == (2, 1)
-
-
-def test_title_of_the_frechet_distance_names_count_and_features(evaluation):
-    column = build_table([evaluation("a")]).column("frechet_distance")
-    assert (column.title, column.unit) == ("FD-500", "digits features")
-    inception = evaluation("a", features__name="inception", samples__count=50_000)
-    assert build_table([inception]).column("frechet_distance").title == "FID-50k"
 
 
 def test_equal_labels_are_told_apart(evaluation):

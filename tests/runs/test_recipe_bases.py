@@ -37,7 +37,7 @@ def side_of(name: str) -> int:
 
 def narrowed(name: str) -> list[str]:
     """The recipe's network at a small width."""
-    if load(name).learner.name == "classifier":
+    if load(name).learner["name"] == "classifier":
         return ["network.widths=[[4], [8]]"]
     heads = ["network.head_channels=8"] if load(name).network.get("head_channels") else []
     return ["network.base_channels=8", *heads]
@@ -56,7 +56,7 @@ class TestEveryPackagedRecipe:
     def test_takes_a_training_step(self, name: str, tmp_path: Path) -> None:
         """At reduced width on data that is there: everything of it that can be wrong is put together once."""
         recipe = load(name)
-        colour, denoising = "mnist" not in recipe.data.name, recipe.learner.name == "denoising"
+        colour, denoising = "mnist" not in recipe.data.name, recipe.learner["name"] == "denoising"
         overrides = [
             *(f"data.name={'shapes' if colour else 'mnist5k'}", f"data.size={side_of(name)}"),
             *("training.steps=1", "training.warmup=0", "training.batch=2", "training.precision=fp32"),

@@ -13,16 +13,16 @@ from tests.runs.test_recipe_bases import narrowed
 from trilemma.data import open_data
 from trilemma.process import to_model
 from trilemma.recipes import Images, Recipe, load, packaged
-from trilemma.runs.build import build_denoiser
+from trilemma.runs.build import build_network
 
-DENOISING = [name for name in sorted(packaged()) if load(name).learner.name == "denoising"]
+DENOISING = [name for name in sorted(packaged()) if load(name).learner["name"] == "denoising"]
 CLASSES = ["a", "b", "c"]
 
 
 def network_of(name: str, side: int, overrides: tuple[str, ...] = (), channels: int = 1) -> nn.Module:
     recipe = load(name, overrides)
     images = Images(channels=channels, height=side, width=side, classes=CLASSES)
-    return build_denoiser(recipe.model_copy(update={"images": images})).network
+    return build_network(recipe.model_copy(update={"images": images}))
 
 
 def count(network: nn.Module) -> int:
@@ -35,8 +35,8 @@ def distinct() -> list[str]:
     for name in sorted(DENOISING, key=lambda n: ("mnist" not in n, len(n))):
         recipe: Recipe = load(name, narrowed(name))
         network = {key: value for key, value in recipe.network.items() if key not in ("dropout", "multipliers")}
-        assert recipe.learner.name == "denoising"
-        seen.setdefault(str((network, recipe.learner.conditional)), name)
+        assert recipe.learner["name"] == "denoising"
+        seen.setdefault(str((network, recipe.learner["conditional"])), name)
     return sorted(seen.values())
 
 
@@ -58,8 +58,8 @@ def inputs(name: str, side: int = 16, n: int = 3) -> tuple[Any, ...]:
     recipe = load(name)
     x = torch.randn(n, 1, side, side, generator=torch.Generator().manual_seed(1))
     time = torch.tensor([1.0, 150.0, 700.0])[:n]
-    assert recipe.learner.name == "denoising"
-    return (x, time, torch.arange(n) % 3) if recipe.learner.conditional else (x, time)
+    assert recipe.learner["name"] == "denoising"
+    return (x, time, torch.arange(n) % 3) if recipe.learner["conditional"] else (x, time)
 
 
 def awake(network: nn.Module) -> nn.Module:
@@ -160,7 +160,7 @@ class TestEveryNetwork:
         )
         images = Images(channels=1, height=size[0], width=size[1], classes=CLASSES)
         try:
-            network = awake(build_denoiser(recipe.model_copy(update={"images": images})).network)
+            network = awake(build_network(recipe.model_copy(update={"images": images})))
         except ValueError as error:
             # A patch has to divide the image; `start` names a resolution, and other images have others.
             refusals = (

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from trilemma.data import read_samples
 from trilemma.errors import InputError
@@ -176,6 +177,28 @@ class TestFinishedSet:
         interrupt(1)
         again = run.sample_to(tmp_path / "set.npz", n=4)
         assert np.array_equal(made.images, again.images) and again.record == made.record
+
+    def test_of_an_earlier_version_is_read(self, run: Run, tmp_path: Path, interrupt: Callable[[int], None]) -> None:
+        """Its record and its run's recipe call the sampler `name` and the spacing `grid`, and lack what came since."""
+        made = run.sample_to(tmp_path / "set.npz", n=4, sampler="ddim", steps=3, eta=0.5, spacing="uniform")
+        place = tmp_path / "set.npz.record.json"
+        record = json.loads(place.read_text())
+        sampler = record.pop("sampler")
+        sampler = {
+            key: sampler[key] for key in ("steps", "eta", "times_sha256", "clip", "network_evaluations", "precision")
+        }
+        old = {**record, "weights": "ema", "sampler": {"name": "ddim", "grid": "uniform", **sampler}, "surrogate": None}
+        place.write_text(json.dumps(old))
+        recipe = run.path / "recipe.yaml"
+        values = yaml.safe_load(recipe.read_text())
+        recipe.write_text(yaml.safe_dump({**values, "sampling": {"name": "ddim", "grid": "uniform", "eta": 0.5}}))
+        interrupt(1)
+        opened = Run(run.path)
+        again = opened.sample_to(tmp_path / "set.npz", n=4, steps=3)
+        assert np.array_equal(again.images, made.images) and again.record["sampler"]["sampler"] == "ddim"
+        for change in ({"weights": "raw"}, {"eta": 0.0}, {"steps": 4}, {"precision": "bf16"}):
+            with pytest.raises(InputError, match="made otherwise"):
+                opened.sample_to(tmp_path / "set.npz", n=4, **{"steps": 3, **change})
 
     def test_of_another_way_is_left_alone(self, run: Run, tmp_path: Path) -> None:
         run.sample_to(tmp_path / "set.npz", n=4)

@@ -18,7 +18,7 @@ def test_ten_steps_are_five_and_five(make_learner: Callable[..., DenoisingLearne
     def trainer(name: str) -> tuple[Trainer, Importance]:
         learner = make_learner()
         times = Importance(learner.denoiser.schedule, history=2, bins=10, extra=2)
-        learner.times, learner.extra = times, times.extra
+        learner.times = times
         settings = TrainingSettings(steps=10, batch=4, checkpoint_every=5)
         return Trainer(learner, settings, Accelerator(cpu=True), tmp_path / name), times
 

@@ -22,7 +22,7 @@ MakeLearner = Callable[..., DenoisingLearner]
 
 def state(trainer: Trainer) -> dict[str, Tensor]:
     """Everything that training changes."""
-    moments = checkpoint.optimizer_tensors(trainer.optimizer, trainer.network)
+    moments = checkpoint.optimizer_tensors(trainer.updates.optimizers.values(), trainer.network)
     shadow = trainer.ema.shadow if trainer.ema else {}
     groups = {"model": trainer.network.state_dict(), "ema": shadow, "optimizer": moments}
     return {f"{group}/{name}": value.clone() for group, held in groups.items() for name, value in held.items()}
@@ -173,7 +173,10 @@ def test_gradients_are_clipped_to_the_norm(make_trainer: Make) -> None:
 
 def test_the_rate_reported_is_the_one_used(make_trainer: Make) -> None:
     trainer, batches = make_trainer(steps=4, warmup=4, learning_rate=0.01)
-    used = [(report.learning_rate, trainer.optimizer.param_groups[0]["lr"]) for report in trainer.run(batches)]
+    used = [
+        (report.learning_rate, trainer.updates.optimizers["optimizer"].param_groups[0]["lr"])
+        for report in trainer.run(batches)
+    ]
     assert used == [(pytest.approx(0.01 * k / 4), pytest.approx(0.01 * k / 4)) for k in (1, 2, 3, 4)]
 
 

@@ -34,11 +34,12 @@ def invert(
 @o.sampling("steps", "spacing", "weights")
 def interpolate(
     run: Annotated[Path, typer.Argument(help="Run directory.")],
-    out: Annotated[Path, typer.Option(help="Picture to write: FILE.png, a row a pair.")],
+    picture: Annotated[Path, typer.Option(help="Picture to write: FILE.png, a row a pair.")],
     seeds: Annotated[str | None, typer.Option(help="Pairs of image seeds: 0,1 or 0,1,2,3 for two pairs.")] = None,
     encodings: Annotated[Path | None, typer.Option(help="Pairs of encodings that `invert` wrote, instead.")] = None,
     frames: Annotated[int, typer.Option(help="Images in a row, both ends included.", min=2)] = 9,
     class_: o.Class = None,
+    out: o.Out = None,
     **settings: Any,
 ) -> None:
     """Walk between two encodings on the sphere, decoding each by DDIM."""
@@ -46,5 +47,5 @@ def interpolate(
     from trilemma.machine import say
 
     chosen = o.parse_seeds(seeds)
-    path = jobs.interpolate(run, out, seeds=chosen, encodings=encodings, frames=frames, cls=class_, **settings)
+    path = jobs.interpolate(run, picture, seeds=chosen, encodings=encodings, frames=frames, cls=class_, **settings)
     say(f"picture: {path}")

@@ -21,6 +21,20 @@ TMid = Annotated[float | None, typer.Option(help="The time that the surrogate's 
 Class = Annotated[
     str | None, typer.Option("--class", help="Class of every image, by number or name; balanced unless given.")
 ]
+
+
+def _renamed(old: str, new: str) -> Any:
+    """An option that is not shown and says what it is called now."""
+
+    def refuse(value: str | None) -> None:
+        if value is not None:
+            raise InputError(f"{old} {value}: did you mean {new}?")
+
+    return Annotated[str | None, typer.Option(old, hidden=True, callback=refuse)]
+
+
+Grid = _renamed("--grid", "--picture, a PNG of the samples, or --spacing")
+Out = _renamed("--out", "--picture")
 Root = Annotated[str | None, typer.Option(help="Where the data's files lie, for data that would be downloaded.")]
 
 

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from trilemma.cli import options as o
-from trilemma.errors import InputError
 
 
 @o.sampling()
@@ -24,7 +23,7 @@ def sample(
     strip: Annotated[
         Path | None, typer.Option(help="Write the way from noise to image of the first seeds: FILE.png.")
     ] = None,
-    grid: Annotated[str | None, typer.Option(hidden=True)] = None,
+    grid: o.Grid = None,
     **settings: Any,
 ) -> None:
     """Generate images. Image i depends on its own seed alone; an interrupted call made again goes on where it was."""
@@ -32,8 +31,6 @@ def sample(
     from trilemma.data import check_png, write_png
     from trilemma.machine import say
 
-    if grid is not None:
-        raise InputError(f"--grid {grid}: did you mean --picture, a PNG of the samples, or --spacing?")
     check_png(picture, "picture")
     check_png(strip, "strip")
     opened = runs.Run(run)

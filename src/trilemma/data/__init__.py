@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from trilemma.data.arrays import image_set
 from trilemma.data.catalogue import SOURCES, available_splits, open_data, outline, parse_reference
 from trilemma.data.check import DataReport, check
 from trilemma.data.decoding import DamagedImageError
@@ -21,6 +22,7 @@ __all__ = [
     "check",
     "check_out",
     "check_png",
+    "image_set",
     "open_data",
     "outline",
     "outlined",

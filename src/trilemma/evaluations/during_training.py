@@ -14,10 +14,10 @@ from trilemma.evaluations.reference import open_reference
 from trilemma.evaluations.wanted import check_measurable
 from trilemma.machine.progress import say
 from trilemma.metrics import TooFewError, check_enough, compute, extract, gathered_cautions
-from trilemma.recipes import DenoisingSettings, Recipe
-from trilemma.runs.build import classes_of
+from trilemma.recipes import CompletedRecipe
+from trilemma.runs.build import denoiser_of
 from trilemma.runs.sample_sets import labels_for
-from trilemma.training import DenoisingLearner, Trainer
+from trilemma.training import Learner, Trainer
 
 
 class EvaluateEvery:
@@ -29,11 +29,11 @@ class EvaluateEvery:
     same with and without. Raises InputError, before anything is trained, for a recipe that generates no images, and
     for metrics that could not be measured."""
 
-    def __init__(self, recipe: Recipe, accelerator: Accelerator) -> None:
+    def __init__(self, recipe: CompletedRecipe, learner: Learner, accelerator: Accelerator) -> None:
         self.recipe, self.settings, self.accelerator = recipe, recipe.evaluate, accelerator
         self._said: set[str] = set()
-        if not isinstance(recipe.learner, DenoisingSettings):
-            raise InputError(f"evaluate.every: a {recipe.learner.name} generates no images to evaluate, expected 0")
+        if learner.denoiser is None:
+            raise InputError(f"evaluate.every: a {recipe.learner['name']} generates no images to evaluate, expected 0")
         if not accelerator.is_main_process:
             return
         data, settings = recipe.data, recipe.evaluate
@@ -44,10 +44,9 @@ class EvaluateEvery:
             self.real = open_reference(
                 reference, settings.features, root, data.size, data.channels, holdout="memorisation" in settings.metrics
             )
-            assert recipe.images is not None
             check_measurable(
                 recipe.images.shape, self.real, settings.features, settings.metrics,
-                labels=bool(classes_of(recipe)), sampler=False,
+                labels=bool(recipe.classes), sampler=False,
             )  # fmt: skip
         try:
             check_enough(settings.metrics, settings.n, dim=self.real.features.statistics.dim)
@@ -59,7 +58,7 @@ class EvaluateEvery:
         """The figures at the trainer's step, without those that there are too few images for; none in other processes,
         and none where one cannot be had for another reason. What is missing is said, but ends no training."""
         seeds = list(range(self.settings.n))
-        labels = labels_for(seeds, classes_of(self.recipe), None)
+        labels = labels_for(seeds, self.recipe.classes, None)
         rank, processes = self.accelerator.process_index, self.accelerator.num_processes
         mine: list[list[np.ndarray] | str] = [self._sampled(trainer, seeds[rank::processes], labels)]
         parts = gather_object(mine) if processes > 1 else mine
@@ -76,12 +75,11 @@ class EvaluateEvery:
 
     def _sampled(self, trainer: Trainer, seeds: list[int], labels: np.ndarray | None) -> list[np.ndarray] | str:
         """Images of these seeds, or why there are none."""
-        learner, recipe, batch = trainer.learner, self.recipe, self.recipe.sampling.batch
-        assert isinstance(learner, DenoisingLearner) and recipe.images is not None
+        recipe, batch = self.recipe, self.recipe.sampling.batch
         images: list[np.ndarray] = []
         try:
             with trainer.averaged():
-                sampler = recipe.sampling.build(learner.plain(), recipe.images.shape)
+                sampler = recipe.sampling.build(denoiser_of(trainer.learner, recipe), recipe.images.shape)
                 for start in range(0, len(seeds), batch):
                     some = seeds[start : start + batch]
                     images += list(sampler.generate(some, None if labels is None else labels[some]))

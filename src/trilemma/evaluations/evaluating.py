@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
@@ -33,17 +31,13 @@ from trilemma.evaluations.record import (
     SubjectRecord,
 )
 from trilemma.evaluations.reference import Reference, data_record, image_set, open_reference
+from trilemma.evaluations.speed import speed_of
 from trilemma.evaluations.wanted import Wanted, check_measurable
 from trilemma.machine.devices import process_state
 from trilemma.machine.environment import environment
-from trilemma.machine.files import write_json
-from trilemma.metrics import Speed, compute, extract, gathered_cautions, multiply_adds
-from trilemma.metrics import measure as time_sampler
-from trilemma.metrics.metric import MACHINE
-from trilemma.process import Condition
+from trilemma.metrics import Speed, compute, extract, gathered_cautions
 from trilemma.runs.run import Run
-from trilemma.runs.sample_sets import labels_for, read_record, record_of
-from trilemma.samplers import Sampler
+from trilemma.runs.sample_sets import read_record, record_of
 
 Images = str | Path | ImageSet | np.ndarray | Tensor | Any
 """Images to measure or to measure against: data or samples by name or path, a data set, uint8 NHWC or float NCHW in
@@ -245,43 +239,8 @@ def _of_run(run: Run, n: int, seeds: Sequence[int] | None, cls: Any, out: Any, s
             sha256=samples_sha256(samples.path),
         ),
         record["sampler"],
-        lambda: _speed(beside, sampler, run, chosen.batch),
+        lambda: speed_of(beside, sampler, run, chosen.batch),
     )
-
-
-def _speed(beside: Path, sampler: Sampler, run: Run, batch: int) -> Speed:
-    """The rate of the batches that were made, the first left out as a warm-up; where they are too few, timed once and
-    written into the samples' record."""
-    record, state = read_record(beside), process_state()
-    here = environment(state.device, state.num_processes)
-    same = all(record["environment"].get(key) == here[key] for key in MACHINE)
-    full = [count / seconds for count, seconds in record["batches"][1:] if count == batch]
-    if len(full) >= 2 and same and state.num_processes == 1:
-        rates = (statistics.median(full), min(full), max(full))
-        return Speed(*rates, batch, len(full), 1, sampler.evaluations, _multiply_adds(sampler, run))
-    if "speed" not in record or not same:
-
-        def generate(count: int) -> None:
-            seeds = range(count)
-            sampler.generate(seeds, labels_for(seeds, run.classes, None))
-
-        timed = time_sampler(generate, batch=min(batch, 16), network_evaluations=sampler.evaluations)
-        timed = replace(timed, multiply_adds=_multiply_adds(sampler, run))
-        record |= {"speed": asdict(timed), "environment": here}
-        if state.is_main_process:
-            write_json(beside, record)
-    return Speed(**record["speed"])
-
-
-def _multiply_adds(sampler: Sampler, run: Run) -> int:
-    """What the networks do for one image, over all evaluations."""
-    denoiser, t = sampler.denoiser, torch.tensor(sampler.denoiser.schedule.T, dtype=torch.float64)
-    label = torch.zeros(1, dtype=torch.int64, device=sampler.device) if run.classes else None
-    with torch.inference_mode():
-        each = multiply_adds(
-            lambda: denoiser(torch.zeros(1, *sampler.shape, device=sampler.device), t, Condition(label))
-        )
-    return each * sampler.evaluations
 
 
 def _subject_of(images: Images, root: str | None) -> Subject:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -62,9 +62,8 @@ def open_classifier(run: str, *, device: str | torch.device = "cpu") -> Classifi
     trained = Run(run)
     recipe, weights = trained.recipe, _weights(trained)
     network = trained.classifier("ema" if recipe.training.ema else "raw")
-    assert isinstance(network, ConvClassifier) and recipe.images is not None
     look = ClassifierExtractor(
-        network,
+        cast(ConvClassifier, network),
         name=f"classifier:{recipe.name}",
         sha256=sha256(weights),
         shape=recipe.images.shape,

@@ -91,9 +91,7 @@ def image_set(images: Any, what: str) -> ImageSet:
     if isinstance(array, Tensor):
         array = to_uint8(array) if array.is_floating_point() and array.ndim == 4 else array.cpu().numpy()
     if not isinstance(array, np.ndarray):
-        raise InputError(
-            f"{what}: a {type(images).__name__}, expected images as an array, a data set, samples or a path"
-        )
+        raise InputError(f"{what}: a {type(images).__name__}, expected an array, a data set, samples or a path")
     return MemorySet(array, labels, name=what, classes=None if labels is None else number_classes(labels))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import save_file
@@ -17,8 +17,8 @@ from trilemma.exchange.weights import correspondence, to_theirs
 from trilemma.machine.files import replacing
 from trilemma.machine.progress import say
 from trilemma.networks import UNet
-from trilemma.recipes import DenoisingSettings, Recipe, component
-from trilemma.runs.build import build_network, classes_of
+from trilemma.recipes import CompletedRecipe, component
+from trilemma.runs.build import build_network
 from trilemma.runs.run import Run
 from trilemma.training import checkpoint
 
@@ -50,10 +50,10 @@ def export_run(
     if place.exists() and not (place.is_dir() and not any(place.iterdir())):
         raise InputError(f"{place} exists already: choose another --out")
     scheduler = scheduler_config(opened.recipe)
-    with torch.device("meta"):
-        network = build_network(opened.recipe) if opened.recipe.network["name"] == "unet" else None
-    if not isinstance(network, UNet):
+    if opened.recipe.network["name"] != "unet":
         raise without("network.name", opened.recipe.network["name"], "unet")
+    with torch.device("meta"):
+        network = cast(UNet, build_network(opened.recipe))
     unet = unet_config(opened.recipe, network)
     tensors = to_theirs(
         correspondence(network, layout(sine_first=False)), checkpoint.read_tensors(opened.weights_file(weights))
@@ -80,9 +80,8 @@ def _document(config: SchedulerConfig | UNetConfig) -> dict[str, Any]:
     return {"_diffusers_version": VERSION, **config.model_dump(mode="json", by_alias=True)}
 
 
-def unet_config(recipe: Recipe, network: UNet) -> UNetConfig:
+def unet_config(recipe: CompletedRecipe, network: UNet) -> UNetConfig:
     """A run's network as a UNet2DModel's settings. Raises InputError that names what it cannot express."""
-    assert recipe.images is not None and isinstance(recipe.learner, DenoisingSettings)
     given, usual = recipe.network, component("network", "unet", "network")
     for key in given.keys() - EXPRESSED:
         if given[key] != usual[key]:
@@ -121,7 +120,7 @@ def unet_config(recipe: Recipe, network: UNet) -> UNetConfig:
         {
             "sample_size": height if height == width else (height, width),
             "in_channels": images.channels,
-            "out_channels": images.channels * (2 if recipe.learner.variance == "learned_range" else 1),
+            "out_channels": images.channels * (2 if recipe.learner["variance"] == "learned_range" else 1),
             "freq_shift": int(given["time_endpoint"]),
             "down_block_types": ["AttnDownBlock2D" if attending else plain_down for attending in attends],
             "up_block_types": ["AttnUpBlock2D" if attending else plain_up for attending in reversed(attends)],
@@ -137,7 +136,7 @@ def unet_config(recipe: Recipe, network: UNet) -> UNetConfig:
             "norm_eps": given["norm_eps"],
             "resnet_time_scale_shift": "scale_shift" if scaled else "default",
             "add_attention": given["middle_attention"],
-            "num_class_embeds": len(classes_of(recipe)) or None,
+            "num_class_embeds": len(recipe.classes) or None,
         }
     )
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from trilemma.errors import InputError, unknown
 from trilemma.exchange import diffusers, openai
@@ -16,7 +16,7 @@ from trilemma.exchange.weights import correspondence, to_ours
 from trilemma.machine.devices import accelerator
 from trilemma.machine.progress import say
 from trilemma.networks import UNet
-from trilemma.recipes import DenoisingSettings, Images, Recipe, load
+from trilemma.recipes import CompletedRecipe, Images, load
 from trilemma.runs.build import build_learner, completed, open_images
 from trilemma.runs.run import Run, prepare
 from trilemma.training import Trainer
@@ -58,8 +58,7 @@ def import_run(
         raise InputError(f"{place} holds a run already: choose another --out")
     recipe = _recipe(draft, name, data, overrides)
     learner = build_learner(recipe)
-    assert isinstance(learner.network, UNet)
-    table = correspondence(learner.network, draft.layout)
+    table = correspondence(cast(UNet, learner.network), draft.layout)
     weights = to_ours(table, draft.weights, learner.network.state_dict(), draft.where)
     learner.network.load_state_dict(weights)
     process = accelerator(recipe.training.precision)
@@ -91,7 +90,7 @@ def _read(path: Path, format: str, size: tuple[int, int] | None, order: openai.O
     return readers[format]()
 
 
-def _recipe(draft: Draft, name: str, data: str | None, overrides: Sequence[str]) -> Recipe:
+def _recipe(draft: Draft, name: str, data: str | None, overrides: Sequence[str]) -> CompletedRecipe:
     """The whole recipe of the draft."""
     channels, height, width = draft.shape
     learned = draft.values["learner"]["variance"] == "learned_range"
@@ -112,17 +111,16 @@ def _recipe(draft: Draft, name: str, data: str | None, overrides: Sequence[str])
         if any(override.startswith(f"network.{given}=") for override in overrides):
             values["network"].pop(other, None)  # a network has the one or the other
     recipe = load(values, overrides)
-    if recipe.network["name"] != "unet" or not isinstance(recipe.learner, DenoisingSettings):
-        raise InputError("--set: an imported run has network unet and learner denoising")
-    if recipe.learner.conditional != (draft.classes > 0):
+    if recipe.network["name"] != "unet" or recipe.learner["name"] != "denoising" or recipe.images is None:
+        raise InputError("--set: an imported run has network unet, learner denoising, and the model's images")
+    if recipe.learner["conditional"] != (draft.classes > 0):
         raise InputError(
-            f"--set learner.conditional={str(recipe.learner.conditional).lower()}: expected "
+            f"--set learner.conditional={str(recipe.learner['conditional']).lower()}: expected "
             f"{str(draft.classes > 0).lower()}, for {draft.where} has {draft.classes or 'no'} classes"
         )
     if data is None:
-        return recipe
+        return cast(CompletedRecipe, recipe)
     found = completed(recipe.model_copy(update={"images": None}), open_images(recipe))
-    assert found.images is not None and recipe.images is not None
     if found.images.shape != recipe.images.shape:
         raise InputError(
             f"--data {data}: its images are {found.images.shape}, the model's {recipe.images.shape} (channels, height, "

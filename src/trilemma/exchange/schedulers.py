@@ -8,8 +8,7 @@ from pydantic import Field
 
 from trilemma.errors import InputError
 from trilemma.exchange.files import Config, One, Positive
-from trilemma.recipes import DenoisingSettings, Recipe, SamplingSettings, component
-from trilemma.runs.build import classes_of
+from trilemma.recipes import CompletedRecipe, SamplingSettings, component
 from trilemma.samplers import DYNAMIC_QUANTILE, SPACINGS
 
 PredictionType = Literal["epsilon", "sample", "v_prediction"]
@@ -107,13 +106,13 @@ def without(key: str, value: Any, *supported: Any) -> InputError:
     return InputError(f"{key} {value!r} has no counterpart in diffusers (supported: {', '.join(map(repr, supported))})")
 
 
-def scheduler_config(recipe: Recipe) -> SchedulerConfig:
+def scheduler_config(recipe: CompletedRecipe) -> SchedulerConfig:
     """A run's schedule, parameterisation and defaults of sampling as the settings of the scheduler that samples so, of
     DDPMScheduler where none does."""
     learner, schedule = recipe.learner, dict(recipe.schedule or {})
-    if not isinstance(learner, DenoisingSettings):
-        raise InputError(f"learner {learner.name!r}: only a denoising run is exported")
-    kind, name = schedule.get("name"), learner.parameterization["name"]
+    if learner["name"] != "denoising":
+        raise InputError(f"learner {learner['name']!r}: only a denoising run is exported")
+    kind, name = schedule.get("name"), learner["parameterization"]["name"]
     if kind not in ("linear", "cosine"):
         raise without("schedule.name", kind, "linear", "cosine")
     if name not in PREDICTION_TYPES:
@@ -130,12 +129,12 @@ def scheduler_config(recipe: Recipe) -> SchedulerConfig:
             raise without(f"schedule.{key}", schedule[key], usual[key])
     betas = {key: schedule[key] for key in ("beta_start", "beta_end") if key in schedule}
     # DDIMScheduler takes a network's whole output for ε̂, x̂_0 or v̂: it knows no second half for the variance.
-    by_ddim = recipe.sampling.sampler == "ddim" and learner.variance != "learned_range"
+    by_ddim = recipe.sampling.sampler == "ddim" and learner["variance"] != "learned_range"
     return SchedulerConfig(
         _class_name="DDIMScheduler" if by_ddim else "DDPMScheduler",
         num_train_timesteps=schedule["steps"],
         beta_schedule="linear" if kind == "linear" else "squaredcos_cap_v2",
-        variance_type=learner.variance,
+        variance_type=learner["variance"],
         prediction_type=PREDICTION_TYPES[name],
         clip_sample=recipe.sampling.kernel.clip == "static",
         thresholding=recipe.sampling.kernel.clip == "dynamic",
@@ -147,10 +146,10 @@ def scheduler_config(recipe: Recipe) -> SchedulerConfig:
     )
 
 
-def not_carried(recipe: Recipe, scheduler: SchedulerConfig) -> list[str]:
+def not_carried(recipe: CompletedRecipe, scheduler: SchedulerConfig) -> list[str]:
     """What of a run's defaults of sampling its folder does not carry, and how DDPMPipeline is told of it."""
     sampling, steps = recipe.sampling, (recipe.schedule or {})["steps"]
-    said = ["DDPMPipeline gives no class: call its unet with class_labels"] if classes_of(recipe) else []
+    said = ["DDPMPipeline gives no class: call its unet with class_labels"] if recipe.classes else []
     if sampling.sampler != SAMPLERS[scheduler.class_name]:
         said.append(f"sampling.sampler {sampling.sampler!r} is not in the folder, which has {scheduler.class_name}")
     elif sampling.sampler == "ddim" and sampling.kernel.clip != "none":

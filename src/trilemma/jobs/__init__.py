@@ -3,6 +3,7 @@
 from trilemma.jobs.demonstration import demo
 from trilemma.jobs.dry_run import dry_run
 from trilemma.jobs.encodings import interpolate, invert
+from trilemma.jobs.fitting import fit
 from trilemma.jobs.gradient_noise import gradient_noise, noise_table, write_noise
 from trilemma.jobs.likelihood import nll
 from trilemma.jobs.network_costs import (
@@ -25,6 +26,7 @@ __all__ = [
     "anatomy",
     "demo",
     "dry_run",
+    "fit",
     "gradient_noise",
     "interpolate",
     "invert",

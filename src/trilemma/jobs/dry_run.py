@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from trilemma.metrics import kept_for_backward
 from trilemma.process import to_model
 from trilemma.recipes import Recipe, dump, load
 from trilemma.runs.build import build_learner, completed, open_images, parameter_count
-from trilemma.training import Batch
+from trilemma.training import Batch, Losses, Outcome
 
 
 def dry_run(recipe: str | Path, overrides: Sequence[str] = ()) -> str:
@@ -27,11 +28,28 @@ def dry_run(recipe: str | Path, overrides: Sequence[str] = ()) -> str:
         None if labels is None else torch.from_numpy(labels),
         [(chosen.training.seed, "train", 0, i) for i in range(2)],
     )
-    mixed = torch.autocast("cpu", torch.bfloat16, enabled=chosen.training.precision == "bf16")
-    with mixed:
-        activations = kept_for_backward(learner.network, lambda: learner.losses(batch)) / len(batch)
+    measured = _Measured(learner.network)
+    with torch.autocast("cpu", torch.bfloat16, enabled=chosen.training.precision == "bf16"):
+        learner.step(batch, measured)
     count = parameter_count(learner.network)
-    return dump(chosen) + "\n" + _implied(chosen, len(data), count, activations)
+    return dump(chosen) + "\n" + _implied(chosen, len(data), count, measured.kept / len(batch))
+
+
+class _Measured:
+    """The loop of a step that changes nothing: what its largest update keeps for its backward pass, in bytes."""
+
+    step = 0
+
+    def __init__(self, network: nn.Module):
+        self.network, self.kept = network, 0
+
+    def descend(self, losses: Losses, batch: Batch, optimizer: str = "optimizer") -> Outcome:
+        found: list[Outcome] = []
+        self.kept = max(self.kept, kept_for_backward(self.network, lambda: found.append(losses(batch))))
+        return found[0]
+
+    def unseen(self, losses: Losses, count: int) -> Iterator[Outcome]:
+        return iter(())
 
 
 def _implied(recipe: Recipe, images: int, parameters: int, activations: float) -> str:

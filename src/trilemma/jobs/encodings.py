@@ -92,7 +92,7 @@ def _images(spec: str, n: int, run: Run) -> tuple[UInt8[np.ndarray, "n h w c"], 
 
 def interpolate(
     run: Run | str | Path,
-    out: str | Path,
+    picture: str | Path,
     *,
     seeds: Sequence[int] | None = None,
     encodings: Path | None = None,
@@ -100,9 +100,9 @@ def interpolate(
     cls: str | int | None = None,
     **settings: Any,
 ) -> Path:
-    """Write a PNG whose rows walk, in `frames` images, between the encodings of a pair: of image seeds (0, 1, 2, 3 are
-    two pairs) or of a file that `invert` wrote. Of a class-conditional model a row has one class: the first one's of
-    the pair, or `cls`. `settings` as `invert` takes them. Raises InputError for what cannot be done."""
+    """Write `picture`, a PNG whose rows walk, in `frames` images, between the encodings of a pair: of image seeds
+    (0, 1, 2, 3 are two pairs) or of a file that `invert` wrote. Of a class-conditional model a row has one class: the
+    first one's of the pair, or `cls`. `settings` as `invert` takes them. Raises InputError for what cannot be done."""
     run = run if isinstance(run, Run) else Run(run)
     sampler = _ddim(run, settings)
     if (seeds is None) == (encodings is None):
@@ -115,7 +115,7 @@ def interpolate(
         labels = labels_for(list(seeds), run.classes, cls)
     if tuple(ends.shape[1:]) != sampler.shape:
         raise InputError(f"encodings: they are {tuple(ends.shape[1:])}, the run's images {sampler.shape} (c, h, w)")
-    check_png(Path(out), "out")
+    check_png(Path(picture), "picture")
     if labels is not None and run.classes and int(max(labels)) >= len(run.classes):
         raise InputError(f"encodings: label {int(max(labels))} is out of range, the run has {len(run.classes)} classes")
     if len(ends) < 2 or len(ends) % 2:
@@ -128,7 +128,7 @@ def interpolate(
         label = None if labels is None or not run.classes else torch.full((frames,), int(labels[i]))
         condition = Condition(label).to(sampler.device)
         rows.append(_decode(sampler, torch.cat(path).to(sampler.device), condition))
-    return write_png(out, image_grid(np.concatenate(rows), frames))
+    return write_png(picture, image_grid(np.concatenate(rows), frames))
 
 
 def _encoded(path: Path) -> tuple[torch.Tensor, Int64[np.ndarray, "n"] | None]:

@@ -16,10 +16,10 @@ from trilemma.machine.environment import environment
 from trilemma.machine.files import write_json
 from trilemma.machine.progress import progress
 from trilemma.process import Importance, Times, to_model
-from trilemma.recipes import DenoisingSettings, component, construct
-from trilemma.runs.build import build_denoiser, open_images
+from trilemma.recipes import component, construct
+from trilemma.runs.build import denoiser_of, open_images
 from trilemma.runs.run import Run
-from trilemma.training import Batches, DenoisingLearner, checkpoint
+from trilemma.training import Batches, DenoisingLearner
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,6 @@ def gradient_noise(
     if batches < 2:
         raise InputError(f"batches {batches}: two batch sizes need 2 or more")
     run = run if isinstance(run, Run) else Run(run)
-    if not isinstance(run.recipe.learner, DenoisingSettings):
-        raise InputError(f"{run.path} trains no denoiser")
     data = open_images(run.recipe)
     source = Batches(
         data, lambda images: to_model(images, run.recipe.data.range), batch=min(batch, len(data)), seed=seed
@@ -76,17 +74,17 @@ def gradient_noise(
 
 
 def _learner(run: Run, objective: str, sampler: str, bins: int | None) -> DenoisingLearner:
-    denoiser = build_denoiser(run.recipe)
-    checkpoint.load_weights(denoiser.network, run.weights_file("ema" if run.recipe.training.ema else "raw"))
+    weights = run.learner("ema" if run.recipe.training.ema else "raw")
+    denoiser, conditional = denoiser_of(weights, run.recipe), bool(run.classes)
+    denoiser.network.requires_grad_(True)
     steps = denoiser.schedule.steps
     chosen = {"name": sampler}
     if sampler == "importance" and steps is not None:
         width = bins or next(w for w in range(max(1, steps // 100), steps + 1) if steps % w == 0)
         chosen["bins"] = width  # type: ignore[assignment]
     drawn = construct("times", component("times", chosen, "times"), denoiser.schedule)
-    denoiser.network.eval()
     made = construct("objective", component("objective", objective, "objective"))
-    return DenoisingLearner(denoiser, made, drawn)
+    return DenoisingLearner(denoiser, made, drawn, conditional)
 
 
 def _fill(learner: DenoisingLearner, source: Batches) -> None:

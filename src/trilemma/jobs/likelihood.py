@@ -53,7 +53,6 @@ def nll(
     name, split = parse_reference(reference)
     root = root or (run.recipe.data.root if name == run.recipe.data.name else None)
     data = open_data(name, split=split, root=root, size=run.recipe.data.size, channels=run.recipe.data.channels)
-    assert run.recipe.images is not None
     if data.shape != run.recipe.images.shape:
         raise InputError(f"reference {reference!r}: its images are {data.shape}, the run's {run.recipe.images.shape}")
     if run.classes and (data.classes is None or len(data.classes) != len(run.classes)):

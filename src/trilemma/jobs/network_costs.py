@@ -21,7 +21,7 @@ from trilemma.machine.environment import environment
 from trilemma.machine.files import write_json
 from trilemma.machine.progress import progress
 from trilemma.metrics import Speed, kept_for_backward, measure, multiply_adds
-from trilemma.recipes import Recipe, Source, load
+from trilemma.recipes import CompletedRecipe, Source, load
 from trilemma.runs.build import build_network, completed, parameter_count
 
 FORMAT = "trilemma-networks/1"
@@ -48,7 +48,7 @@ class Anatomy:
     layers and attention; `activations`, the bytes in fp32 that a training step keeps for its backward pass; `calls`, by
     module name in the order they are made."""
 
-    recipe: Recipe
+    recipe: CompletedRecipe
     network: nn.Module
     parameters: int
     multiply_adds: int
@@ -93,18 +93,18 @@ class Ratios:
     source_training: float | None
 
 
-def resolve(recipe: str | Path) -> Recipe:
+def resolve(recipe: str | Path) -> CompletedRecipe:
     """The recipe of this name, file or run directory, its images' shape filled in; its data need not be there.
 
     Raises InputError for an unknown recipe, or data of which neither files nor shape are known."""
     saved = Path(recipe) / "recipe.yaml"
     chosen = load(saved if saved.is_file() else recipe)
-    if chosen.images is not None:
+    if isinstance(chosen, CompletedRecipe):
         return chosen
     return completed(chosen, outline(chosen.data.name, size=chosen.data.size, channels=chosen.data.channels))
 
 
-def anatomy(recipe: Recipe) -> Anatomy:
+def anatomy(recipe: CompletedRecipe) -> Anatomy:
     """A completed recipe's network taken apart: built and run on tensors that have a shape and no content; with
     content, a network that reads its own numbers on the way, as a growing one its weights of each resolution."""
     try:
@@ -114,7 +114,7 @@ def anatomy(recipe: Recipe) -> Anatomy:
         return _taken_apart(recipe)
 
 
-def _taken_apart(recipe: Recipe) -> Anatomy:
+def _taken_apart(recipe: CompletedRecipe) -> Anatomy:
     calls: dict[str, Call] = {}
 
     def note(module: nn.Module, inputs: tuple[Any, ...], output: Any, *, name: str) -> None:
@@ -154,10 +154,8 @@ def network_costs(
             untimed = _why_not(each, batch, place) if timing else "not asked for"
             if untimed is None:
                 forward, step = _timed(each.recipe, batch, place)
-            images = each.recipe.images
-            assert images is not None
             figures = (each.parameters, each.multiply_adds, each.activations, forward, step, untimed)
-            found.append(NetworkCosts(each.recipe.name, images.shape, *figures, each.recipe.source))
+            found.append(NetworkCosts(each.recipe.name, each.recipe.images.shape, *figures, each.recipe.source))
             advance(i + 1, each.recipe.name)
     return found
 
@@ -219,10 +217,9 @@ def check_device(device: str | None) -> torch.device:
 
 
 def _inputs(
-    network: nn.Module, recipe: Recipe, count: int, device: torch.device
+    network: nn.Module, recipe: CompletedRecipe, count: int, device: torch.device
 ) -> tuple[Float[Tensor, "n c h w"], dict[str, Tensor]]:
     """Noise as images, and what else the network's `forward` takes, by the names it has there."""
-    assert recipe.images is not None
     x = torch.randn(count, *recipe.images.shape, device=device)
     given = {
         "time": torch.full((count,), 500.0, device=device),
@@ -240,7 +237,7 @@ def _why_not(each: Anatomy, batch: int, device: torch.device) -> str | None:
     return f"{each.multiply_adds * batch:.2g} multiply-adds a batch, more than {limit:.0e}{hint}"
 
 
-def _timed(recipe: Recipe, batch: int, device: torch.device) -> tuple[Speed, Speed]:
+def _timed(recipe: CompletedRecipe, batch: int, device: torch.device) -> tuple[Speed, Speed]:
     """The speed of the forward pass, in the memory format that sampling uses, and of forward and backward, in the one
     that the recipe trains in."""
     network = build_network(recipe).to(device)

@@ -5,21 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from trilemma.data import ImageSet, write_png
+from trilemma.data import ImageSet
 from trilemma.errors import InputError
 from trilemma.evaluations.during_training import EvaluateEvery
+from trilemma.jobs.watching import batches_of, take_up, validation_of, watched
 from trilemma.machine.devices import accelerator
-from trilemma.machine.progress import console, progress, say
-from trilemma.process import Schedule, image_grid, stream_seed, to_model
-from trilemma.recipes import Recipe, load
-from trilemma.runs.build import build_learner, classes_of, completed, open_images, parameter_count, second_moment
-from trilemma.runs.logs import Log, Window
+from trilemma.machine.progress import console, say
+from trilemma.process import Schedule, stream_seed
+from trilemma.recipes import CompletedRecipe, Recipe, load
+from trilemma.runs.build import build_learner, completed, open_images, parameter_count, second_moment
 from trilemma.runs.run import Run, prepare
-from trilemma.runs.sample_sets import labels_for
-from trilemma.training import Batch, Batches, DenoisingLearner, Learner, Report, Trainer, checkpoint
+from trilemma.training import Learner, Trainer, checkpoint
 
 CHANGEABLE = {"steps", "micro_batch", "compile", "workers", "keep", "skip_limit"} | {
     f"{what}_every" for what in ("log", "validate", "grid", "checkpoint")
@@ -59,32 +57,22 @@ def train(
     process = accelerator(chosen.training.precision)
     torch.manual_seed(stream_seed(chosen.training.seed, "weights"))
     learner = build_learner(chosen)
-    batches = Batches(
-        data,
-        lambda images: to_model(images, chosen.data.range),
-        batch=chosen.training.batch,
-        seed=chosen.training.seed,
-        flip=chosen.training.flip,
-        rank=process.process_index,
-        processes=process.num_processes,
-    )
-    validation = _validation(chosen)
+    batches = batches_of(chosen, data, process)
+    validation = validation_of(chosen)
     if init is not None:
         source = Run(init)
         checkpoint.load_weights(learner.network, source.weights_file("ema" if source.recipe.training.ema else "raw"))
-    evaluation = EvaluateEvery(chosen, process) if chosen.evaluate.every else None
+    evaluation = EvaluateEvery(chosen, learner, process) if chosen.evaluate.every else None
     # Nothing is written before all of this stands: what is refused leaves no run in the way.
     if process.is_main_process:
         prepare(path, chosen)
         console.print(f"run directory: {path}")
     trainer = Trainer(learner, chosen.training, process, path, chosen.model_dump(mode="json"))
-    if begun and checkpoint.steps(path / "checkpoints"):
-        trainer.resume()
-        if trainer.step > chosen.training.steps:
-            raise InputError(f"training.steps {chosen.training.steps}: the run is at step {trainer.step} already")
+    take_up(trainer)
     if process.is_main_process:
         _introduce(chosen, data, learner, trainer.step)
-    _watch(trainer, batches, chosen, validation, evaluation, path)
+    for _ in watched(trainer, batches, chosen, path, validation, evaluation):
+        pass
     if trainer.stopped is not None:
         if process.is_main_process:
             console.print(
@@ -110,6 +98,13 @@ def _resumed(path: Path, asked: Recipe, overrides: Sequence[str]) -> Recipe:
     if differing:
         say(f"going on with the run's own recipe, which differs from {asked.name} in {', '.join(differing)}")
 
+    check_unchanged(own, changed, "--set on ")
+    return changed
+
+
+def check_unchanged(own: Recipe, changed: Recipe, what: str = "") -> None:
+    """Raise InputError where a run begun by its own recipe would go on as another one."""
+
     def fixed(recipe: Recipe) -> dict[str, object]:
         values = recipe.model_dump(exclude={"evaluate"})  # it changes nothing of the training
         training = {f"training.{key}": value for key, value in values.pop("training").items() if key not in CHANGEABLE}
@@ -118,19 +113,18 @@ def _resumed(path: Path, asked: Recipe, overrides: Sequence[str]) -> Recipe:
     for key, value in fixed(changed).items():
         if fixed(own)[key] != value:
             raise InputError(
-                f"--set on {key}: a resumed run keeps its {key} {fixed(own)[key]!r}; only evaluate.* and training.* of "
+                f"{what}{key}: a resumed run keeps its {key} {fixed(own)[key]!r}; only evaluate.* and training.* of "
                 f"{', '.join(sorted(CHANGEABLE))} may change"
             )
-    return changed
 
 
-def _introduce(recipe: Recipe, data: ImageSet, learner: Learner, step: int) -> None:
+def _introduce(recipe: CompletedRecipe, data: ImageSet, learner: Learner, step: int) -> None:
     settings = recipe.training
     console.print(
         f"{recipe.name}: {parameter_count(learner.network) / 1e6:.2f} M parameters, {len(data)} images of {data.name} "
         f"({'×'.join(map(str, data.shape))}), batch {settings.batch}, steps {step} to {settings.steps}"
     )
-    if isinstance(learner, DenoisingLearner):
+    if learner.denoiser is not None:
         warning = prior_warning(learner.denoiser.schedule, second_moment(data, recipe.data.range))
         if warning:
             console.print(f"[yellow]warning:[/yellow] {warning}")
@@ -146,61 +140,3 @@ def prior_warning(schedule: Schedule, moment: float) -> str | None:
         "samples that start from pure noise start off the distribution. Remedy: more schedule.steps, a larger "
         "schedule.beta_end, or schedule.terminal_snr"
     )
-
-
-def _validation(recipe: Recipe) -> Batch | None:
-    """Fixed held-out images with fixed streams, if the recipe names a split for them."""
-    if recipe.data.validation_split is None or not recipe.training.validate_every:
-        return None
-    data, seed = open_images(recipe, recipe.data.validation_split), recipe.training.seed
-    count = min(recipe.training.validation_images, len(data))
-    chosen = np.random.default_rng(stream_seed(seed, "validation")).permutation(len(data))[:count]
-    images, labels = data.batch(chosen)
-    keys: list[tuple[int | str, ...]] = [(seed, "validation", i) for i in range(count)]
-    return Batch(to_model(images, recipe.data.range), None if labels is None else torch.from_numpy(labels), keys)
-
-
-def _watch(
-    trainer: Trainer,
-    batches: Batches,
-    recipe: Recipe,
-    validation: Batch | None,
-    evaluation: EvaluateEvery | None,
-    path: Path,
-) -> None:
-    """Drive the loop and look at it: log, validation, figures of samples, grids, progress."""
-    settings, main = recipe.training, trainer.accelerator.is_main_process
-    window = Window(settings.batch)
-    shown = progress("training", settings.steps, "steps", start=trainer.step, shown=main)
-    with Log(path, trainer.step, write=main) as log, shown as advance:
-        for report in trainer.run(batches):
-            window.add(report)
-            last = report.step == settings.steps
-            if report.step % settings.log_every == 0 or last or report.outcome is None:
-                log.write(window.line(report, trainer.seconds))
-            if validation is not None and (_due(report, settings.validate_every) or last):
-                log.write({"step": report.step, **trainer.validate(validation)})
-            if evaluation is not None and (_due(report, recipe.evaluate.every) or last):
-                figures = evaluation(trainer)
-                if figures:
-                    log.write({"step": report.step, **figures})
-            if _due(report, settings.grid_every) or (last and settings.grid_every):
-                _grid(trainer, recipe, path)
-            advance(report.step, f"loss {window.smooth:.4f}")
-
-
-def _due(report: Report, every: int) -> bool:
-    return bool(every) and report.step % every == 0
-
-
-def _grid(trainer: Trainer, recipe: Recipe, path: Path) -> None:
-    """A grid of samples from the same noise every time."""
-    learner = trainer.learner
-    if not isinstance(learner, DenoisingLearner) or not trainer.accelerator.is_main_process:
-        return
-    assert recipe.images is not None
-    seeds = list(range(40))
-    with trainer.averaged():
-        sampler = recipe.sampling.build(learner.plain(), recipe.images.shape)
-        images = sampler.generate(seeds, labels_for(seeds, classes_of(recipe), None))
-    write_png(path / "samples" / f"grid-{trainer.step:08d}.png", image_grid(images, 10))

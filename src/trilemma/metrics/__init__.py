@@ -1,6 +1,6 @@
 """Measures of generated images: quality, coverage and speed. They see arrays and features, not models."""
 
-from trilemma.metrics import catalogue
+from trilemma.metrics import catalogue, sampling_costs
 from trilemma.metrics.balance import (
     Balance,
     Recognisability,
@@ -87,5 +87,6 @@ __all__ = [
     "precision_recall",
     "recognisability_by_class",
     "recognised",
+    "sampling_costs",
     "save_statistics",
 ]

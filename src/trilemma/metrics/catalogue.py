@@ -20,7 +20,7 @@ from trilemma.metrics.inception_score import SPLITS, inception_score
 from trilemma.metrics.inputs import Inputs
 from trilemma.metrics.kid import kid
 from trilemma.metrics.memorisation import memorisation
-from trilemma.metrics.metric import AGAINST, FEATURES, TIMED, metric
+from trilemma.metrics.metric import AGAINST, FEATURES, metric
 from trilemma.metrics.neighbours import overlap
 from trilemma.metrics.precision_recall import PrecisionRecall
 from trilemma.metrics.statistics import Statistics
@@ -39,12 +39,6 @@ def _binomial(figures: Mapping[str, Any], count: int) -> float | None:
     """Of the share recognised, in files from before it was recorded."""
     share = figures["recognised"]
     return math.sqrt(share * (1 - share) / count) if count > 0 and 0 <= share <= 1 else None
-
-
-def _half_range(figures: Mapping[str, Any], count: int) -> float | None:
-    """Half of the range over batches: the batches are few and share a machine that others use."""
-    between = figures.get("images_per_second_range")
-    return (between[1] - between[0]) / 2 if between else None
 
 
 @metric(
@@ -292,66 +286,4 @@ def _balance(inputs: Inputs) -> dict[str, Any]:
         "balance_chi2": result.chi2,
         "balance_p": result.p,
         "class_counts": result.counts,
-    }
-
-
-@metric(
-    "peak_memory_bytes",
-    "bytes at the peak of sampling a batch",
-    axis="speed",
-    better="lower",
-    title="peak memory",
-    needs={"sampler"},
-    details=("peak_memory_kind",),
-    basis=(*TIMED, "metrics.peak_memory_kind"),
-    unit="MiB",
-    scale=2**-20,
-)
-@metric(
-    "multiply_adds",
-    "multiply-adds of the networks for one image, over all evaluations",
-    axis="speed",
-    better="lower",
-    title="multiply-adds",
-    needs={"sampler"},
-    basis=(),
-    exact=True,
-    unit="G",
-    scale=1e-9,
-)
-@metric(
-    "network_evaluations",
-    "passes through the network for one image",
-    axis="speed",
-    better="lower",
-    needs={"sampler"},
-    basis=(),
-    exact=True,
-    show="{:g}".format,
-    column=True,
-)
-@metric(
-    "images_per_second",
-    "images a second, median after a warm-up, at a stated batch and on a stated machine",
-    axis="speed",
-    better="higher",
-    title="images/s",
-    needs={"sampler"},
-    details=("images_per_second_range", "seconds_per_image", "speed_batch"),
-    basis=TIMED,
-    estimate=_half_range,
-    column=True,
-)
-def _speed(inputs: Inputs) -> dict[str, Any]:
-    assert inputs.sampler is not None
-    speed = inputs.sampler()
-    return {
-        "images_per_second": speed.images_per_second,
-        "images_per_second_range": [speed.slowest, speed.fastest],
-        "seconds_per_image": speed.seconds_per_image,
-        "speed_batch": speed.batch,
-        "network_evaluations": speed.network_evaluations,
-        "multiply_adds": speed.multiply_adds,
-        "peak_memory_bytes": speed.peak_memory,
-        "peak_memory_kind": speed.memory_kind,
     }

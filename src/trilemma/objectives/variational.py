@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Ge
@@ -15,6 +15,7 @@ from trilemma.errors import InputError
 from trilemma.objectives.losses import Losses
 from trilemma.objectives.simple import output_error
 from trilemma.process import (
+    VARIANCES,
     Condition,
     Denoiser,
     Draw,
@@ -67,6 +68,8 @@ class Variational:
     """L_vlb as an estimate from one time an image: T times the term of t, in bits/dim; its mean over uniform t is
     Σ_t L_t, the bound but for the constant L_T (A eq. 3 and 8; Nichol & Dhariwal 2021, section 3.1)."""
 
+    variances: ClassVar = VARIANCES
+
     def __call__(
         self, denoiser: Denoiser, x0: Float[Tensor, "n c h w"], condition: Condition, times: Times, draw: Draw
     ) -> Losses:
@@ -83,6 +86,7 @@ class Hybrid:
     """L_simple + λ L_vlb (A eq. 7), where L_vlb sees the mean as a constant: it trains the variance, L_simple the mean
     (Nichol & Dhariwal 2021, section 3.1)."""
 
+    variances: ClassVar = ("learned_range",)  # its bound has nothing else to teach
     weight: Annotated[float, Ge(0)] = 0.001
 
     def __call__(

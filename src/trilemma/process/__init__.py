@@ -1,6 +1,16 @@
 """The process: schedules, the pair kernel, parameterisations, denoisers, times and the streams of noise."""
 
-from trilemma.process.denoiser import UNCONDITIONAL, VARIANCES, BoundDenoiser, Condition, Denoiser, Prediction, Variance
+from trilemma.process.calling import Call
+from trilemma.process.denoiser import (
+    FIXED,
+    UNCONDITIONAL,
+    VARIANCES,
+    BoundDenoiser,
+    Condition,
+    Denoiser,
+    Prediction,
+    Variance,
+)
 from trilemma.process.gaussian import (
     Pair,
     discretized_nll,
@@ -18,6 +28,7 @@ from trilemma.process.times import GOLDEN, TIME_SAMPLERS, Importance, Times, Tim
 
 __all__ = [
     "EDM",
+    "FIXED",
     "GOLDEN",
     "PARAMETERIZATIONS",
     "SCHEDULES",
@@ -25,6 +36,7 @@ __all__ = [
     "UNCONDITIONAL",
     "VARIANCES",
     "BoundDenoiser",
+    "Call",
     "Condition",
     "ContinuousVP",
     "Cosine",

@@ -10,12 +10,14 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn
 
 from trilemma.errors import InputError, unknown
+from trilemma.process.calling import Call
 from trilemma.process.gaussian import Pair, over_image
 from trilemma.process.parameterization import PARAMETERIZATIONS, Coefficients, Parameterization
 from trilemma.process.schedules import Schedule
 
 Variance = Literal["fixed_small", "fixed_large", "learned_range"]
-VARIANCES = get_args(Variance)
+VARIANCES: tuple[Variance, ...] = get_args(Variance)
+FIXED: tuple[Variance, ...] = ("fixed_small", "fixed_large")
 
 
 @dataclass(frozen=True)
@@ -57,12 +59,14 @@ class Prediction:
 class Denoiser(nn.Module):
     """A network seen through a parameterisation, with the variance its reverse process has.
 
-    The network is called as `network(c_in · x_t, network_time [n], **condition)` and returns F, shaped like x_t.
+    The network is any module that is given c_in · x_t and the time that the schedule tells it, [n] in float32, and
+    returns F, shaped like x_t; a class too, if it takes one (see `Call`).
     `variance` names Σ of p(x_s | x_t), for any pair of times: fixed_small is β̃, fixed_large β (Ho et al. 2020, section
     3.2), learned_range Σ = exp(v log β + (1 − v) log β̃) with v = (out + 1)/2 from as many channels again (Nichol &
     Dhariwal 2021, eq. 15). `data_range`: the numbers that black and white are.
-    Raises InputError for unknown names and for a parameterisation that is undefined under the schedule, as ε-prediction
-    at zero terminal SNR, where x_T says nothing of x_0 and dividing by α(T) = 0 would.
+    Raises InputError for unknown names, for a network that takes no time or gives another shape, and for a
+    parameterisation that is undefined under the schedule, as ε-prediction at zero terminal SNR, where x_T says nothing
+    of x_0 and dividing by α(T) = 0 would.
     """
 
     def __init__(
@@ -83,7 +87,7 @@ class Denoiser(nn.Module):
             coefficients = parameterization
         if variance not in VARIANCES:
             raise unknown("variance", variance, VARIANCES)
-        self.network, self.schedule = network, schedule
+        self.network, self.schedule, self.call = network, schedule, Call.of(network)
         self.parameterization, self.variance_name, self.data_range = coefficients, variance, data_range
         noisiest = self.coefficients(torch.tensor(schedule.T, dtype=torch.float64))
         if not all(torch.isfinite(getattr(noisiest, field.name)) for field in fields(noisiest)):
@@ -91,6 +95,11 @@ class Denoiser(nn.Module):
             raise InputError(
                 f"parameterization {name!r} is undefined at zero terminal SNR, where the schedule ends: use 'v' or 'x0'"
             )
+
+    def __repr__(self) -> str:
+        count = sum(parameter.numel() for parameter in self.network.parameters())
+        network = f"{type(self.network).__name__} of {count:,} parameters"
+        return f"Denoiser({network}, {self.schedule!r}, {self.parameterization!r}, {self.variance_name!r})"
 
     def coefficients(self, t: Float64[Tensor, "*n"]) -> Coefficients:
         """The parameterisation's coefficients at these times."""
@@ -102,7 +111,7 @@ class Denoiser(nn.Module):
         """Denoise x_t, all of it at one time t or each image at its own (t > 0, float64, on the CPU)."""
         c = self.coefficients(t)
         time = self.schedule.network_time(t).to(torch.float32).to(x_t.device).expand(len(x_t))
-        output = self.network(over_image(c.c_in, x_t) * x_t, time, **condition.given()).to(x_t.dtype)
+        output = self._output(over_image(c.c_in, x_t) * x_t, time, condition).to(x_t.dtype)
         variance = None
         if self.variance_name == "learned_range":
             output, variance = output.chunk(2, dim=1)
@@ -113,6 +122,19 @@ class Denoiser(nn.Module):
             output=output,
             variance=variance,
         )
+
+    def _output(self, x: Float[Tensor, "n c h w"], time: Float[Tensor, "n"], condition: Condition) -> Tensor:
+        if self.call.needs_label and condition.label is None:
+            raise InputError(f"network {type(self.network).__name__} takes a class ({self.call.label}): none is given")
+        output = self.call(self.network, x, time, condition.given())
+        learned = self.variance_name == "learned_range"
+        expected = (len(x), x.shape[1] * (2 if learned else 1), *x.shape[2:])
+        found = tuple(getattr(output, "shape", ()))
+        if found != expected:
+            what = f"gave {list(found)}" if found else f"gave a {type(output).__name__}"
+            why = ", the image's channels twice over for variance learned_range" if learned else ", as the images"
+            raise InputError(f"network {type(self.network).__name__} {what}, expected {list(expected)}{why}")
+        return output
 
     def target(
         self, x0: Float[Tensor, "n c h w"], eps: Float[Tensor, "n c h w"], t: Float64[Tensor, "*n"]

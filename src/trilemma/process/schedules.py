@@ -22,10 +22,11 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from trilemma.errors import InputError
+from trilemma.parts import Described
 from trilemma.registry import preset, register, registry
 
 
-class Schedule(ABC):
+class Schedule(Described, ABC):
     """α, σ and γ as functions of time. `T`: the noisiest time; `steps`: the tabulated steps, None if continuous;
     `t_min`: the cleanest time a solver should visit before clean data."""
 

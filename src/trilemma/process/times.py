@@ -12,6 +12,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from trilemma.errors import InputError
+from trilemma.parts import Described
 from trilemma.process.noise import Draw, stream
 from trilemma.process.schedules import Schedule
 from trilemma.registry import register, registry
@@ -28,7 +29,7 @@ class Times:
     weight: Float64[Tensor, "n"]
 
 
-class TimeSampler(ABC):
+class TimeSampler(Described, ABC):
     """Draws times for one schedule. What it learns is its state, which the checkpoint keeps. `extra`: how many batches
     a step it wants to be told of besides the one that is trained on."""
 
@@ -41,14 +42,14 @@ class TimeSampler(ABC):
     def sample(self, draw: Draw) -> Times:
         """One time an image, each from the image's own stream."""
 
-    def observe(self, t: Float64[Tensor, "n"], loss: Float[Tensor, "n"]) -> None:  # noqa: B027 — learning is optional
+    def observe(self, t: Float64[Tensor, "n"], loss: Float[Tensor, "n"]) -> None:
         """Be told the losses (all images of the global batch, in order, unweighted) that these times gave."""
 
     def state_dict(self) -> dict[str, Any]:
         """What it has learnt, as tensors and JSON values."""
         return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up what `state_dict` gave."""
 
 

@@ -3,15 +3,16 @@
 # The rooms whose parts recipes name: importing them registers these.
 import trilemma.networks
 import trilemma.objectives
-import trilemma.samplers  # noqa: F401
+import trilemma.samplers
+import trilemma.training  # noqa: F401
 from trilemma.inventory import headline, packaged
 from trilemma.recipes.components import component, construct
 from trilemma.recipes.files import dump, load
 from trilemma.recipes.sampling import SamplingSettings, parse_sampling, renamed, sampling_words
-from trilemma.recipes.schema import DenoisingSettings, Images, Recipe, Source, parse
+from trilemma.recipes.schema import CompletedRecipe, Images, Recipe, Source, parse
 
 __all__ = [
-    "DenoisingSettings",
+    "CompletedRecipe",
     "Images",
     "Recipe",
     "SamplingSettings",

@@ -12,7 +12,10 @@ from typing import Any, TypeVar, get_type_hints
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from trilemma.errors import InputError, unknown
+from trilemma.parts import GIVEN, Part, construct
 from trilemma.registry import Kind, Preset, registry
+
+__all__ = ["arguments_model", "checked", "component", "construct"]
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -40,13 +43,16 @@ def arguments_model(constructor: Callable[..., Any]) -> type[BaseModel]:
 
 
 def component(kind: Kind, value: Any, path: str) -> dict[str, Any]:
-    """The named component with all its arguments, checked: {"name": …, argument: value, …}.
+    """The named component with all its arguments, checked: {"name": …, argument: value, …}. An argument that is
+    a `Part` is a named component too.
 
     `value` is a name or a mapping with `name`. Raises InputError with `path`, the place in the recipe."""
     known = registry(kind)
     value = {"name": value} if isinstance(value, str) else value
     if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
         raise InputError(f"{path}: {value!r} names no {kind}: expected a name or a mapping with `name:`")
+    if value["name"] == GIVEN:
+        return {"name": GIVEN, "of": str(value.get("of"))}
     if value["name"] not in known:
         raise known.unknown(value["name"], f"{path}.name")
     if isinstance(part := known[value["name"]], Preset):
@@ -54,6 +60,10 @@ def component(kind: Kind, value: Any, path: str) -> dict[str, Any]:
     name = value["name"]
     model = arguments_model(known[name])
     given = {key: item for key, item in value.items() if key != "name"}
+    for key, field in model.model_fields.items():
+        for part in field.metadata:
+            if isinstance(part, Part):
+                given[key] = component(part.kind, given.get(key, field.default), f"{path}.{key}")
     return {"name": name, **checked(model, given, path).model_dump()}
 
 
@@ -63,17 +73,6 @@ def section(values: Any, path: str, bare: str = "name") -> dict[str, Any]:
     if not isinstance(values, Mapping):
         raise InputError(f"{path}: expected a mapping of keys and values, got {values!r}")
     return {str(key): value for key, value in values.items()}
-
-
-def construct(kind: Kind, value: Mapping[str, Any], *dependencies: Any) -> Any:
-    """The object a checked component stands for, its constructor called with the dependencies and its arguments."""
-    arguments = {key: item for key, item in value.items() if key != "name"}
-    try:
-        return registry(kind)[value["name"]](*dependencies, **arguments)
-    except InputError:
-        raise
-    except ValueError as error:
-        raise InputError(f"{kind} {value['name']!r}: {error}") from error
 
 
 def checked(model: type[M], given: Any, path: str) -> M:

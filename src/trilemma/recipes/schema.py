@@ -7,14 +7,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from trilemma.errors import InputError, unknown
+from trilemma.errors import InputError
 from trilemma.metrics.computing import check_names
-from trilemma.process import Variance
+from trilemma.parts import construct
 from trilemma.recipes.components import Section, checked, component, section
 from trilemma.recipes.requirements import Requirements, expect, required
 from trilemma.recipes.sampling import SamplingSettings, parse_sampling
 from trilemma.registry import Kind
-from trilemma.training import TrainingSettings
+from trilemma.training import LearnerSettings, TrainingSettings
 
 
 def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
@@ -46,30 +46,6 @@ class Images(Section):
     @property
     def shape(self) -> tuple[int, int, int]:
         return self.channels, self.height, self.width
-
-
-class DenoisingSettings(Section):
-    """Train a denoiser. `conditional`: on the data's classes."""
-
-    name: Literal["denoising"] = "denoising"
-    objective: dict[str, Any] = Field(default={"name": "simple"})
-    times: dict[str, Any] = Field(default={"name": "uniform"})
-    parameterization: dict[str, Any] = Field(default={"name": "epsilon"})
-    variance: Variance = "fixed_large"
-    conditional: bool = False
-
-
-class ClassifierSettings(Section):
-    """Train a classifier of clean images. `rotate`: degrees; `shift`, `scale`: fractions; all ± and random an image."""
-
-    name: Literal["classifier"] = "classifier"
-    rotate: float = Field(default=0.0, ge=0, le=180)
-    shift: float = Field(default=0.0, ge=0, lt=1)
-    scale: float = Field(default=0.0, ge=0, lt=1)
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-
-
-LEARNERS: dict[str, type[Section]] = {"denoising": DenoisingSettings, "classifier": ClassifierSettings}
 
 
 class EvaluateSettings(Section):
@@ -105,7 +81,7 @@ class Recipe(Section):
     (through `parse`) with the place in the recipe and the nearest valid choice."""
 
     name: str = Field(pattern=r"^[\w.-]+$")
-    learner: DenoisingSettings | ClassifierSettings
+    learner: dict[str, Any]
     schedule: dict[str, Any] | None = None
     network: dict[str, Any]
     data: DataSettings
@@ -114,26 +90,30 @@ class Recipe(Section):
     evaluate: EvaluateSettings = EvaluateSettings()
     images: Images | None = None
     source: Source | None = None
-    requires: Requirements = Field(default={})
+    requires: Requirements = Field(default_factory=dict)
+
+
+class CompletedRecipe(Recipe):
+    """A recipe that says what its images are: as a run holds it."""
+
+    images: Images
+
+    @property
+    def classes(self) -> list[str]:
+        """The classes the model is conditioned on, if its learner is `conditional`; none otherwise."""
+        return list(self.images.classes or []) if self.learner.get("conditional") else []
 
 
 def parse(values: Any) -> Recipe:
-    """A recipe from what its YAML says, every part checked, every default filled in."""
+    """A recipe from what its YAML says, every part checked, every default filled in; a completed one if it has
+    images."""
     values = section(values, "recipe")
     expect(values.pop("requires", {}))
     learner = section(values.get("learner") or {}, "learner")
-    kind = learner.get("name", "denoising")
-    if kind not in LEARNERS:
-        raise unknown("learner.name", kind, LEARNERS)
-    if kind == "denoising":
-        defaults: dict[Kind, str] = {"objective": "simple", "times": "uniform", "parameterization": "epsilon"}
-        for part, default in defaults.items():
-            learner[part] = component(part, learner.get(part, default), f"learner.{part}")
-        if values.get("schedule") is None:
-            raise InputError("schedule is missing: a denoising learner needs one")
-    values["learner"] = chosen = checked(LEARNERS[kind], learner, "learner")
-    if isinstance(chosen, DenoisingSettings):
-        _check_variance(chosen)
+    values["learner"] = component("learner", {"name": "denoising", **learner}, "learner")
+    settings: LearnerSettings = construct("learner", values["learner"])
+    if settings.timed and values.get("schedule") is None:
+        raise InputError(f"schedule is missing: a {values['learner']['name']} learner needs one")
     noun: Kind
     for noun in ("schedule", "network"):
         if values.get(noun) is not None:
@@ -142,19 +122,5 @@ def parse(values: Any) -> Recipe:
         values["sampling"] = parse_sampling(values["sampling"])
     if values.get("source") is not None:
         values["source"] = checked(Source, section(values["source"], "source"), "source")
-    recipe = checked(Recipe, values, "")
+    recipe = checked(Recipe if values.get("images") is None else CompletedRecipe, values, "")
     return recipe.model_copy(update={"requires": required(recipe.model_dump())})
-
-
-def _check_variance(learner: DenoisingSettings) -> None:
-    """A learned variance needs a bound to learn from, and L_hybrid's bound nothing but a variance to teach."""
-    learned, objective = learner.variance == "learned_range", learner.objective["name"]
-    if learned and objective not in ("hybrid", "vlb"):
-        raise InputError(
-            f"learner.variance 'learned_range': objective {objective!r} does not train it (hybrid and vlb do)"
-        )
-    if objective == "hybrid" and not learned:
-        raise InputError(
-            f"learner.objective 'hybrid': its bound trains only the variance, and {learner.variance!r} is fixed "
-            "(expected learner.variance learned_range)"
-        )

@@ -1,10 +1,9 @@
 """Tables, figures and the HTML page made from a run's files and evaluations."""
 
-from trilemma.report.build import build_report
 from trilemma.report.chart import trilemma_chart
 from trilemma.report.compare import Comparison, compare, comparison_json, comparison_markdown, comparison_table
 from trilemma.report.figures import balance_figure, by_class, loss_figure, tile
-from trilemma.report.html import render
+from trilemma.report.html import build_report
 from trilemma.report.likelihood import likelihood_figure, likelihood_table
 from trilemma.report.network_drawing import draw_network, write_drawing
 from trilemma.report.network_table import network_tables
@@ -34,7 +33,6 @@ __all__ = [
     "read_compared",
     "read_run",
     "read_sources",
-    "render",
     "schedule_figure",
     "schedule_table",
     "tile",

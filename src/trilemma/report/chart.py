@@ -132,17 +132,13 @@ def trilemma_chart(table: Table) -> go.Figure | None:
     quality = deciding_column(table, "quality")
     if not rows or quality is None:
         return None
-    figure_of = {row.label: row.cells[quality.metric.name] for row in table.rows}
+    cells = {row.label: row.cells[quality.metric.name] for row in table.rows}
     speeds = [row.cells["images_per_second"].value or 0.0 for row in rows]
     scale = quality.metric.scale
-    heights = [scale * (figure_of[row.label].value or 0.0) for row in rows]
+    heights = [scale * (cells[row.label].value or 0.0) for row in rows]
     recalls = [row.cells.get("recall") for row in rows]
     covers = [recall.value if recall and recall.comparable else None for recall in recalls]
-    lines = [
-        (row, scale * (figure_of[row.label].value or 0.0))
-        for row in table.yardsticks
-        if figure_of[row.label].comparable
-    ]
+    lines = [(row, scale * (cells[row.label].value or 0.0)) for row in table.yardsticks if cells[row.label].comparable]
     seen = [*heights, *(value for _, value in lines)]
     log_y = min(seen) > 0 and max(seen) / min(seen) > 20
     x_low, x_high = _span(speeds, log=True)
@@ -166,7 +162,7 @@ def trilemma_chart(table: Table) -> go.Figure | None:
     taken, yard_notes = [], []
     for row, value in lines:
         _, y = pixel(1.0, value)
-        text = f"{row.label}: {quality.text(figure_of[row.label])}"
+        text = f"{row.label}: {quality.text(cells[row.label])}"
         above = y > _LINE + 4
         taken += [Box(0, y - 1, inner_width, y + 1)]
         top = y - _LINE - 2 if above else y + 2

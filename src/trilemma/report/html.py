@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from html import escape
+from pathlib import Path
 
 import numpy as np
 
 from trilemma.evaluations.record import Evaluation
+from trilemma.machine.files import check_writable, write_text
 from trilemma.report import figures
 from trilemma.report.chart import left_out, trilemma_chart
 from trilemma.report.provenance import provenance_html, training_facts
-from trilemma.report.sources import RunFiles, Strip, same_seeds
+from trilemma.report.sources import RunFiles, Strip, read_sources, same_seeds
 from trilemma.report.style import STYLE
 from trilemma.report.table_views import ARROWS, KEY, to_html
 from trilemma.report.tables import Row, Table, build_table
@@ -246,3 +248,17 @@ def render(runs: Sequence[RunFiles], evaluations: Sequence[Evaluation]) -> str:
         + "\n".join(section for section in sections if section)
         + f"\n<footer>{escape(made_by)}. This file needs no network.</footer></main></body></html>\n"
     )
+
+
+def build_report(sources: Sequence[Path], out: Path | None = None) -> Path:
+    """Write one self-contained HTML report of run directories and evaluation files; gives the file written.
+
+    out: by default RUN/report.html for a single run directory, else report.html in the working directory. The file
+    appears whole or not at all. Raises InputError for a source that is neither a run nor an evaluation, for an invalid
+    file in a run, and for an `out` that cannot be written.
+    """
+    sources = [Path(source) for source in sources]
+    if out is None:
+        out = sources[0] / "report.html" if len(sources) == 1 and sources[0].is_dir() else Path("report.html")
+    check_writable(out, "--out")
+    return write_text(out, render(*read_sources(sources)), "--out")

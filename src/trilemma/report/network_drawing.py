@@ -188,7 +188,6 @@ class _Unet:
             text = f"The U-Net in a {type(self.anatomy.network).__name__} network. Not drawn: {', '.join(own)}."
             self.drawing.text((WIDTH - RIGHT, 42), text, colour=MUTED, anchor="end")
         images = self.anatomy.recipe.images
-        assert images is not None
         y, patch = TOP - PITCH - 16, self.network.patch
         first = self._place(0, 0)
         folded = f", in {patch}×{patch} patches" if patch > 1 else ""
@@ -224,7 +223,6 @@ class _Unet:
 def _stages(anatomy: Anatomy, drawing: Drawing) -> float:
     """A network that is no U-Net: what is called in it, in that order, norms and activations aside."""
     x, y = (WIDTH - 2 * BOX_WIDTH) / 2, 104.0
-    assert anatomy.recipe.images is not None
     heading = f"Image {shape_text(anatomy.recipe.images.shape)}; the layers in the order in which they are called"
     drawing.text((x, y + 8), heading, size=14)
     for name, module in called(anatomy.network, anatomy.calls):

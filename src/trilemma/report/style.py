@@ -42,8 +42,7 @@ table.figures { width: 100%; margin-top: 10px; }
 .figures strong { font-weight: 750; }
 .figures tbody.models strong { background: #e3f1ee; margin: 0 -5px; padding: 2px 5px; border-radius: 3px; }
 sup { line-height: 0; font-size: 11px; margin-left: 1px; } a { color: inherit; }
-.notes, .key { color: var(--muted); font-size: 14px; margin: 10px 0 0; max-width: none; }
-.notes { padding-left: 1.4em; }
+.key { color: var(--muted); font-size: 14px; margin: 10px 0 0; max-width: none; }
 figure { margin: 14px 0 0; }
 figcaption { font-weight: 600; font-size: 15px; margin-bottom: 6px; }
 figcaption small, .aside { color: var(--muted); font-weight: 400; font-size: 14px; }

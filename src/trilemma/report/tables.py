@@ -47,7 +47,7 @@ class Column:
 
     def said(self, cell: Cell) -> str:
         """The figure as a sentence has it: with its title and unit."""
-        return f"{self.title} {self.text(cell)}{' %' if self.unit == '%' else ''}"
+        return f"{self.title} {self.text(cell)} {self.metric.unit}".rstrip()
 
 
 @dataclass(frozen=True)

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
 import numpy as np
 from jaxtyping import UInt8
 from torch import nn
 
 from trilemma.data import ImageSet, Outline, open_data, parse_reference
-from trilemma.errors import InputError
+from trilemma.errors import InputError, unknown
+from trilemma.parts import GIVEN
 from trilemma.process import Denoiser, Schedule, to_model
-from trilemma.recipes import DenoisingSettings, Images, Recipe, component, construct
-from trilemma.training import Affine, ClassifierLearner, DenoisingLearner, Learner
+from trilemma.recipes import CompletedRecipe, Images, Recipe, component, construct
+from trilemma.training import Given, Learner, LearnerSettings
 
 
 def open_images(recipe: Recipe, split: str | None = None) -> ImageSet:
     """The recipe's data: its training split, or another."""
     data = recipe.data
+    if data.name == GIVEN:
+        raise InputError(f"data {GIVEN!r}: the images were given in Python; name others, as DATA[:SPLIT]")
     return open_data(data.name, split=split or data.split, root=data.root, size=data.size, channels=data.channels)
 
 
-def completed(recipe: Recipe, data: ImageSet | Outline) -> Recipe:
+def completed(recipe: Recipe, data: ImageSet | Outline) -> CompletedRecipe:
     """The recipe with what its images turned out to be written in. Raises InputError if it says otherwise already, or
     asks for classes of unlabelled data."""
     channels, height, width = data.shape
@@ -30,60 +37,61 @@ def completed(recipe: Recipe, data: ImageSet | Outline) -> Recipe:
             f"data {data.name!r} has images {found.shape} with {len(classes or [])} classes, but the recipe's images "
             f"are {recipe.images.shape} with {len(recipe.images.classes or [])}"
         )
-    needs_classes = not isinstance(recipe.learner, DenoisingSettings) or recipe.learner.conditional
-    if needs_classes and not classes:
-        what = "learner.conditional true" if isinstance(recipe.learner, DenoisingSettings) else "a classifier"
+    conditional = recipe.learner.get("conditional", False)
+    if (conditional or settings_of(recipe).labelled) and not classes:
+        what = "learner.conditional true" if conditional else f"a {recipe.learner['name']}"
         raise InputError(f"{what} needs labelled data, and {data.name!r} has no labels")
-    return recipe.model_copy(update={"images": found})
+    return CompletedRecipe(**{**dict(recipe), "images": found})
 
 
-def classes_of(recipe: Recipe) -> list[str]:
-    """The classes the recipe's model is conditioned on; none for an unconditional one."""
-    assert recipe.images is not None
-    conditional = isinstance(recipe.learner, DenoisingSettings) and recipe.learner.conditional
-    return list(recipe.images.classes or []) if conditional else []
+def with_parts(recipe: CompletedRecipe, own: Mapping[str, Any]) -> CompletedRecipe:
+    """The recipe with the parts in it that it says were given as objects: to be built from, not to be written. Raises
+    InputError for one that is missing, or that the recipe has a name for."""
+    places = {"network": recipe.network, "schedule": recipe.schedule, **recipe.learner}
+    wanted = {key: value for key, value in places.items() if isinstance(value, dict) and value["name"] == GIVEN}
+    for key, value in wanted.items():
+        if key not in own:
+            raise InputError(f"{key} {GIVEN!r}: {value['of']} was given in Python; open the run there: Run(…, {key}=…)")
+    for key in own:
+        if key not in wanted:
+            raise unknown("part to be given again:", key, wanted)
+    sections = {key: part for key, part in own.items() if key not in recipe.learner}
+    learner = recipe.learner | {key: part for key, part in own.items() if key in recipe.learner}
+    return recipe.model_copy(update={**sections, "learner": learner})
 
 
-def build_denoiser(recipe: Recipe) -> Denoiser:
-    """The denoiser of a completed recipe, its weights as initialised. Raises InputError if the recipe trains no
-    denoiser."""
-    learner, images = recipe.learner, recipe.images
-    if not isinstance(learner, DenoisingSettings) or images is None:
-        raise InputError(f"recipe {recipe.name!r} trains a {learner.name}, which does not generate images")
-    schedule = construct("schedule", recipe.schedule or {})
-    network = build_network(recipe)
-    parameterization = construct("parameterization", learner.parameterization)
-    return Denoiser(network, schedule, parameterization, learner.variance, recipe.data.range)
+def settings_of(recipe: Recipe) -> LearnerSettings:
+    """The learner section at work."""
+    return construct("learner", recipe.learner)
 
 
-def build_network(recipe: Recipe) -> nn.Module:
-    """The network of a completed recipe, alone."""
-    learner, images = recipe.learner, recipe.images
-    assert images is not None
-    if not isinstance(learner, DenoisingSettings):
-        return build_classifier(recipe)
-    if recipe.network.get("upsampler"):
-        raise InputError("network.upsampler: nothing trains or samples one yet; in Python, `networks.UNet` takes it")
-    outputs = images.channels * (2 if learner.variance == "learned_range" else 1)
-    size = (images.height, images.width)
-    return construct("network", recipe.network, images.channels, outputs, size, len(classes_of(recipe)))
+def _given(recipe: CompletedRecipe) -> Given:
+    """What the recipe's other sections give its learner."""
+    return Given(
+        recipe.images.shape,
+        tuple(recipe.images.classes or ()),
+        recipe.data.range,
+        partial(construct, "schedule", recipe.schedule),
+        partial(construct, "network", recipe.network),
+    )
 
 
-def build_classifier(recipe: Recipe) -> nn.Module:
-    """The classifier network of a completed recipe."""
-    assert recipe.images is not None and recipe.images.classes is not None
-    return construct("network", recipe.network, recipe.images.channels, len(recipe.images.classes))
+def build_network(recipe: CompletedRecipe) -> nn.Module:
+    """The network of a recipe, alone, its weights as initialised."""
+    return settings_of(recipe).network(_given(recipe))
 
 
-def build_learner(recipe: Recipe) -> Learner:
-    """The learner of a completed recipe."""
-    settings = recipe.learner
-    if isinstance(settings, DenoisingSettings):
-        denoiser = build_denoiser(recipe)
-        times = construct("times", settings.times, denoiser.schedule)
-        return DenoisingLearner(denoiser, construct("objective", settings.objective), times)
-    augment = Affine(settings.rotate, settings.shift, settings.scale)
-    return ClassifierLearner(build_classifier(recipe), augment, settings.label_smoothing)
+def build_learner(recipe: CompletedRecipe) -> Learner:
+    """The learner of a recipe."""
+    settings, given = settings_of(recipe), _given(recipe)
+    return settings.learner(settings.network(given), given)
+
+
+def denoiser_of(learner: Learner, recipe: Recipe) -> Denoiser:
+    """The denoiser that a recipe's learner gives. Raises InputError if it gives none."""
+    if learner.denoiser is None:
+        raise InputError(f"recipe {recipe.name!r} trains a {recipe.learner['name']}, which does not generate images")
+    return learner.denoiser
 
 
 def schedule_of(text: str) -> Schedule:

@@ -71,6 +71,7 @@ class Window:
 
     def _clear(self) -> None:
         self._loss: list[float] = []
+        self._parts: dict[str, list[float]] = {}
         self._sums, self._counts = torch.zeros(4, dtype=torch.float64), torch.zeros(4, dtype=torch.float64)
         self._since = time.perf_counter()
 
@@ -79,8 +80,10 @@ class Window:
         outcome = report.outcome
         if outcome is None:
             return
-        mean = float(outcome.each.double().mean())
+        mean = report.loss
         self._loss.append(mean)
+        for name, part in outcome.parts.items():
+            self._parts.setdefault(name, []).append(float(part.double().mean()))
         self.smooth = mean if math.isnan(self.smooth) else 0.95 * self.smooth + 0.05 * mean
         if outcome.times is not None:
             quarter = (outcome.times * 4).ceil().long().clamp(1, 4) - 1
@@ -101,6 +104,7 @@ class Window:
             "images": report.step * self.batch,
             "loss": sum(self._loss) / steps if steps else None,
             **quarters,
+            **{name: sum(values) / len(values) for name, values in self._parts.items()},
             "grad_norm": report.grad_norm,
             "lr": report.learning_rate,
             "images_per_s": round(steps * self.batch / max(elapsed, 1e-9), 2),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from copy import deepcopy
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,24 +19,30 @@ from trilemma.machine.devices import process_state
 from trilemma.machine.files import sha256, write_text
 from trilemma.machine.progress import say
 from trilemma.process import Denoiser, Draw, perturb, to_model, to_uint8
-from trilemma.recipes import Recipe, SamplingSettings, dump, load
-from trilemma.runs.build import build_classifier, build_denoiser, classes_of, open_images, parameter_count
+from trilemma.recipes import CompletedRecipe, SamplingSettings, dump, load
+from trilemma.runs.build import build_learner, build_network, denoiser_of, open_images, parameter_count, with_parts
 from trilemma.runs.sample_sets import FORMAT, labels_for, sample_set
 from trilemma.runs.surrogates import open_surrogate
 from trilemma.samplers import Sampler, Samples, Strip, check_seeds, grid, seed_words
-from trilemma.training import checkpoint
+from trilemma.training import Learner, checkpoint
 
 
 class Run:
-    """A trained run, opened at its newest checkpoint (or at `step`).
+    """A trained run, opened at its newest checkpoint (or at `step`). Parts that `fit` was given as objects of no
+    registered class are given again by name: `network`, `schedule`, and the learner's, such as `objective`.
 
-    Raises InputError if `path` is no run directory, has no finished checkpoint, or the checkpoint is damaged."""
+    Raises InputError if `path` is no run directory, has no finished checkpoint, the checkpoint is damaged, or a part
+    has to be given again."""
 
-    def __init__(self, path: str | Path, step: int | None = None):
+    def __init__(self, path: str | Path, step: int | None = None, **own: Any):
         self.path = Path(path)
         if not (self.path / "recipe.yaml").is_file():
             raise InputError(f"{self.path} is not a run directory: it has no recipe.yaml")
-        self.recipe: Recipe = load(self.path / "recipe.yaml")
+        recipe = load(self.path / "recipe.yaml")
+        if not isinstance(recipe, CompletedRecipe):
+            raise InputError(f"{self.path}/recipe.yaml does not say what the images are: it is no run's recipe")
+        self.recipe = recipe
+        self._built_from = with_parts(recipe, own)
         folder = self.path / "checkpoints"
         if step is not None and step not in checkpoint.steps(folder):
             raise InputError(f"{self.path} has no checkpoint of step {step} (has: {checkpoint.steps(folder)})")
@@ -49,7 +56,7 @@ class Run:
     @property
     def classes(self) -> list[str]:
         """The classes the model is conditioned on; empty if it is unconditional."""
-        return classes_of(self.recipe)
+        return self.recipe.classes
 
     def weights_file(self, weights: str) -> Path:
         """The file of the `ema` or `raw` weights."""
@@ -62,31 +69,37 @@ class Run:
             )
         return path
 
-    def _loaded(self, network: nn.Module, weights: str) -> nn.Module:
-        checkpoint.load_weights(network, self.weights_file(weights))
-        return network.eval().requires_grad_(False)
+    def learner(self, weights: str = "ema") -> Learner:
+        """What was trained, with these weights, in evaluation mode, on this process's device."""
+        # A network that was given is the caller's: it is left as it is.
+        learner = build_learner(deepcopy(self._built_from))
+        if weights == "raw" or learner.averaged is not learner.network:
+            checkpoint.load_weights(learner.network, self.weights_file("raw"))
+        if weights != "raw":
+            checkpoint.load_weights(learner.averaged, self.weights_file(weights))
+        learner.network.eval().requires_grad_(False).to(process_state().device)
+        return learner
 
     def denoiser(self, weights: str = "ema") -> Denoiser:
         """The trained denoiser with these weights, in evaluation mode, on this process's device."""
         if weights not in self._denoisers:
-            denoiser = build_denoiser(self.recipe)
-            self._loaded(denoiser.network, weights)
+            denoiser = denoiser_of(self.learner(weights), self.recipe)
             # In channels_last convolutions gain more than normalisation loses.
             denoiser.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            self._denoisers[weights] = denoiser.to(process_state().device)
+            self._denoisers[weights] = denoiser
         return self._denoisers[weights]
 
     def classifier(self, weights: str = "ema") -> nn.Module:
         """The trained classifier, if that is what the recipe trains."""
-        if self.recipe.learner.name != "classifier":
-            raise InputError(f"{self.path} trains a {self.recipe.learner.name} model, not a classifier")
-        return self._loaded(build_classifier(self.recipe), weights).to(process_state().device)
+        classifier = self.learner(weights).classifier
+        if classifier is None:
+            raise InputError(f"{self.path} trains a {self.recipe.learner['name']} model, not a classifier")
+        return classifier
 
     @cached_property
     def parameters(self) -> int:
         """The network's parameters."""
-        denoising = self.recipe.learner.name == "denoising"
-        return parameter_count(build_denoiser(self.recipe).network if denoising else build_classifier(self.recipe))
+        return parameter_count(build_network(self._built_from))
 
     def sampler(
         self, settings: SamplingSettings | None = None, surrogate: str | None = None, t_mid: float | None = None
@@ -94,7 +107,6 @@ class Run:
         """A sampler of this run by these settings, the recipe's unless given; begun at `t_mid` from a surrogate's
         images if one is named, see `open_surrogate`. Raises InputError for what cannot be done."""
         settings = settings or self.recipe.sampling
-        assert self.recipe.images is not None
         begun = open_surrogate(surrogate, t_mid) if surrogate is not None or t_mid is not None else None
         return settings.build(self.denoiser(settings.weights), self.recipe.images.shape, begun)
 
@@ -196,7 +208,7 @@ class Run:
         return Strip(np.stack(images, axis=1), tuple(times.tolist()))
 
 
-def prepare(path: Path, recipe: Recipe) -> None:
+def prepare(path: Path, recipe: CompletedRecipe) -> None:
     """Begin a run directory: its recipe, and room for samples. Raises InputError where it cannot be written."""
     write_text(path / "recipe.yaml", dump(recipe))
     (path / "samples").mkdir(exist_ok=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from trilemma.process import Call
+
 
 class Compiled(nn.Module):
     """A network compiled by torch for batches of `batch` images: a smaller one is padded with its last image and what
@@ -14,7 +16,7 @@ class Compiled(nn.Module):
 
     def __init__(self, network: nn.Module, batch: int):
         super().__init__()
-        self.batch = batch
+        self.batch, self.call = batch, Call.of(network)
         self.compiled = torch.compile(network, dynamic=False)
 
     def forward(self, x: Tensor, time: Tensor, **condition: Tensor) -> Tensor:
@@ -22,7 +24,7 @@ class Compiled(nn.Module):
         # One memory layout as well: another is another compilation.
         whole = self._padded(x).contiguous(memory_format=torch.channels_last)
         given = {name: self._padded(value) for name, value in condition.items()}
-        output: Tensor = self.compiled(whole, self._padded(time), **given)
+        output = self.call(self.compiled, whole, self._padded(time), given)
         return output[:count]
 
     def _padded(self, values: Tensor) -> Tensor:

@@ -111,7 +111,11 @@ class Sampler:
         """`n` images (seeds 0…n−1, or the `seeds` given) of these classes. Raises InputError for seeds or labels that
         do not fit, and for an image that is not finite."""
         numbers = check_seeds(n, seeds)
-        classes = None if labels is None else np.broadcast_to(np.asarray(labels, dtype=np.int64), len(numbers))
+        classes = None if labels is None else np.asarray(labels, dtype=np.int64)
+        if classes is not None and classes.ndim == 0:
+            classes = np.full(len(numbers), classes)
+        if classes is not None and len(classes) != len(numbers):
+            raise InputError(f"labels: {len(classes)} for {len(numbers)} images, expected one each or one for all")
         parts = [slice(i, i + self.batch) for i in range(0, len(numbers), self.batch)]
         images = [self.generate(numbers[part], None if classes is None else classes[part]) for part in parts]
         return Samples(np.concatenate(images), classes, numbers)

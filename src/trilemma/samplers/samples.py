@@ -31,7 +31,8 @@ class Samples:
 
     def __repr__(self) -> str:
         count, height, width, channels = self.images.shape
-        classes = "" if self.labels is None else f", {len(set(self.labels.tolist()))} classes"
+        several = 0 if self.labels is None else len(set(self.labels.tolist()))
+        classes = f", {several} class{'es' * (several > 1)}" if several else ""
         place = "" if self.path is None else f", in {self.path}"
         return f"Samples({count} images {height}×{width}×{channels}, seeds {seed_words(self.seeds)}{classes}{place})"
 

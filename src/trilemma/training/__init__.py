@@ -2,7 +2,9 @@
 
 from trilemma.training import checkpoint
 from trilemma.training.batches import Batch, Batches
-from trilemma.training.learners import Affine, ClassifierLearner, DenoisingLearner, Learner, Outcome
+from trilemma.training.classifying import Affine, ClassifierLearner, ClassifierSettings
+from trilemma.training.denoising import DenoisingLearner, DenoisingSettings
+from trilemma.training.learners import Given, Learner, LearnerSettings, Loop, Losses, OneLoss, Outcome
 from trilemma.training.loop import DivergedError, Report, Trainer
 from trilemma.training.settings import TrainingSettings
 
@@ -11,9 +13,16 @@ __all__ = [
     "Batch",
     "Batches",
     "ClassifierLearner",
+    "ClassifierSettings",
     "DenoisingLearner",
+    "DenoisingSettings",
     "DivergedError",
+    "Given",
     "Learner",
+    "LearnerSettings",
+    "Loop",
+    "Losses",
+    "OneLoss",
     "Outcome",
     "Report",
     "Trainer",

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -137,18 +138,20 @@ def load_weights(module: nn.Module, path: Path) -> None:
     module.load_state_dict(weights)
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:
-    """An optimiser's state by the names of the parameters, `weight.exp_avg` and so on."""
+def optimizer_tensors(optimizers: Iterable[torch.optim.Optimizer], module: nn.Module) -> dict[str, Tensor]:
+    """The state of optimisers by the names of the parameters, `weight.exp_avg` and so on: a parameter has one."""
     named: dict[Tensor, str] = {parameter: name for name, parameter in module.named_parameters()}
     return {
         f"{named[parameter]}.{key}": torch.as_tensor(value)
+        for optimizer in optimizers
         for parameter, state in optimizer.state.items()
         for key, value in state.items()
     }
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer, module: nn.Module, tensors: dict[str, Tensor]) -> None:
+def load_optimizers(optimizers: Iterable[torch.optim.Optimizer], module: nn.Module, tensors: dict[str, Tensor]) -> None:
     """Take up what `optimizer_tensors` gave."""
+    holders = {p: optimizer for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
     parameters = dict(module.named_parameters())
     for full, value in tensors.items():
         name, key = full.rsplit(".", 1)
@@ -156,7 +159,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, module: nn.Module, tensors:
             raise InputError(f"optimizer: it has state of {name!r}, which is no weight of this network")
         parameter = parameters[name]
         place = value if key == "step" else value.to(parameter.device, parameter.dtype)
-        optimizer.state[parameter][key] = place
+        holders[parameter].state[parameter][key] = place
 
 
 def split_state(state: dict[str, Any], prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -1,164 +1,151 @@
-"""Learners: what is trained, and the losses that a batch gives. The loop drives them and knows no diffusion."""
+"""Learners: what is trained, by which optimisers, and what a step is. The loop drives them and knows no diffusion."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol, cast
 
-import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.optim import Optimizer
 
-from trilemma.networks import Growing
-from trilemma.objectives import Losses, Objective
-from trilemma.process import GOLDEN, Condition, Denoiser, Draw, Times, TimeSampler, spread
+from trilemma.process import Denoiser, Schedule
 from trilemma.training.batches import Batch
+from trilemma.training.settings import TrainingSettings
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What a batch gave: the scalar to descend on, the loss of each image [n] (detached, unweighted), the training
-    times [n] as fractions of T if there are any, and further means to log."""
+    times [n] as fractions of T if there are any, and further figures of each image by name, to be logged."""
 
     loss: Float[Tensor, ""]
     each: Float[Tensor, "n"]
     times: Float64[Tensor, "n"] | None = None
+    parts: Mapping[str, Float[Tensor, "n"]] = field(default_factory=dict)
+
+
+Losses = Callable[[Batch], Outcome]
+
+
+class Loop(Protocol):
+    """What the loop does for a learner's step. `step`: the number of this one, 0 the first."""
+
+    step: int
+
+    def descend(self, losses: Losses, batch: Batch, optimizer: str = "optimizer") -> Outcome:
+        """One update by the optimiser of this name: the gradients of these losses of the batch, over its micro-batches
+        and all processes, in the settings' precision, clipped, at the schedule's rate. No other parameters take
+        gradients meanwhile. Gives the losses of the whole global batch. A loss or gradient that is not finite ends the
+        learner's step here: nothing of this update is kept, and the step counts as skipped."""
+
+    def unseen(self, losses: Losses, count: int) -> Iterator[Outcome]:
+        """The losses of so many more global batches, without gradients; those that are not finite are left out."""
+
+
+class Grows(Protocol):
+    """A module that is told of the training step, with `grow(step)`, and says whether idle weights come into use."""
+
+    def grow(self, step: int) -> bool: ...
 
 
 class Learner(ABC):
-    """One network being trained. `network` is the plain module that checkpoints hold; `prepare` may put a wrapped one
-    (data parallel, compiled) in the place where losses are computed."""
+    """What is trained. `network` is the plain module that checkpoints hold; several networks are an `nn.ModuleDict`.
+    The losses are computed through it: the loop wraps nothing in it.
 
-    extra: int = 0
-    """Batches a step it wants to `observe` besides the one it is trained on."""
+    A learner that gives a `denoiser` is sampled and evaluated; one that gives a `classifier` measures images."""
 
-    partial: bool = False
-    """Whether a step may leave parameters without gradients."""
+    denoiser: Denoiser | None = None
+    classifier: nn.Module | None = None
 
     def __init__(self, network: nn.Module):
         self.network = network
 
-    @abstractmethod
-    def prepare(self, wrap: Callable[[nn.Module], nn.Module]) -> None:
-        """Compute losses through `wrap(network)` from now on."""
+    @property
+    def averaged(self) -> nn.Module:
+        """The part of the network whose weights are averaged."""
+        return self.network
+
+    def optimizers(self, settings: TrainingSettings) -> Mapping[str, Optimizer]:
+        """The optimisers by name. A parameter belongs to one at most; the loop moves each group's rate along the
+        settings' schedule."""
+        return {"optimizer": settings.optimizer_of(self.network.parameters())}
+
+    def compile(self) -> None:
+        """Have what is called compiled."""
+        self.network.compile()
+
+    @property
+    def growing(self) -> list[Grows]:
+        """The modules of the network that grow."""
+        return [cast(Grows, module) for module in self.network.modules() if hasattr(module, "grow")]
+
+    @property
+    def partial(self) -> bool:
+        """Whether an update may leave some of its optimiser's parameters without gradients."""
+        return bool(self.growing)
 
     def begin(self, step: int) -> bool:
         """Be told that training step `step` (0…) comes next. Says whether weights that were idle so far come into use:
         the average of the weights then begins anew, or it would be mostly their initialisation."""
-        return False
+        return any([module.grow(step) for module in self.growing])
 
     @abstractmethod
-    def losses(self, batch: Batch) -> Outcome:
-        """The losses of a batch, with gradients."""
+    def step(self, batch: Batch, loop: Loop) -> Outcome:
+        """One training step, its updates made through the loop: what it gave over the global batch."""
 
     @abstractmethod
     def validate(self, batch: Batch) -> dict[str, Float[Tensor, "n"]]:
         """Figures of each image on held-out data, by name; the same every time for the same weights."""
 
-    def observe(self, outcome: Outcome) -> None:  # noqa: B027 — learning from losses is optional
-        """Be told the losses of the whole global batch after a step."""
-
     def state_dict(self) -> dict[str, Any]:
-        """What has been learnt besides weights."""
+        """What has been learnt besides weights, as nested tensors and JSON values."""
         return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027 — most have learnt nothing else
         """Take up what `state_dict` gave."""
 
 
-class DenoisingLearner(Learner):
-    """Trains a denoiser by an objective at times drawn by a time sampler."""
+class OneLoss(Learner):
+    """A learner of one loss: its step is one descent."""
 
-    def __init__(self, denoiser: Denoiser, objective: Objective, times: TimeSampler):
-        super().__init__(denoiser.network)
-        self.denoiser, self.objective, self.times = denoiser, objective, times
-        self.extra = times.extra
-        self.partial = isinstance(self.network, Growing)
-
-    def prepare(self, wrap: Callable[[nn.Module], nn.Module]) -> None:
-        self.denoiser.network = wrap(self.network)
-
-    def plain(self) -> Denoiser:
-        """The denoiser over the plain network, which follows the weights but not the wrapping: for sampling."""
-        return self.denoiser.over(self.network)
-
-    def begin(self, step: int) -> bool:
-        return isinstance(self.network, Growing) and self.network.grow(step)
-
+    @abstractmethod
     def losses(self, batch: Batch) -> Outcome:
-        draw = batch.draw()
-        times = self.times.sample(draw)
-        each = self.losses_at(batch, times, draw).total
-        loss = (each * times.weight.to(each.dtype).to(each.device)).mean()
-        return Outcome(loss, each.detach(), times.t / self.denoiser.schedule.T)
+        """The losses of a batch, with gradients."""
 
-    def losses_at(self, batch: Batch, times: Times, draw: Draw) -> Losses:
-        """The objective's losses of a batch at these times, with the noise of these streams."""
-        return self.objective(self.denoiser, batch.images, Condition(batch.labels), times, draw)
-
-    def validate(self, batch: Batch) -> dict[str, Float[Tensor, "n"]]:
-        """The objective at fixed times, spread evenly over the schedule, and fixed noise."""
-        # The position in the key, not in the batch, fixes the time: the same whatever the batch size.
-        position = torch.tensor([int(key[-1]) for key in batch.keys], dtype=torch.float64)
-        t = spread(self.denoiser.schedule, position * GOLDEN % 1.0)
-        times = Times(t, torch.ones_like(t))
-        return {"validation_loss": self.losses_at(batch, times, batch.draw()).total}
-
-    def observe(self, outcome: Outcome) -> None:
-        assert outcome.times is not None
-        self.times.observe(outcome.times * self.denoiser.schedule.T, outcome.each)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"times": self.times.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.times.load_state_dict(state["times"])
+    def step(self, batch: Batch, loop: Loop) -> Outcome:
+        return loop.descend(self.losses, batch)
 
 
 @dataclass(frozen=True)
-class Affine:
-    """Random affine distortion of small images: rotation in degrees, shift and scale as fractions, each uniform in
-    ± its bound and each image's own draw."""
+class Given:
+    """What the rest of a recipe gives a learner: the images' (channels, height, width), the data's classes and range;
+    the schedule; and the network, a function of its arguments."""
 
-    rotate: float
-    shift: float
-    scale: float
-
-    def __call__(self, images: Float[Tensor, "n c h w"], draw: Draw) -> Float[Tensor, "n c h w"]:
-        angle, zoom, right, down = ((2 * draw.uniform() - 1).to(images.device, images.dtype) for _ in range(4))
-        angle, zoom = angle * self.rotate * torch.pi / 180, 1 + self.scale * zoom
-        cos, sin = angle.cos() * zoom, angle.sin() * zoom
-        rows = [torch.stack([cos, -sin, 2 * self.shift * right], 1), torch.stack([sin, cos, 2 * self.shift * down], 1)]
-        where = functional.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
-        return functional.grid_sample(images, where, align_corners=False, padding_mode="border")
+    shape: tuple[int, int, int]
+    classes: Sequence[str]
+    range: tuple[float, float]
+    schedule: Callable[[], Schedule]
+    network: Callable[..., nn.Module]
 
 
-class ClassifierLearner(Learner):
-    """Trains a classifier of clean images by cross-entropy, on images that `augment` has distorted."""
+class LearnerSettings(ABC):
+    """The learner section of a recipe. Its registered class has the section's keys as keyword-only parameters, those
+    that are parts themselves annotated with `Part`, and puts a learner together. With a key `conditional`, true
+    conditions the model on the data's classes."""
 
-    def __init__(self, network: nn.Module, augment: Affine, label_smoothing: float = 0.0):
-        super().__init__(network)
-        self.model, self.augment, self.label_smoothing = network, augment, label_smoothing
+    timed: ClassVar[bool] = False
+    """Whether the recipe has to have a schedule."""
 
-    def prepare(self, wrap: Callable[[nn.Module], nn.Module]) -> None:
-        self.model = wrap(self.network)
+    labelled: ClassVar[bool] = False
+    """Whether the data have to have labels; for a `conditional` learner they have to."""
 
-    def losses(self, batch: Batch) -> Outcome:
-        assert batch.labels is not None
-        logits = self.model(self.augment(batch.images, batch.draw()))
-        each = functional.cross_entropy(
-            logits.float(), batch.labels, reduction="none", label_smoothing=self.label_smoothing
-        )
-        return Outcome(each.mean(), each.detach())
+    @abstractmethod
+    def network(self, given: Given) -> nn.Module:
+        """The network, its weights as initialised."""
 
-    def validate(self, batch: Batch) -> dict[str, Float[Tensor, "n"]]:
-        assert batch.labels is not None
-        logits = self.model(batch.images).float()
-        right = (logits.argmax(1) == batch.labels).float()
-        return {
-            "validation_loss": functional.cross_entropy(logits, batch.labels, reduction="none"),
-            "validation_accuracy": right,
-        }
+    @abstractmethod
+    def learner(self, network: nn.Module, given: Given) -> Learner:
+        """The learner that trains this network."""

@@ -3,6 +3,7 @@ progress bars and pictures watch it from outside."""
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator
 from torch import Tensor, nn
 
 from trilemma.process.noise import stream_seed
@@ -21,16 +22,18 @@ from trilemma.training.batches import Batch, Batches
 from trilemma.training.ema import EMA
 from trilemma.training.learners import Learner, Outcome
 from trilemma.training.settings import TrainingSettings
+from trilemma.training.updates import Updates
 
 
 class DivergedError(RuntimeError):
     """Too many non-finite steps in a row. The last good checkpoint is kept."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """What one step gave. `step` counts finished steps (1…); `outcome` holds the whole global batch's losses, or None
-    where the step was skipped as non-finite; `skipped` counts those so far."""
+    where the step was skipped as non-finite; `grad_norm` is before clipping, over all of the step's updates; `skipped`
+    counts those so far."""
 
     step: int
     outcome: Outcome | None
@@ -38,13 +41,21 @@ class Report:
     learning_rate: float
     skipped: int
 
+    def __repr__(self) -> str:
+        return f"Report(step {self.step}, loss {self.loss:.4g}, learning rate {self.learning_rate:.3g})"
+
+    @property
+    def loss(self) -> float:
+        """The mean over images, unweighted; NaN of a skipped step."""
+        return math.nan if self.outcome is None else float(self.outcome.each.double().mean())
+
 
 class Trainer:
     """Trains a learner's network on batches, from where the run directory's newest checkpoint left off.
 
     Every process of a distributed run builds the same Trainer; process 0 writes. `recipe`: what each checkpoint says of
-    how it came about, as JSON. On SIGTERM or SIGINT the step is
-    finished, a checkpoint written, and `stopped` says by which signal.
+    how it came about, as JSON. Without a `directory` nothing is written. On SIGTERM or SIGINT the step is finished, a
+    checkpoint written, and `stopped` says by which signal.
     """
 
     def __init__(
@@ -52,32 +63,26 @@ class Trainer:
         learner: Learner,
         settings: TrainingSettings,
         accelerator: Accelerator,
-        directory: Path,
+        directory: Path | None,
         recipe: Any = None,
     ):
         self.learner, self.settings, self.accelerator = learner, settings, accelerator
-        self.checkpoints, self.recipe = directory / "checkpoints", recipe
+        self.checkpoints, self.recipe = directory and directory / "checkpoints", recipe
         self.step, self.skipped, self.seconds, self._bad_in_a_row = 0, 0, 0.0, 0
         self.stopped: signal.Signals | None = None
-        network = learner.network.to(accelerator.device)
+        self.network = learner.network.to(accelerator.device)
         if settings.channels_last:
-            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.network = network
-        self.ema = EMA(network, settings.ema) if settings.ema else None
-        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
-        self.optimizer = kind(network.parameters(), lr=0.0, betas=settings.betas, weight_decay=settings.weight_decay)
-        self._wrapped: nn.Module = network
-        learner.prepare(self._wrap)
-
-    def _wrap(self, network: nn.Module) -> nn.Module:
-        if self.learner.partial:  # or the processes would wait for gradients that never come
-            self.accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=True)
-        self._wrapped = self.accelerator.prepare_model(network)
-        return torch.compile(self._wrapped) if self.settings.compile else self._wrapped  # type: ignore[return-value]
+            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if settings.compile:
+            learner.compile()
+        # This gives all processes the weights of the first, from which the average is to begin.
+        self.updates = Updates(learner, settings, accelerator)
+        self.ema = EMA(learner.averaged, settings.ema) if settings.ema else None
 
     def resume(self) -> None:
         """Go on from the newest checkpoint of the run directory. Raises InputError if there is none or it is
         damaged."""
+        assert self.checkpoints is not None
         if self.accelerator.is_main_process:
             checkpoint.clean(self.checkpoints, self.settings.keep)
         self.accelerator.wait_for_everyone()
@@ -85,7 +90,7 @@ class Trainer:
         state = checkpoint.read_state(path)
         checkpoint.load_weights(self.network, path / "model.safetensors")
         optimizer = checkpoint.read_tensors(path / "optimizer.safetensors")
-        checkpoint.load_optimizer(self.optimizer, self.network, optimizer)
+        checkpoint.load_optimizers(self.updates.optimizers.values(), self.network, optimizer)
         if self.ema is not None:
             shadow = checkpoint.read_tensors(path / "ema.safetensors")
             self.ema.shadow = {name: shadow[name].to(value.device) for name, value in self.ema.shadow.items()}
@@ -95,14 +100,15 @@ class Trainer:
         self.learner.load_state_dict(checkpoint.join_state(tensors, state["learner"]))
         self.step, self.skipped, self.seconds = state["step"], state["skipped"], state["seconds"]
 
-    def save(self) -> Path:
+    def save(self) -> None:
         """Write a checkpoint of this moment (process 0; the others wait for it)."""
-        path = checkpoint.path_of(self.checkpoints, self.step)
+        if self.checkpoints is None:
+            return
         if self.accelerator.is_main_process:
             tensors, learnt = checkpoint.split_state(self.learner.state_dict())
             groups = {
                 "model": self.network.state_dict(),
-                "optimizer": checkpoint.optimizer_tensors(self.optimizer, self.network),
+                "optimizer": checkpoint.optimizer_tensors(self.updates.optimizers.values(), self.network),
             }
             if self.ema is not None:
                 groups["ema"] = self.ema.shadow
@@ -121,16 +127,14 @@ class Trainer:
             documents = {"state": state} if self.recipe is None else {"state": state, "recipe": self.recipe}
             checkpoint.write(self.checkpoints, self.step, groups, documents, self.settings.keep)
         self.accelerator.wait_for_everyone()
-        return path
 
     def run(self, batches: Batches) -> Iterator[Report]:
         """Train to the end of the settings' steps, yielding after each. The last step is always checkpointed."""
+        self.updates.batches = batches
         with self._signals():
             began = time.perf_counter()
             for batch in batches.loader(self.step, self.settings.steps, self.settings.workers):
-                report = self._update(batch.to(self.accelerator.device))
-                for other in batches.extra(self.step - 1, self.learner.extra):
-                    self._observe(other.to(self.accelerator.device))
+                report = self._step(batch.to(self.accelerator.device))
                 self.seconds += time.perf_counter() - began
                 # Before the checkpoint: what a step logs must not be lost where a run is killed between the two.
                 yield report
@@ -144,79 +148,30 @@ class Trainer:
                     raise DivergedError(
                         f"{self._bad_in_a_row} steps in a row gave non-finite losses or gradients "
                         f"(training.skip_limit); stopped at step {self.step}. The last good checkpoint is kept in "
-                        f"{self.checkpoints}. "
-                        "Try a lower training.learning_rate, or training.precision fp32"
+                        f"{self.checkpoints}. Try a lower training.learning_rate, or training.precision fp32"
                     )
                 if stop:
                     return
                 began = time.perf_counter()
 
-    def _update(self, batch: Batch) -> Report:
-        settings, rank = self.settings, self.accelerator.process_index
+    def _step(self, batch: Batch) -> Report:
         # Dropout draws from the global generators: seeded by step, a resumed run drops what an unbroken one would.
-        torch.manual_seed(stream_seed(settings.seed, "dropout", self.step, rank))
+        torch.manual_seed(stream_seed(self.settings.seed, "dropout", self.step, self.accelerator.process_index))
         self.network.train()
         if self.learner.begin(self.step) and self.ema is not None:
             self.ema.updates = 0  # its decay warms up once more
-        self.optimizer.zero_grad(set_to_none=True)
-        buffers = [buffer.clone() for buffer in self.network.buffers()]
-        parts = batch.split(settings.micro_batch)
-        outcomes = []
-        for i, part in enumerate(parts):
-            last = i == len(parts) - 1
-            with nullcontext() if last else self.accelerator.no_sync(self._wrapped):
-                with self.accelerator.autocast():
-                    outcome = self.learner.losses(part)
-                self.accelerator.backward(outcome.loss * (len(part) / len(batch)))
-            outcomes.append(outcome)
-        outcome = self._global(outcomes)
-        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), settings.clip_norm or float("inf"))
-        rate = settings.rate(self.step)
-        good = bool(torch.isfinite(norm)) and bool(torch.isfinite(outcome.loss))
-        if good:
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
-            self.optimizer.step()
-            if self.ema is not None:
-                self.ema.update()
-            self.learner.observe(outcome)
-        else:
-            # Batch statistics have taken the non-finite values in during the forward pass.
-            for buffer, before in zip(self.network.buffers(), buffers, strict=True):
-                buffer.copy_(before)
-        self._bad_in_a_row = 0 if good else self._bad_in_a_row + 1
-        self.skipped += not good
+        outcome = self.updates.of_step(self.step, batch)
+        if self.ema is not None and self.updates.changed(self.ema.module):
+            self.ema.update()
+        self._bad_in_a_row = self._bad_in_a_row + 1 if outcome is None else 0
+        self.skipped += outcome is None
         self.step += 1
-        return Report(self.step, outcome if good else None, float(norm), rate, self.skipped)
-
-    @torch.no_grad()
-    def _observe(self, batch: Batch) -> None:
-        """Tell the learner the losses of a batch it is not trained on."""
-        with self.accelerator.autocast():
-            outcomes = [self.learner.losses(part) for part in batch.split(self.settings.micro_batch)]
-        outcome = self._global(outcomes)
-        if bool(torch.isfinite(outcome.loss)):
-            self.learner.observe(outcome)
-
-    def _global(self, outcomes: list[Outcome]) -> Outcome:
-        """The losses of all parts and all processes, in the order of the global batch."""
-        each = self.accelerator.gather(torch.cat([o.each for o in outcomes]))
-        loss = self.accelerator.reduce(torch.stack([o.loss.detach() * len(o.each) for o in outcomes]).sum(), "sum")
-        if outcomes[0].times is None:
-            return Outcome(loss / len(each), each)
-        times = torch.cat([o.times for o in outcomes if o.times is not None])
-        gathered = self.accelerator.gather(times.to(self.accelerator.device)) if self._many else times
-        return Outcome(loss / len(each), each, gathered.cpu())
-
-    @property
-    def _many(self) -> bool:
-        return self.accelerator.num_processes > 1
+        return Report(self.step, outcome, self.updates.norm, self.settings.rate(self.step - 1), self.skipped)
 
     @torch.no_grad()
     def validate(self, batch: Batch) -> dict[str, float]:
         """The learner's figures on held-out images, with the averaged weights if they are kept. Every process calls it
         and gets the same figures: they are computed on each, which costs less than it would to agree."""
-        self.network.eval()
         figures: dict[str, list[Tensor]] = {}
         with self.averaged(), self.accelerator.autocast():
             for part in batch.split(self.settings.micro_batch or 64):
@@ -228,7 +183,9 @@ class Trainer:
     def averaged(self) -> Iterator[nn.Module]:
         """The network with its averaged weights (its own, if no average is kept), in evaluation mode."""
         self.network.eval()
-        with self.ema.applied() if self.ema is not None else nullcontext():
+        # What is compiled for training is run as it is: another batch and mode would be compiled once more.
+        eager = torch.compiler.set_stance("force_eager") if self.settings.compile else nullcontext()
+        with eager, self.ema.applied() if self.ema is not None else nullcontext():
             yield self.network
 
     @contextmanager
@@ -250,7 +207,7 @@ class Trainer:
 
     def _agree_to_stop(self) -> bool:
         """Whether any process was told to stop: they must all stop after the same step."""
-        if not self._many:
+        if self.accelerator.num_processes == 1:
             return self.stopped is not None
         told = torch.tensor(int(self.stopped or 0), device=self.accelerator.device)
         worst = int(self.accelerator.gather(told.reshape(1)).max())

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch.optim import Adam, AdamW, Optimizer
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -50,9 +52,19 @@ class TrainingSettings(BaseModel):
             raise ValueError(f"warmup {self.warmup} is longer than the {self.steps} steps of the run")
         return self
 
+    def optimizer_of(self, parameters: Iterable[Any]) -> Optimizer:
+        """The optimiser of these parameters, or groups of them, by these settings."""
+        kind = {"adam": Adam, "adamw": AdamW}[self.optimizer]
+        return kind(parameters, lr=self.learning_rate, betas=self.betas, weight_decay=self.weight_decay)
+
     def rate(self, step: int) -> float:
-        """The learning rate of step 0, 1, …: warm-up, then decay to zero at the last step if there is one."""
+        """The learning rate of step 0, 1, …"""
+        return self.learning_rate * self.factor(step)
+
+    def factor(self, step: int) -> float:
+        """The share of its rate that a parameter group has at step 0, 1, …: warm-up, then decay to zero at the last
+        step if there is one."""
         rise = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
         done = max(0.0, (step - self.warmup) / max(1, self.steps - self.warmup))
         fall = {"none": 1.0, "linear": 1.0 - done, "cosine": 0.5 * (1.0 + math.cos(math.pi * done))}[self.decay]
-        return self.learning_rate * rise * fall
+        return rise * fall

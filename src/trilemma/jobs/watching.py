@@ -1,0 +1,104 @@
+"""What watches a training: its log, its validation, figures and grids of samples, its progress."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from trilemma.data import ImageSet, write_png
+from trilemma.errors import InputError
+from trilemma.evaluations.during_training import EvaluateEvery
+from trilemma.machine.progress import progress
+from trilemma.process import image_grid, stream_seed, to_model
+from trilemma.recipes import CompletedRecipe, Recipe
+from trilemma.runs.build import open_images
+from trilemma.runs.logs import Log, Window
+from trilemma.runs.sample_sets import labels_for
+from trilemma.training import Batch, Batches, Report, Trainer, checkpoint
+
+
+def batches_of(recipe: Recipe, data: ImageSet, process: Accelerator) -> Batches:
+    """This process's share of the recipe's batches."""
+    settings, low_high = recipe.training, recipe.data.range
+    return Batches(
+        data,
+        lambda images: to_model(images, low_high),
+        batch=settings.batch,
+        seed=settings.seed,
+        flip=settings.flip,
+        rank=process.process_index,
+        processes=process.num_processes,
+    )
+
+
+def take_up(trainer: Trainer) -> None:
+    """Go on from the newest checkpoint, if there is one. Raises InputError where that is beyond the settings' steps."""
+    if trainer.checkpoints is None or not checkpoint.steps(trainer.checkpoints):
+        return
+    trainer.resume()
+    steps = trainer.settings.steps
+    if trainer.step > steps:
+        raise InputError(f"training.steps {steps}: the run is at step {trainer.step} already")
+
+
+def validation_of(recipe: Recipe) -> Batch | None:
+    """Fixed held-out images with fixed streams, if the recipe names a split for them."""
+    if recipe.data.validation_split is None or not recipe.training.validate_every:
+        return None
+    data, seed = open_images(recipe, recipe.data.validation_split), recipe.training.seed
+    count = min(recipe.training.validation_images, len(data))
+    chosen = np.random.default_rng(stream_seed(seed, "validation")).permutation(len(data))[:count]
+    images, labels = data.batch(chosen)
+    keys: list[tuple[int | str, ...]] = [(seed, "validation", i) for i in range(count)]
+    return Batch(to_model(images, recipe.data.range), None if labels is None else torch.from_numpy(labels), keys)
+
+
+def watched(
+    trainer: Trainer,
+    batches: Batches,
+    recipe: CompletedRecipe,
+    path: Path,
+    validation: Batch | None = None,
+    evaluation: EvaluateEvery | None = None,
+    shown: bool = True,
+) -> Iterator[Report]:
+    """The loop's reports, looked at on their way: log, validation, figures of samples, grids, progress if `shown`."""
+    settings, main = recipe.training, trainer.accelerator.is_main_process
+    window = Window(settings.batch)
+    bar = progress("training", settings.steps, "steps", start=trainer.step, shown=main and shown)
+    with Log(path, trainer.step, write=main) as log, bar as advance:
+        for report in trainer.run(batches):
+            window.add(report)
+            last = report.step == settings.steps
+            if report.step % settings.log_every == 0 or last or report.outcome is None:
+                log.write(window.line(report, trainer.seconds))
+            if validation is not None and (_due(report, settings.validate_every) or last):
+                log.write({"step": report.step, **trainer.validate(validation)})
+            if evaluation is not None and (_due(report, recipe.evaluate.every) or last):
+                figures = evaluation(trainer)
+                if figures:
+                    log.write({"step": report.step, **figures})
+            if _due(report, settings.grid_every) or (last and settings.grid_every):
+                _grid(trainer, recipe, path)
+            advance(report.step, f"loss {window.smooth:.4f}")
+            yield report
+
+
+def _due(report: Report, every: int) -> bool:
+    return bool(every) and report.step % every == 0
+
+
+def _grid(trainer: Trainer, recipe: CompletedRecipe, path: Path) -> None:
+    """A grid of samples from the same noise every time."""
+    denoiser = trainer.learner.denoiser
+    if denoiser is None or not trainer.accelerator.is_main_process:
+        return
+    seeds = list(range(40))
+    with trainer.averaged():
+        sampler = recipe.sampling.build(denoiser, recipe.images.shape)
+        images = sampler.generate(seeds, labels_for(seeds, recipe.classes, None))
+    write_png(path / "samples" / f"grid-{trainer.step:08d}.png", image_grid(images, 10))
