@@ -227,6 +227,19 @@ class TestNotFinite:
         assert trainer.step < 20 and trainer.skipped >= 4
 
 
+class TestAverage:
+    def test_takes_in_the_weights_after_the_optimiser_s_step(self, make_trainer: Make) -> None:
+        """θ̄ ← d θ̄ + (1 − d) θ_k from θ̄ = θ_0, in the decay's warm-up d = (1 + n)/(10 + n)."""
+        trainer, batches = make_trainer(steps=3, ema=0.9)
+        expected = {name: value.detach().clone() for name, value in trainer.network.named_parameters()}
+        for n, _ in enumerate(trainer.run(batches)):
+            decay = (1 + n) / (10 + n)
+            now = {name: value.detach().clone() for name, value in trainer.network.named_parameters()}
+            assert any(not torch.equal(now[name], expected[name]) for name in now), "nothing was trained"
+            expected = {name: decay * expected[name] + (1 - decay) * now[name] for name in now}
+            assert_same({name: trainer.ema.shadow[name] for name in now}, expected, rtol=1e-5, atol=1e-7)
+
+
 class TestSignal:
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
     def test_writes_a_checkpoint_that_resumes(self, make_trainer: Make, tmp_path: Path, number: signal.Signals) -> None:
