@@ -56,7 +56,13 @@ def test_the_code_at_the_front_door_runs(
     code = tl.__doc__.split("\n\n")[2]
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     assert all(re.sub(r"  #.*", "", line) in readme for line in code.splitlines())
-    for many, few in (("steps=128", "steps=8"), ("steps=1500", "steps=2"), ("steps=20", "steps=2"), ("1000", "40"), ('"mnist5k"', '"mnist5k", split="test"')):
+    for many, few in (
+        ("steps=128", "steps=8"),
+        ("steps=1500", "steps=2"),
+        ("steps=20", "steps=2"),
+        ("1000", "40"),
+        ('"mnist5k"', '"mnist5k", split="test"'),
+    ):
         assert many in code
         code = code.replace(many, few)
     exec(code, {"tl": tl, "MyNet": MyNet})

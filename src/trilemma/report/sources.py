@@ -8,19 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
 
 from trilemma.errors import InputError
 from trilemma.evaluations.record import Evaluation, read
 from trilemma.machine.untrusted import open_arrays, parse_json, read_text
-
-
-@dataclass(frozen=True)
-class Strip:
-    """Images on their way between clean and noise: `images` (rows, steps, h, w, c) at `times`, in the order shown."""
-
-    images: UInt8[np.ndarray, "rows steps h w c"]
-    times: tuple[float, ...]
+from trilemma.samplers import Strip
 
 
 @dataclass(frozen=True)
