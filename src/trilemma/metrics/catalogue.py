@@ -1,8 +1,8 @@
 """The measures by name: what each needs, says and gives.
 
 A measure's name is the key of its figure in an evaluation file. To add one: a function from `Inputs` to the keys and
-values it gives, and its line in `METRICS`. Keys that end in `_se` are standard errors, over draws of the generated
-images, of the key before.
+values it gives, and its line in `METRICS`. Keys that end in `_se` are standard errors of the key before, over draws of
+the generated images, and of the reference too where the measure counts neighbours or classes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from trilemma.metrics.inception_score import SPLITS, inception_score
 from trilemma.metrics.inputs import Inputs, Need
 from trilemma.metrics.kid import kid
 from trilemma.metrics.memorisation import memorisation
-from trilemma.metrics.neighbours import overlap
+from trilemma.metrics.overlap import overlap
 from trilemma.metrics.precision_recall import PrecisionRecall
 from trilemma.metrics.statistics import Statistics
 
@@ -119,7 +119,11 @@ def _recognised(inputs: Inputs) -> dict[str, Any]:
     assert inputs.fake.logits is not None
     assert inputs.labels is not None
     result = recognised(inputs.fake.logits, inputs.labels)
-    return {"recognised": result.fraction, "recognised_by_class": result.by_class}
+    return {
+        "recognised": result.fraction,
+        "recognised_se": result.standard_error,
+        "recognised_by_class": result.by_class,
+    }
 
 
 def _confidence(inputs: Inputs) -> dict[str, Any]:
@@ -141,6 +145,7 @@ def _balance(inputs: Inputs) -> dict[str, Any]:
     result = balance(real=class_counts(inputs.real.features.logits), fake=class_counts(inputs.fake.logits))
     return {
         "balance_kl": result.kl,
+        "balance_kl_se": result.kl_se,
         "balance_chi2": result.chi2,
         "balance_p": result.p,
         "class_counts": result.counts,
@@ -222,6 +227,7 @@ METRICS: dict[str, Metric] = {
         "higher",
         frozenset({"features"}),
         _neighbours,
+        ("precision_se",),
         least=lambda dim, k: k + 1,
     ),
     "recall": Metric(
@@ -230,6 +236,7 @@ METRICS: dict[str, Metric] = {
         "higher",
         frozenset({"features"}),
         _neighbours,
+        ("recall_se",),
         least=lambda dim, k: k + 1,
     ),
     "density": Metric(
@@ -238,6 +245,7 @@ METRICS: dict[str, Metric] = {
         "higher",
         frozenset({"features"}),
         _neighbours,
+        ("density_se",),
         least=lambda dim, k: DENSITY_NEIGHBOURS + 1,
     ),
     "coverage": Metric(
@@ -246,6 +254,7 @@ METRICS: dict[str, Metric] = {
         "higher",
         frozenset({"features"}),
         _neighbours,
+        ("coverage_se",),
         least=lambda dim, k: DENSITY_NEIGHBOURS + 1,
     ),
     "memorisation": Metric(
@@ -262,7 +271,7 @@ METRICS: dict[str, Metric] = {
         "higher",
         frozenset({"logits", "labels"}),
         _recognised,
-        ("recognised_by_class",),
+        ("recognised_se", "recognised_by_class"),
     ),
     "confidence": Metric(
         "mean probability of the class that a classifier takes an image for, also by class",
@@ -278,7 +287,7 @@ METRICS: dict[str, Metric] = {
         "lower",
         frozenset({"features", "logits"}),
         _balance,
-        ("class_counts", "balance_chi2", "balance_p"),
+        ("balance_kl_se", "class_counts", "balance_chi2", "balance_p"),
     ),
     "images_per_second": Metric(
         "images a second, median after a warm-up, at a stated batch, with what it takes",
