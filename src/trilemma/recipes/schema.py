@@ -191,9 +191,9 @@ def parse_sampling(values: Any) -> SamplingSettings:
     shared = {key: values.pop(key) for key in list(values) if key in SamplingSettings.model_fields and key != "kernel"}
     own = {**section(values.pop("kernel", {}), "sampling.kernel"), **values}
     name = shared.get("name", "ancestral")
-    for key in own:
+    for key in own if isinstance(name, str) and name in SAMPLERS else ():
         takers = [other for other, kind in SAMPLERS.items() if key in arguments_model(kind).model_fields]
-        if takers and name in SAMPLERS and name not in takers:
+        if takers and name not in takers:
             raise InputError(f"sampling: {name} takes no {key} ({', '.join(takers)} do)")
     kernel = component("sampler", {"name": name, **own}, "sampling")
     if shared.get("times") is not None and (shared.get("steps") is not None or shared.get("skip")):
