@@ -20,7 +20,7 @@ from trilemma.errors import InputError
 from trilemma.evaluations import evaluate
 from trilemma.exchange import export_run, import_run
 from trilemma.jobs import train
-from trilemma.report import build_report
+from trilemma.report.html import build_report
 from trilemma.runs import Run
 
 OPENAI = Model(channels=1, outputs=2, classes=4, heads=1)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tests.runs.test_recipe_bases import narrowed
-from trilemma.jobs import resolve
+from trilemma.jobs.network_costs import resolve
 from trilemma.networks import Growing, UNet
 from trilemma.networks.attention import TransformerLayer
 from trilemma.recipes import load, packaged

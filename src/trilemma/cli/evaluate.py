@@ -35,8 +35,6 @@ def evaluate(
     n: Annotated[int | None, typer.Option("-n", help="How many images (seeds 0 to n−1); 1000.", min=1)] = None,
     seeds: o.Seeds = None,
     class_: o.Class = None,
-    surrogate: o.Surrogate = None,
-    t_mid: o.TMid = None,
     samples: Annotated[Path | None, typer.Option(help="Where the samples go: FILE.npz or a folder.")] = None,
     root: o.Root = None,
     label: Annotated[str | None, typer.Option(help="What tables call it.")] = None,
@@ -61,8 +59,6 @@ def evaluate(
         out=out,
         root=root,
         label=label,
-        surrogate=surrogate,
-        t_mid=t_mid,
         **settings,
     )
     say(str(evaluation))

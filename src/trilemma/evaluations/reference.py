@@ -9,15 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import UInt8
-from torch import Tensor
 
-from trilemma.data import ImageSet, MemorySet, open_data, parse_reference
-from trilemma.data.catalogue import SOURCES
-from trilemma.data.images import number_classes
+from trilemma.data import SOURCES, ImageSet, open_data, parse_reference
 from trilemma.errors import InputError
-from trilemma.evaluations.cache import BATCH, features_of_set, is_kept
+from trilemma.evaluations.cache import BATCH, features_of_set, place_of
 from trilemma.evaluations.extractors import Stamp, extractor_of, stamp
 from trilemma.evaluations.statistics_files import holds_statistics, open_statistics
 from trilemma.machine.progress import say
@@ -30,9 +26,6 @@ from trilemma.metrics import (
     gathered_cautions,
     save_statistics,
 )
-from trilemma.process import to_uint8
-
-__all__ = ["BATCH", "Reference", "data_record", "extractor_of", "features_of", "open_reference", "write_statistics"]
 
 Size = int | tuple[int, int] | None
 
@@ -77,22 +70,6 @@ def _seen(data: ImageSet, look: Extractor) -> Features:
         # What it takes the images for says nothing then; its features still say something.
         features = replace(features, logits=None)
     return features
-
-
-def image_set(images: Any, what: str) -> ImageSet:
-    """A set of the images at hand: a data set as it is; uint8 NHWC or, as models have them, float NCHW in [−1, 1] as an
-    array or tensor; or the `images` and `labels` of what sampling gives. Raises InputError for anything else."""
-    if isinstance(images, ImageSet):
-        return images
-    labels = getattr(images, "labels", None)
-    array = getattr(images, "images", images)
-    if isinstance(array, np.ndarray) and np.issubdtype(array.dtype, np.floating):
-        array = torch.from_numpy(array)
-    if isinstance(array, Tensor):
-        array = to_uint8(array) if array.is_floating_point() and array.ndim == 4 else array.cpu().numpy()
-    if not isinstance(array, np.ndarray):
-        raise InputError(f"{what}: a {type(images).__name__}, expected an array, a data set, samples or a path")
-    return MemorySet(array, labels, name=what, classes=None if labels is None else number_classes(labels))
 
 
 def data_record(data: ImageSet) -> dict[str, Any]:
@@ -141,7 +118,7 @@ def _has_test(name: str, root: str | None, extractor: str, size: Size, channels:
         data = open_data(name, split="test", root=root, size=size, channels=channels)
     except InputError:
         return False
-    return asked or (data.in_memory and len(data) <= FEW) or is_kept(data, extractor_of(extractor))
+    return asked or (data.in_memory and len(data) <= FEW) or place_of(data, extractor_of(extractor)).exists()
 
 
 def write_statistics(
@@ -168,11 +145,9 @@ def write_statistics(
         for batch in image_batches(data):
             seen = look(batch)
             pooled.update(seen.pooled)
-            if spatial and seen.spatial is None:
-                raise InputError(
-                    f"features {extractor!r} have no spatial part for mu_s and sigma_s; 'inception' has one"
-                )
-            if spatial and seen.spatial is not None:
+            if spatial:
+                if seen.spatial is None:
+                    raise InputError(f"features {extractor!r} have no spatial part for mu_s, sigma_s; 'inception' has")
                 places.update(seen.spatial)
         for moments, kind in ((pooled, "features"), (places, "spatial features")):
             if 0 < moments.count <= (dim := len(moments.mean)):

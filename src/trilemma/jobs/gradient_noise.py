@@ -68,7 +68,7 @@ def gradient_noise(
         for sampler in times:
             learner = _learner(run, objective, sampler, bins)
             if isinstance(learner.times, Importance):
-                _fill(learner, source)
+                _fill(learner, learner.times, source)
             found.append(_measure(learner, source, objective, sampler, batches))
     return found
 
@@ -87,10 +87,8 @@ def _learner(run: Run, objective: str, sampler: str, bins: int | None) -> Denois
     return DenoisingLearner(denoiser, made, drawn, conditional)
 
 
-def _fill(learner: DenoisingLearner, source: Batches) -> None:
+def _fill(learner: DenoisingLearner, sampler: Importance, source: Batches) -> None:
     """Ten losses for each group of times, at a time drawn within it."""
-    sampler = learner.times
-    assert isinstance(sampler, Importance)
     groups, history = sampler.losses.shape
     wanted = torch.arange(groups).repeat(history)
     with progress("filling the history", len(wanted), "losses") as advance, torch.no_grad():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trilemma.jobs import Anatomy
+from trilemma.jobs.network_costs import Anatomy
 from trilemma.machine.files import write_text
 from trilemma.metrics.metric import significant
 from trilemma.networks import UNet

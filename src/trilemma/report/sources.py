@@ -10,18 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
 
 from trilemma.errors import InputError
 from trilemma.evaluations.record import Evaluation, read
-
-
-@dataclass(frozen=True)
-class Strip:
-    """Images on their way between clean and noise: `images` (rows, steps, h, w, c) at `times`, in the order shown."""
-
-    images: UInt8[np.ndarray, "rows steps h w c"]
-    times: tuple[float, ...]
+from trilemma.samplers import Strip
 
 
 @dataclass(frozen=True)
@@ -68,8 +60,7 @@ def read_log(path: Path) -> tuple[dict[str, Any], ...]:
 def read_strip(path: Path) -> Strip:
     """A strip's `.npz`: `images` uint8 (rows, steps, h, w, c) with 1 or 3 channels, `times` (steps).
 
-    Raises InputError for anything else.
-    """
+    Raises InputError for anything else."""
     try:
         with np.load(path, allow_pickle=False) as file:
             images, times = file["images"], np.asarray(file["times"], dtype=float)
@@ -87,8 +78,7 @@ def read_strip(path: Path) -> Strip:
 def read_run(path: Path) -> tuple[RunFiles, list[Evaluation]]:
     """A run directory's files, and its evaluations in the order they were made.
 
-    Raises InputError where there is neither an evaluation nor a log, or one of the files is invalid.
-    """
+    Raises InputError where there is neither an evaluation nor a log, or one of the files is invalid."""
     evaluations = _read_all((path / "evaluations").glob("*.json"))
     log, recipe = path / "log.jsonl", path / "recipe.yaml"
     if not evaluations and not log.exists():
@@ -97,13 +87,8 @@ def read_run(path: Path) -> tuple[RunFiles, list[Evaluation]]:
         read_strip(file) if (file := path / "samples" / f"{way}-strip.npz").exists() else None
         for way in ("forward", "reverse")
     ]
-    return RunFiles(
-        path,
-        _text(recipe) if recipe.exists() else None,
-        read_log(log) if log.exists() else (),
-        strips[0],
-        strips[1],
-    ), evaluations
+    text, lines = _text(recipe) if recipe.exists() else None, read_log(log) if log.exists() else ()
+    return RunFiles(path, text, lines, *strips), evaluations
 
 
 def _read_all(paths: Iterable[Path]) -> list[Evaluation]:
