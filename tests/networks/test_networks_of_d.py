@@ -230,7 +230,7 @@ def test_training_is_d_s(name: str) -> None:
     assert (training.optimizer, training.learning_rate, training.batch) == ("adamw", 2e-4, 128)
     assert training.weight_decay == 0.01 and training.clip_norm == 0 and training.warmup == 0
     assert training.steps * training.batch == pytest.approx(100 * 50_000, rel=0.01)
-    assert recipe.sampling.clip == "none" and recipe.sampling.name == "ancestral"
+    assert recipe.sampling.kernel.clip == "none" and recipe.sampling.sampler == "ancestral"
 
 
 @pytest.mark.parametrize("name", [*COUNTS, "cifar10-growing"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich import box
@@ -78,10 +79,9 @@ def _learner(run: Run, objective: str, sampler: str, bins: int | None) -> Denois
     denoiser, conditional = denoiser_of(weights, run.recipe), bool(run.classes)
     denoiser.network.requires_grad_(True)
     steps = denoiser.schedule.steps
-    chosen = {"name": sampler}
+    chosen: dict[str, Any] = {"name": sampler}
     if sampler == "importance" and steps is not None:
-        width = bins or next(w for w in range(max(1, steps // 100), steps + 1) if steps % w == 0)
-        chosen["bins"] = width  # type: ignore[assignment]
+        chosen["bins"] = bins or next(w for w in range(max(1, steps // 100), steps + 1) if steps % w == 0)
     drawn = construct("times", component("times", chosen, "times"), denoiser.schedule)
     made = construct("objective", component("objective", objective, "objective"))
     return DenoisingLearner(denoiser, made, drawn, conditional)

@@ -116,17 +116,16 @@ def read_compared(sources: Sequence[Path]) -> list[Evaluation]:
     """The evaluations named: files, folders of them, and run directories (theirs, in the order they were made).
 
     Raises InputError for one that cannot be read, a folder without any, one named twice, and fewer than two."""
-    found: dict[Path, Evaluation] = {}
+    found: dict[Path | None, Evaluation] = {}
     for source in sources:
         folder = source / "evaluations" if (source / "evaluations").is_dir() else source
         several = _read_all(folder.glob("*.json")) if source.is_dir() else [read(source)]
         if not several:
             raise InputError(f"{source}: no *.json there, expected evaluations, or a run directory that has some")
         for one in several:
-            assert one.path is not None
-            if one.path.resolve() in found:
+            if (place := one.path and one.path.resolve()) in found:
                 raise InputError(f"{one.path}: named twice, expected different evaluations")
-            found[one.path.resolve()] = one
+            found[place] = one
     if len(found) < 2:
         given = next(iter(found.values())).path if found else "none"
         raise InputError(f"evaluations to compare: {given} alone, expected two or more")
