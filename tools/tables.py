@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from trilemma.evaluations.record import read
-from trilemma.report import build_table, to_markdown
+from trilemma.report.table_views import to_markdown
+from trilemma.report.tables import build_table
 
 ROOT = Path(__file__).parents[1]
 

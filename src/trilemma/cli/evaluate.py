@@ -37,8 +37,6 @@ def evaluate(
     ] = None,
     seeds: o.Seeds = None,
     class_: o.Class = None,
-    surrogate: o.Surrogate = None,
-    t_mid: o.TMid = None,
     samples: Annotated[Path | None, typer.Option(help="Where the samples go: FILE.npz or a folder.")] = None,
     root: o.Root = None,
     label: Annotated[str | None, typer.Option(help="What tables call it.")] = None,
@@ -63,8 +61,6 @@ def evaluate(
         out=out,
         root=root,
         label=label,
-        surrogate=surrogate,
-        t_mid=t_mid,
         **settings,
     )
     say(str(evaluation))

@@ -16,8 +16,6 @@ def sample(
     n: Annotated[int, typer.Option("-n", help="How many images (seeds 0 to n−1).", min=1, max=o.LIMIT)] = 64,
     seeds: o.Seeds = None,
     class_: o.Class = None,
-    surrogate: o.Surrogate = None,
-    t_mid: o.TMid = None,
     out: Annotated[Path | None, typer.Option(help="FILE.npz or a folder of PNG; RUN/samples/… unless given.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Write a picture of the first 100 samples: FILE.png.")] = None,
     strip: Annotated[
@@ -34,12 +32,10 @@ def sample(
     check_png(picture, "picture")
     check_png(strip, "strip")
     opened = runs.Run(run)
-    samples = opened.sample_to(
-        out, n=n, seeds=o.parse_seeds(seeds), cls=class_, surrogate=surrogate, t_mid=t_mid, **settings
-    )
+    samples = opened.sample_to(out, n=n, seeds=o.parse_seeds(seeds), cls=class_, **settings)
     say(f"samples: {samples.path}")
     if picture is not None:
         say(f"picture: {write_png(picture, samples.picture())}")
     if strip is not None:
-        way = opened.reverse_strip(samples.seeds[:10], samples.labels, surrogate=surrogate, t_mid=t_mid, **settings)
+        way = opened.reverse_strip(samples.seeds[:10], samples.labels, **settings)
         say(f"picture: {write_png(strip, way.picture())}")

@@ -96,7 +96,6 @@ def evaluate(
         )  # fmt: skip
         return _written(measured, out or default_out(None, measured, features))
     began, data = time.perf_counter(), run.recipe.data
-    assert run.recipe.images is not None
     wanted = Wanted.of(metrics, features or features_for(run.recipe.images.shape), neighbours, counts)
     reference = reference or f"{data.name}:{data.split}"
     name, split = parse_reference(reference)

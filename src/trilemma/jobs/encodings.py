@@ -106,12 +106,11 @@ def interpolate(
     first one's of the pair, or `cls`. `settings` as `invert` takes them. Raises InputError for what cannot be done."""
     run = run if isinstance(run, Run) else Run(run)
     sampler = _ddim(run, settings)
-    if (seeds is None) == (encodings is None):
-        raise InputError("interpolate: give either seeds or encodings")
-    if encodings is not None:
+    if encodings is not None and seeds is None:
         ends, labels = _encoded(encodings)
+    elif seeds is None or encodings is not None:
+        raise InputError("interpolate: give either seeds or encodings")
     else:
-        assert seeds is not None
         ends = noise_start(sampler.denoiser.schedule, list(seeds), sampler.shape, sampler.device)
         labels = labels_for(list(seeds), run.classes, cls)
     if tuple(ends.shape[1:]) != sampler.shape:

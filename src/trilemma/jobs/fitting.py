@@ -72,8 +72,7 @@ def fit(
     process = accelerator(recipe.training.precision)
     batches = batches_of(recipe, images, process)
     place = Path(out) if out is not None else None
-    begun = place is not None and (place / "recipe.yaml").exists()
-    if begun and place is not None:
+    if place is not None and (place / "recipe.yaml").exists():
         check_unchanged(load(place / "recipe.yaml"), recipe, f"{place}, ")
     trainer = Trainer(learner, recipe.training, process, place, recipe.model_dump(mode="json"))
     if place is not None:
