@@ -73,6 +73,7 @@ def evaluate(
     out: str | Path | None = None,
     root: str | None = None,
     label: str | None = None,
+    verify: bool = True,
     **settings: Any,
 ) -> Evaluation:
     """Measure a run (by `n` samples, 1 000 unless given, made or taken up as `Run.sample` does) or a set of samples
@@ -81,8 +82,9 @@ def evaluate(
     `reference`: DATA[:SPLIT] or STATS.npz; a run's own training split unless given. `metrics`, `features`,
     `neighbours`, `counts`, `root`, `label`: see `measure`; memorisation unasked only where held-out images cost little,
     and a run was trained on the reference. `out`: where the evaluation is written; RUN/evaluations/… unless given.
-    Raises InputError for what cannot be done, before anything is sampled."""
-    run = subject if isinstance(subject, Run) else _as_run(Path(subject))
+    `verify`: hold the checkpoint's files against their hashes. Raises InputError for what cannot be done, before
+    anything is sampled."""
+    run = subject if isinstance(subject, Run) else _as_run(Path(subject), verify)
     if run is None:
         asked = {**settings, "class": cls, "n": n, "seeds": seeds, "samples": samples_out}
         if given := [key for key, value in asked.items() if value is not None]:
@@ -204,9 +206,9 @@ def _written(evaluation: Evaluation, place: str | Path) -> Evaluation:
     return whole.write(Path(place)) if process_state().is_main_process else whole
 
 
-def _as_run(path: Path) -> Run | None:
+def _as_run(path: Path, verify: bool) -> Run | None:
     if (path / "recipe.yaml").is_file() or (path / "checkpoints").is_dir():
-        return Run(path)
+        return Run(path, verify=verify)
     if not path.exists():
         raise InputError(f"{path} does not exist: expected a run directory, or samples as an .npz, a folder or a zip")
     return None

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,19 @@ def replacing(path: Path, what: str = "out") -> Iterator[Path]:
     except BaseException:
         _remove(partial)
         raise
+
+
+@contextmanager
+def keeping(safe: Callable[[], str]) -> Iterator[None]:
+    """Where what happens inside cannot write, the error goes on to say what is safe."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{error.filename or 'a file'}: {error.strerror or error}; {safe()}") from error
+    except InputError as error:
+        if not isinstance(error.__cause__, OSError):
+            raise
+        raise InputError(f"{error}; {safe()}") from error.__cause__
 
 
 def _check_replaceable(path: Path, what: str) -> None:
