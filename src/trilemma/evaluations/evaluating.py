@@ -35,6 +35,7 @@ from trilemma.evaluations.speed import speed_of
 from trilemma.evaluations.wanted import Wanted, check_measurable
 from trilemma.machine.devices import process_state
 from trilemma.machine.environment import environment
+from trilemma.machine.files import keeping
 from trilemma.metrics import Speed, compute, extract, gathered_cautions
 from trilemma.runs.run import Run
 from trilemma.runs.sample_sets import read_record, record_of
@@ -203,7 +204,8 @@ def _said(evaluation: Evaluation, warnings: list[str], began: float, label: str 
 def _written(evaluation: Evaluation, place: str | Path) -> Evaluation:
     """The evaluation with what an earlier one in its place keeps, on disk."""
     whole = with_kept(Path(place), evaluation)
-    return whole.write(Path(place)) if process_state().is_main_process else whole
+    with keeping(lambda: f"the samples are safe in {evaluation.samples.file}"):
+        return whole.write(Path(place)) if process_state().is_main_process else whole
 
 
 def _as_run(path: Path, verify: bool) -> Run | None:
