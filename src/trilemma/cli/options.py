@@ -32,6 +32,9 @@ def _renamed(old: str, new: str) -> Any:
 Grid = _renamed("--grid", "--picture, a PNG of the samples, or --spacing")
 Out = _renamed("--out", "--picture")
 Root = Annotated[str | None, typer.Option(help="Where the data's files lie, for data that would be downloaded.")]
+NoVerify = Annotated[
+    bool, typer.Option("--no-verify", help="Do not hold the checkpoint's files against their hashes: quicker to begin.")
+]
 
 LIMIT = 10_000_000
 """Images in one set."""

@@ -22,6 +22,7 @@ def sample(
         Path | None, typer.Option(help="Write the way from noise to image of the first seeds: FILE.png.")
     ] = None,
     grid: o.Grid = None,
+    no_verify: o.NoVerify = False,
     **settings: Any,
 ) -> None:
     """Generate images. Image i depends on its own seed alone; an interrupted call made again goes on where it was."""
@@ -31,7 +32,7 @@ def sample(
 
     check_png(picture, "picture")
     check_png(strip, "strip")
-    opened = runs.Run(run)
+    opened = runs.Run(run, verify=not no_verify)
     samples = opened.sample_to(out, n=n, seeds=o.parse_seeds(seeds), cls=class_, **settings)
     say(f"samples: {samples.path}")
     if picture is not None:

@@ -16,6 +16,7 @@ from trilemma.errors import InputError
 from trilemma.evaluations.cache import BATCH, features_of_set, place_of
 from trilemma.evaluations.extractors import Stamp, extractor_of, stamp
 from trilemma.evaluations.statistics_files import holds_statistics, open_statistics
+from trilemma.machine.files import check_writable
 from trilemma.machine.progress import say
 from trilemma.metrics import (
     Extractor,
@@ -136,8 +137,7 @@ def write_statistics(
     of them. Says as warnings what a reader must know, such as fewer images than a covariance of so many features takes.
     Raises InputError for features that have no spatial part, and for what cannot be read or written."""
     out = Path(out)
-    if out.suffix != ".npz":
-        raise InputError(f"out: {out} should end in .npz")
+    check_writable(out, suffix=".npz", source=spec)
     name, split = parse_reference(spec)
     data, look = open_data(name, split=split, root=root), extractor_of(extractor)
     pooled, places = Moments(), Moments()

@@ -48,7 +48,10 @@ def nll(
     what cannot be done."""
     began = time.perf_counter()
     if out is not None:
-        check_writable(Path(out))
+        out = Path(out)
+        check_writable(out, suffix=".json", format=FORMAT, source=reference)
+        if not out.exists() and out.with_suffix(".png").exists():
+            raise InputError(f"out: {out.with_suffix('.png')}, where its picture goes, is there already")
     run = run if isinstance(run, Run) else Run(run)
     name, split = parse_reference(reference)
     root = root or (run.recipe.data.root if name == run.recipe.data.name else None)

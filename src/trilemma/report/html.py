@@ -259,5 +259,5 @@ def build_report(sources: Sequence[Path], out: Path | None = None) -> Path:
     sources = [Path(source) for source in sources]
     if out is None:
         out = sources[0] / "report.html" if len(sources) == 1 and sources[0].is_dir() else Path("report.html")
-    check_writable(out, "--out")
+    check_writable(out, "--out", suffix=".html")
     return write_text(out, render(*read_sources(sources)), "--out")
