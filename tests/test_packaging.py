@@ -56,7 +56,7 @@ class TestImportContract:
             "jobs": "report",
             "errors": "networks",
         }
-        rooms = {*forbidden, *forbidden.values(), "exchange", "data", "parts", "registry"}
+        rooms = {*forbidden, *forbidden.values(), "exchange", "data", "inventory", "parts", "registry"}
         for room in rooms:
             (tmp_path / "trilemma" / room).mkdir(parents=True)
             lines = f"import trilemma.{forbidden[room]}\n" if room in forbidden else ""

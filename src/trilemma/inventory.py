@@ -88,10 +88,10 @@ def entries(kind: Kind) -> list[Entry]:
     known = registry(kind)
     for name, part in known.registered().items():
         if known.origin(name) != OWN:
-            found[name] = _live(name, part, known.origin(name))
+            found[name] = _live(kind, name, part, known.origin(name))
     for name, point in known.points().items():
         if name not in found:
-            found[name] = _unloaded(name, point, known.origin(name))
+            found[name] = _unloaded(kind, name, point, known.origin(name))
     return list(found.values())
 
 
@@ -101,10 +101,7 @@ def _own(kind: Kind, file: Path) -> Iterator[Entry]:
         return
     for node in ast.parse(text).body:
         if isinstance(node, Definition):
-            for call in node.decorator_list:
-                name, description = _registered(kind, call)
-                if name:
-                    yield Entry(name, description or _paragraph(node), OWN, _arguments(node))
+            yield from (_entry(kind, name, node, OWN) for name in _registered(kind, node))
         elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
             call = node.value
             match _called(call), [_text(word) for word in call.args]:
@@ -113,15 +110,24 @@ def _own(kind: Kind, file: Path) -> Iterator[Entry]:
                     yield Entry(name, f"{of} with {words}", OWN, {})
 
 
-def _registered(kind: Kind, decorator: ast.expr) -> tuple[str | None, str | None]:
-    """The name, and perhaps the description, that a decorator gives to a part of this kind."""
-    if isinstance(decorator, ast.Call):
-        match _called(decorator), [_text(word) for word in decorator.args]:
-            case "register", [of_kind, name] if of_kind == kind:
-                return name, None
-            case called, [name, description] if called == kind:
-                return name, description
-    return None, None
+def _entry(kind: Kind, name: str, node: Definition | None, origin: str) -> Entry:
+    """The part that a definition is."""
+    if node is None:
+        return Entry(name, "", origin, {})
+    return Entry(name, _registered(kind, node).get(name) or _paragraph(node), origin, _arguments(node))
+
+
+def _registered(kind: Kind, node: Definition) -> dict[str, str | None]:
+    """The names under which a definition's decorators register it as this kind, each with what it is if they say so."""
+    found: dict[str, str | None] = {}
+    for call in node.decorator_list:
+        if isinstance(call, ast.Call):
+            match _called(call), [_text(word) for word in call.args]:
+                case "register", [of_kind, str(name)] if of_kind == kind:
+                    found[name] = None
+                case called, [str(name), description] if called == kind:
+                    found[name] = description
+    return found
 
 
 def _called(call: ast.Call) -> str:
@@ -149,17 +155,15 @@ def _arguments(node: Definition) -> dict[str, str]:
     }
 
 
-def _live(name: str, part: Any, origin: str) -> Entry:
+def _live(kind: Kind, name: str, part: Any, origin: str) -> Entry:
     """A part that has been imported."""
     try:
-        found = _defined(Path(inspect.getfile(part)), part.__name__)
+        return _entry(kind, name, _defined(Path(inspect.getfile(part)), part.__name__), origin)
     except (TypeError, AttributeError, OSError):  # it is an object, or of no file
-        found = None
-    description = getattr(part, "description", None) or (_paragraph(found) if found else "")
-    return Entry(name, str(description), origin, _arguments(found) if found else {})
+        return Entry(name, str(getattr(part, "description", "")), origin, {})
 
 
-def _unloaded(name: str, point: EntryPoint, origin: str) -> Entry:
+def _unloaded(kind: Kind, name: str, point: EntryPoint, origin: str) -> Entry:
     """A part of an installed package, as the file of its module has it."""
     package, *inside = point.module.split(".")
     spec = importlib.util.find_spec(package)  # of the top alone: to find a module inside, that would be imported
@@ -167,7 +171,7 @@ def _unloaded(name: str, point: EntryPoint, origin: str) -> Entry:
     files = [file for folder in folders for file in (folder.with_suffix(".py"), folder / "__init__.py")]
     files += [Path(spec.origin)] if spec and spec.origin and not inside else []
     found = next((node for file in files if file.is_file() and (node := _defined(file, point.attr))), None)
-    return Entry(name, _paragraph(found), origin, _arguments(found)) if found else Entry(name, "", origin, {})
+    return _entry(kind, name, found, origin)
 
 
 def _defined(file: Path, name: str) -> Definition | None:

@@ -50,7 +50,7 @@ def test_a_run_of_all_of_them(command: Command, tmp_path: Path) -> None:
         "schedule": {"name": "cosine", "steps": 20},
         "network": {"name": "stack", "width": 8},
         "data": {"name": "discs"},
-        "sampling": {"name": "midpoint", "steps": 5},
+        "sampling": {"sampler": "midpoint", "steps": 5},
         "training": {"steps": 3, "batch": 8, "grid_every": 0},
     }
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(recipe))

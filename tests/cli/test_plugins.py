@@ -32,12 +32,12 @@ def mine(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(PLUGIN)
     values = yaml.safe_load(recipe.read_text())
-    recipe.write_text(yaml.safe_dump({**values, "sampling": {"name": "mine", "batch": 4}}))
+    recipe.write_text(yaml.safe_dump({**values, "sampling": {"sampler": "mine", "batch": 4}}))
     return recipe
 
 
 def test_the_option_may_stand_before_the_command_and_after_it(mine: Path, command: Command) -> None:
-    assert "unknown sampling.name 'mine'" in command("train", mine, "--out", "run").err
+    assert "unknown sampling.sampler 'mine'" in command("train", mine, "--out", "run").err
     for arguments in (("--plugin", "mine.py", "list", "samplers"), ("list", "samplers", "--plugin=mine.py")):
         found = command(*arguments)
         assert found.code == 0 and "DDIM by another name" in found.out and "plugin mine.py" in found.out

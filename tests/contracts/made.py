@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
@@ -53,4 +52,4 @@ def at_hand(kind: Kind, open_: Callable[[str], Any]) -> list[str]:
 
 def unclipped(name: str) -> Any:
     """A sampler's kernel that leaves x̂_0 alone."""
-    return replace(make("sampler", name), clip=None)
+    return make("sampler", name, clip="none")

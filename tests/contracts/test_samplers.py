@@ -181,4 +181,4 @@ BROKEN: list[tuple[type[Kernel], Callable[[Kernel], None]]] = [
 @pytest.mark.parametrize(("broken", "contract"), BROKEN)
 def test_a_broken_sampler_is_noticed(broken: type[Kernel], contract: Callable[[Kernel], None]) -> None:
     with pytest.raises(AssertionError):
-        contract(broken(clip=None))
+        contract(broken(clip="none"))

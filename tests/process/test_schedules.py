@@ -166,7 +166,7 @@ class TestTerminal:
         schedule = ToNothing()
         assert schedule.terminal_snr() == 0.0
         with pytest.raises(InputError, match=r"zero terminal SNR.*'v' or 'x0'"):
-            Denoiser(torch.nn.Identity(), schedule, "epsilon")
+            Denoiser(Fixed(torch.zeros(())), schedule, "epsilon")
         for parameterization in ("v", "x0"):
             x_t = torch.randn(2, 1, 2, 2, generator=torch.Generator().manual_seed(0))
             found = Denoiser(Fixed(torch.full((1, 2, 2), 0.5)), schedule, parameterization)(x_t, times(1.0)[0])

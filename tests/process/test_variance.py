@@ -176,7 +176,7 @@ def test_given_x0_the_reverse_kernel_composes(times: tuple[float, float, float],
 
 def test_unknown_variances_are_refused_with_the_nearest() -> None:
     with pytest.raises(InputError, match=r"unknown variance 'learned': .*did you mean 'learned_range'\?"):
-        Denoiser(nn.Identity(), Linear(), variance=cast(Any, "learned"))
+        Denoiser(Fixed(torch.zeros(())), Linear(), variance=cast(Any, "learned"))
 
 
 @pytest.mark.parametrize("t", [1, 80])

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from tests.exact import Mixture
+from tests.exact import Fixed, Mixture
 from trilemma.process import UNCONDITIONAL, BoundDenoiser, Condition, Denoiser, Prediction, Schedule, over_image
 
 
@@ -33,7 +33,7 @@ class Exact(Denoiser):
 
     def __init__(self, data: Any, schedule: Schedule, variance: str = "fixed_small", error: float = 0.0):
         """`error`: what x̂_0 is wrong by, as a factor, so that losses are not the least possible ones."""
-        super().__init__(nn.Identity(), schedule, "v", variance=variance)
+        super().__init__(Fixed(torch.zeros(())), schedule, "v", variance=variance)
         self.data, self.factor = data, 1.0 + error
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Condition = UNCONDITIONAL) -> Prediction:

@@ -307,6 +307,30 @@ class TestValidation:
         assert all(parameter.grad is None for parameter in trainer.network.parameters())
 
 
+def test_what_is_compiled_is_compiled_once(
+    make_trainer: Make, make_learner: MakeLearner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Validation and sampling, with their batches and mode, run as they are."""
+    graphs, calls = [], []
+
+    def backend(graph: Any, inputs: Any) -> Callable[..., Any]:
+        graphs.append(graph)
+        return lambda *given: calls.append(1) or graph(*given)
+
+    learner = make_learner(dropout=0.0)
+    monkeypatch.setattr(learner, "compile", lambda: learner.network.compile(backend=backend))
+    trainer, batches = make_trainer(learner=learner, steps=3, compile=True)
+    found = []
+    for report in trainer.run(batches):
+        found += [report.loss, trainer.validate(batches[100])["validation_loss"]]
+        assert len(graphs) == 1 and len(calls) == report.step
+    plain, batches = make_trainer("plain", make_learner(dropout=0.0), steps=3)
+    expected = [
+        v for report in plain.run(batches) for v in (report.loss, plain.validate(batches[100])["validation_loss"])
+    ]
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
 def test_training_learns(make_trainer: Make) -> None:
     trainer, batches = make_trainer(steps=60, learning_rate=3e-3, warmup=5)
     seen = losses(trainer.run(batches))

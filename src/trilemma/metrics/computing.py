@@ -120,7 +120,7 @@ def check_names(names: Sequence[str] | None) -> list[str]:
     """The metrics named, each once, or all. Raises InputError for a name that does not exist."""
     for name in names or ():
         if name not in METRICS:
-            raise registry("metric").unknown(name, known=METRICS)
+            raise registry("metric").unknown(name)
     return list(METRICS if names is None else dict.fromkeys(names))
 
 

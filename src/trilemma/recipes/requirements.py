@@ -12,7 +12,7 @@ from trilemma.registry import KINDS, OWN, Kind, registry
 Requirements = dict[Kind, dict[str, str]]
 """The parts by kind and name, and where each comes from: `plugin FILE.py|MODULE` or `package NAME`."""
 
-_KEYS: dict[str, Kind] = {**{kind: kind for kind in KINDS}, "sampling": "sampler", "metrics": "metric"}
+_KEYS: dict[str, Kind] = {**{kind: kind for kind in KINDS}, "metrics": "metric"}
 """What stands under these keys of a recipe names parts of these kinds, wherever they stand."""
 
 

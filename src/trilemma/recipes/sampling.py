@@ -106,7 +106,7 @@ def parse_sampling(values: Any) -> SamplingSettings:
     name = values.pop("sampler", "ancestral")
     known = {other: {field.name for field in fields(kind)} for other, kind in registry("sampler").items()}
     if name not in known:
-        raise unknown("sampling.sampler", name, known)
+        raise registry("sampler").unknown(name, "sampling.sampler")
     own = {key: value for key, value in values.items() if key not in SHARED}
     for key in own.keys() - known[name]:
         takers = [other for other, arguments in known.items() if key in arguments]
