@@ -53,7 +53,7 @@ ROOMS = {
 """What is mutated, below src/trilemma."""
 
 JUDGES = {
-    "process": ["process/test_exact.py", "process/test_condition.py", "proofs/test_closed_forms.py"],
+    "process": ["process/test_exact.py", "process/test_condition.py"],
     "objectives": ["objectives/test_simple.py", "objectives/test_weightings.py", "objectives/test_variational.py"],
     "samplers": ["samplers/test_walk.py", "samplers/test_sampler.py", "samplers/test_solver_agreement.py"],
     "learners": ["training/test_learners.py", "training/test_loop.py"],
@@ -168,9 +168,11 @@ def main() -> None:
             tests = judges(room, module)
             verdict = tested(copy, tests, asked.limit)
             place.write_text(original)
-            # Only what passes when nothing is broken can notice that something is.
+            # Only tests that pass when nothing is broken can notice that something is.
             if verdict != "passed" and tuple(tests) not in sound:
-                assert (whole := tested(copy, tests, asked.limit)) == "passed", f"{whole} as it is: {' '.join(tests)}"
+                if (whole := tested(copy, tests, asked.limit)) != "passed":
+                    print(f"not judged: {whole} as it is: {' '.join(tests)}", flush=True)
+                    continue
                 sound.add(tuple(tests))
             scores[room]["tried"] += 1
             scores[room]["killed"] += verdict != "passed"

@@ -37,7 +37,7 @@ import numpy as np
 import torch._dynamo  # noqa: F401 — what an optimiser's first step would import, in every fork
 import yaml
 from hostile import CLASSES
-from sandbox import Attempt, Outcome, run
+from sandbox import NOBODY, Attempt, Outcome, run
 from words import GIVEN, command_lines, setting_lines
 
 from trilemma import cli, exchange, jobs, report  # noqa: F401 — imported once, here
@@ -61,8 +61,7 @@ RECIPE = {
 
 def prepared(base: Path) -> None:
     """What attempts find: a recipe, its data, a trained run, samples, statistics, an evaluation, and the user's own."""
-    base.mkdir(mode=0o777)
-    base.chmod(0o777)
+    base.mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (24, 8, 8, 1), dtype=np.uint8)
     np.savez(base / "data.npz", arr_0=pixels, arr_1=np.arange(24) % 4)
     (base / "recipe.yaml").write_text(yaml.safe_dump(RECIPE), encoding="utf-8")
@@ -73,6 +72,7 @@ def prepared(base: Path) -> None:
         ["sample", "run", "-n", "8", "--out", "set.npz"],
         ["stats", "data.npz", "--features", "pixels", "--out", "statistics.npz"],
         ["evaluate", "set.npz", "--reference", "statistics.npz", "--features", "pixels", "--out", "evaluation.json"],
+        ["evaluate", "set.npz", "--reference", "data.npz", "--features", "pixels", "--out", "other.json"],
     ):
         outcome = run(Attempt(words, teaches=True), base)
         assert outcome.code == 0, f"{words}: {outcome.code} {outcome.said}"
@@ -102,7 +102,8 @@ def attempted(attempt: Attempt, base: Path, room: Path) -> tuple[Outcome, str | 
         attempt.prepare(folder)
 
     room.mkdir(exist_ok=True)
-    room.chmod(0o777)
+    if os.geteuid() == 0:
+        os.chown(room, NOBODY, NOBODY)
     outcome = run(replace(attempt, prepare=prepare), room)
     fault = outcome.fault() or attempt.check(room, outcome)
     note = room / "mine" / "note"
@@ -148,9 +149,8 @@ def full_disks(rng: random.Random, count: int, base: Path, room: Path) -> Iterat
         words, size = WRITES[sorted(WRITES)[i % len(WRITES)]], int(2 ** rng.uniform(9, 19))
         disk = room / "disk"
         disk.mkdir(parents=True)
-        mounted = i % 2 == 0 and not subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", f"size={max(size, 4096)}", "none", str(disk)], capture_output=True, check=False
-        ).returncode  # fmt: skip
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={max(size, 4096)}", "none", str(disk)]
+        mounted = i % 2 == 0 and not subprocess.run(mount, capture_output=True, check=False).returncode
         disk.chmod(0o777)
         try:
             limit = None if mounted else size
@@ -191,7 +191,6 @@ def kills(rng: random.Random, count: int, base: Path, room: Path) -> Iterator[tu
             if fault is None and content(room / words[-1]) != expected:
                 fault = "came to something else"
             yield "kill", f"{' '.join(words)} (change {at} of {whole.changes}, {killed.code})", fault
-            shutil.rmtree(room)
 
 
 def lines(kind: str, all_words: list[list[str]], base: Path, room: Path) -> Iterator[tuple[str, str, str | None]]:

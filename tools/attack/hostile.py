@@ -122,7 +122,7 @@ def trees(rng: random.Random) -> Damage:
             case 4:
                 deep = inner
                 for _ in range(200):
-                    deep = deep / "d" * 3
+                    deep = deep / "ddd"
                     deep.mkdir(parents=True)
             case 5:
                 (inner / "1.png").mkdir()
@@ -208,7 +208,7 @@ def evaluations(rng: random.Random) -> Damage:
             content = rng.choice([b"[" * 100_000, b'{"a":' * 50_000, spoilt(rng, place.read_bytes())])
             place.write_bytes(content)
 
-    return rng.choice([["compare", "evaluation.json", "evaluation.json"], ["report", "evaluation.json"]]), damage
+    return rng.choice([["compare", "evaluation.json", "other.json"], ["report", "evaluation.json"]]), damage
 
 
 def statistics(rng: random.Random) -> Damage:
