@@ -1,12 +1,12 @@
 """Break the code in small ways and see whether the tests notice: cosmic-ray's mutations, judged by the tests that
 mirror each module.
 
-    python tools/mutants.py [--mutants 60] [--seed 0] [--minutes 8] [--room process]
+    python tools/mutants.py [--mutants 60] [--seed 0] [--minutes 8] [--room process] [--survivors]
 
 Works on a copy in a temporary folder. Places are drawn by the seed, as many a room, and one mutation for each; a mutant
 that the tests neither fail on nor run out of time on has survived. `results/reliability/mutants.json` gets one entry
 more under `runs`, and under `survivors` every mutant that ever survived: what became of it since, and the `judgement`
-that a person writes there.
+that a person writes there. `--survivors` tries those that survive so far once more, with the tests as they are now.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,28 @@ def change(before: str, after: str) -> dict[str, Any]:
     raise AssertionError("nothing is changed")
 
 
+def sampled(rooms: list[str], seed: int) -> Iterator[tuple[str, str, str]]:
+    """Mutants of the rooms in turn: room, module, its mutated code."""
+    sources = {room: drawn(room, random.Random(f"{seed} {room}")) for room in rooms}
+    while sources:
+        for room in list(sources):
+            if (mutant := next(sources[room], None)) is None:
+                del sources[room]
+            else:
+                yield room, *mutant
+
+
+def survived(survivors: list[dict[str, Any]]) -> Iterator[tuple[str, str, str]]:
+    """The mutants that survive so far, less those whose code has changed since."""
+    for one in survivors:
+        lines = (ROOT / "src" / "trilemma" / one["module"]).read_text().splitlines(keepends=True)
+        at = one["line"] - 1
+        if one["now"] == "survives" and lines[at].strip() == one["was"]:
+            lines[at] = lines[at].replace(one["was"], one["became"])
+            folder = one["module"].split("/")[0]
+            yield next(room for room in ROOMS if ROOMS[room][0].startswith(folder)), one["module"], "".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--mutants", type=int, default=60, help="how many in all")
@@ -142,11 +165,14 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=8.0, help="after which none is begun")
     parser.add_argument("--limit", type=float, default=120.0, help="seconds a mutant; it counts as killed then")
     parser.add_argument("--room", choices=ROOMS, action="append", help="only this; repeatable")
+    parser.add_argument("--survivors", action="store_true", help="those that survive so far once more")
     asked = parser.parse_args()
     rooms = asked.room or list(ROOMS)
-    kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"runs": [], "survivors": []}
+    kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {"runs": [], "survivors": []}
     known = {(one["module"], one["was"], one["became"]): one for one in kept["survivors"]}
     scores = {room: {"room": room, "tried": 0, "killed": 0} for room in rooms}
+    if asked.survivors:
+        scores = {one["room"]: dict(one) for one in kept["runs"][-1]["rooms"]}
     sound: set[tuple[str, ...]] = set()
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
@@ -154,14 +180,10 @@ def main() -> None:
         for name in ("src", "tests", "docs", "tools"):
             shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "pyproject.toml", copy)
-        sources = {room: drawn(room, random.Random(f"{asked.seed} {room}")) for room in rooms}
-        for number in range(asked.mutants):
+        mutants = survived(kept["survivors"]) if asked.survivors else islice(sampled(rooms, asked.seed), asked.mutants)
+        for room, module, code in mutants:
             if time.monotonic() - began > 60 * asked.minutes:
                 break
-            room = rooms[number % len(rooms)]
-            if (mutant := next(sources[room], None)) is None:
-                continue
-            module, code = mutant
             place = copy / "src" / "trilemma" / module
             original = place.read_text()
             place.write_text(code)
@@ -174,7 +196,7 @@ def main() -> None:
                     print(f"not judged: {whole} as it is: {' '.join(tests)}", flush=True)
                     continue
                 sound.add(tuple(tests))
-            scores[room]["tried"] += 1
+            scores[room]["tried"] += not asked.survivors
             scores[room]["killed"] += verdict != "passed"
             told = {"module": module, **change(original, code)}
             print(f"{verdict:8}{module}:{told['line']}  {told['was']}  ->  {told['became']}", flush=True)

@@ -12,6 +12,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -108,6 +109,8 @@ def _child(attempt: Attempt, folder: Path, said: int, told: int) -> None:
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream, target in enumerate((nowhere, nowhere, said)):
         os.dup2(target, stream)
+    # This process's may be of a file, which can be sought in; a pipe cannot.
+    sys.stdout, sys.stderr = open(1, "w", encoding="utf-8"), open(2, "w", encoding="utf-8")  # noqa: SIM115
     os.umask(0)
     if os.geteuid() == 0 and not attempt.teaches:
         os.setgroups([])
@@ -139,8 +142,12 @@ def run(attempt: Attempt, folder: Path) -> Outcome:
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
         except BaseException:
-            os.write(said, traceback.format_exc().encode(errors="replace")[-4000:])
+            os.write(
+                said, f"Traceback (most recent call last):\n{traceback.format_exc()[-4000:]}".encode(errors="replace")
+            )
         finally:
+            with suppress(OSError, ValueError):
+                sys.stderr.flush()
             if attempt.teaches:
                 os.write(told, "".join(f"import {name}\n" for name in list(sys.modules)).encode())
             os._exit(code & 255)
