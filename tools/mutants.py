@@ -54,7 +54,7 @@ ROOMS = {
 """What is mutated, below src/trilemma."""
 
 JUDGES = {
-    "process": ["process/test_exact.py", "process/test_condition.py"],
+    "process": ["process/test_calling.py", "process/test_exact.py", "process/test_condition.py"],
     "objectives": ["objectives/test_simple.py", "objectives/test_weightings.py", "objectives/test_variational.py"],
     "samplers": ["samplers/test_walk.py", "samplers/test_sampler.py", "samplers/test_solver_agreement.py"],
     "learners": ["training/test_learners.py", "training/test_loop.py"],

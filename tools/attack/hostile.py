@@ -93,7 +93,7 @@ def images(rng: random.Random) -> Damage:
         for i in range(4):
             pixels.save(folder / "tree" / "a" / f"{i}.png")
         file = io.BytesIO()
-        pixels.convert(rng.choice(["L", "RGB", "1", "I", "F"])).save(file, rng.choice(["TIFF"]))
+        pixels.convert(rng.choice(["L", "RGB", "1", "I", "F"])).save(file, "TIFF")
         good = (folder / "tree" / "a" / "0.png").read_bytes()
         huge = good[:16] + struct.pack(">II", rng.choice([30_000, 2**31 - 1]), 30_000) + good[24:]
         name = rng.choice(["x.png", "x.jpg", "\udcff.png", "x" * 200 + ".png", "a\nb.png"])
