@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # the same names, for editors and type checkers
     from trilemma.data import ImageSet, open_data
     from trilemma.errors import InputError
-    from trilemma.evaluations import evaluate
+    from trilemma.evaluations import evaluate, measure
     from trilemma.jobs import demo, fit, train
     from trilemma.objectives import Hybrid, IWDiff, Objective, Simple, Variational
     from trilemma.process import (
@@ -51,7 +51,7 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "trilemma.data": "ImageSet open_data",
     "trilemma.errors": "InputError",
-    "trilemma.evaluations": "evaluate",
+    "trilemma.evaluations": "evaluate measure",
     "trilemma.jobs": "demo fit train",
     "trilemma.objectives": "Hybrid IWDiff Objective Simple Variational",
     "trilemma.process": "EDM Condition ContinuousVP Cosine Denoiser Linear Schedule Tabulated TimeSampler",

@@ -79,7 +79,7 @@ def test_it_prints_its_figures() -> None:
     ("content", "says"),
     [
         ("", "no valid JSON"),
-        ('{"format": ', "no valid JSON at line 1"),
+        ('{"format": ', "no valid JSON (Expecting value: line 1"),
         ("[]", "holds a list, not an object"),
         ("{}", "key 'format' is missing"),
         (LEAST | {"format": "trilemma-evaluation/0"}, f"'format' is 'trilemma-evaluation/0', expected '{FORMAT}'"),

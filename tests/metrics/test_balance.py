@@ -66,6 +66,7 @@ def test_a_class_that_the_reference_lacks_is_infinitely_far():
     with pytest.warns(MetricWarning, match=r"classes \[1\] are not in the reference"):
         found = balance(real=np.array([50, 0, 50]), fake=np.array([40, 1, 59]))
     assert (found.kl, found.chi2, found.p) == (np.inf, np.inf, 0)
+    assert np.isnan(found.kl_se)
 
 
 def test_few_images_a_class_warn():
@@ -74,6 +75,45 @@ def test_few_images_a_class_warn():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         balance(real=np.full(10, 9), fake=np.full(10, 5))
+
+
+EVEN = np.full(10, 0.1)
+DROPPED = np.array([0, *[1 / 9] * 9])
+UNLIKE = np.array([0.2, 0.2, 0.2, 0.1, 0.1, 0.05, 0.05, 0.05, 0.03, 0.02])
+
+
+@pytest.mark.parametrize("shares", [EVEN, 0.8 * EVEN + 0.2 * UNLIKE, DROPPED, UNLIKE])
+@pytest.mark.parametrize(("m", "n"), [(500, 5000), (400, 400)])
+def test_standard_error_is_the_spread_over_fresh_draws_of_both(shares, m, n):
+    rng = np.random.default_rng(3)
+    found = [balance(real=rng.multinomial(n, EVEN), fake=rng.multinomial(m, shares)) for _ in range(2000)]
+    spread = np.std([each.kl for each in found], ddof=1)
+    assert np.mean([each.kl_se for each in found]) == pytest.approx(spread, rel=0.2)
+
+
+def test_standard_error_of_frequencies_that_differ_is_the_delta_methods():
+    # Two classes, p of the first: the derivatives in p and q by difference, and the binomial variances.
+    found = balance(real=np.array([50_000, 50_000]), fake=np.array([20_000, 80_000]))
+
+    def kl(p: float, q: float) -> float:
+        return p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))
+
+    step = 1e-5
+    by_p, by_q = ((kl(0.2 + a, 0.5 + b) - kl(0.2 - a, 0.5 - b)) / (2 * step) for a, b in ((step, 0), (0, step)))
+    assert found.kl_se == pytest.approx(np.sqrt((by_p**2 * 0.16 + by_q**2 * 0.25) / 100_000), rel=1e-3)
+
+
+def test_equal_frequencies_have_the_error_of_chance():
+    found = balance(real=np.full(5, 100), fake=np.full(5, 20))
+    assert (found.kl, found.kl_se) == (0, pytest.approx(np.sqrt(4 / 2) * (1 / 500 + 1 / 100), rel=1e-12))
+    assert balance(real=np.array([9]), fake=np.array([9])).kl_se > 0
+
+
+def test_recognised_has_a_binomial_error_and_never_none():
+    asked = np.arange(200) % 4
+    found = recognised(logits_of(np.where(np.arange(200) < 50, (asked + 1) % 4, asked)), asked)
+    assert (found.fraction, found.standard_error) == (0.75, pytest.approx(np.sqrt(0.75 * 0.25 / 200)))
+    assert recognised(logits_of(asked), asked).standard_error == 1 / 200
 
 
 def test_recognised_in_all_and_by_class():

@@ -45,9 +45,10 @@ def test_everything_at_once_gives_the_keys_of_an_evaluation():
     assert set(values) >= {
         "frechet_distance", "frechet_distance_se", "frechet_infinity", "frechet_infinity_se", "frechet_by_count",
         "sfid", "sfid_se", "kid", "kid_se", "kid_std", "kid_full", "inception_score", "inception_score_std",
-        "precision", "recall", "density", "coverage", "memorisation", "memorisation_ratio", "memorisation_z",
-        "recognised", "recognised_by_class", "confidence", "confident", "confidence_by_class", "confident_by_class",
-        "class_counts", "balance_kl", "balance_chi2", "balance_p", "images_per_second", "seconds_per_image",
+        "precision", "precision_se", "recall", "recall_se", "density", "density_se", "coverage", "coverage_se",
+        "memorisation", "memorisation_ratio", "memorisation_z", "recognised", "recognised_se", "recognised_by_class",
+        "confidence", "confident", "confidence_by_class", "confident_by_class", "class_counts",
+        "balance_kl", "balance_kl_se", "balance_chi2", "balance_p", "images_per_second", "seconds_per_image",
         "network_evaluations", "multiply_adds", "peak_memory_bytes", "peak_memory_kind",
     }  # fmt: skip
     assert json.loads(json.dumps(values, allow_nan=False)) == values
@@ -56,7 +57,7 @@ def test_everything_at_once_gives_the_keys_of_an_evaluation():
 def test_figures_are_those_of_the_measures():
     values = compute(None, real=REAL, fake=FAKE, labels=LABELS, sampler=lambda: SPEED, neighbours=5)
     pair = metrics.precision_recall(real=REAL.features.pooled, fake=FAKE.pooled, k=5)
-    assert (values["precision"], values["recall"]) == (pair.precision, pair.recall)
+    assert {key: values[key] for key in vars(pair)} == vars(pair)
     fake = metrics.Statistics.of(FAKE.pooled)
     assert values["frechet_distance"] == metrics.frechet_distance(real=REAL.statistics, fake=fake)
     assert values["frechet_distance_se"] == metrics.frechet_standard_error(real=REAL.statistics, fake=FAKE.pooled)
@@ -64,7 +65,7 @@ def test_figures_are_those_of_the_measures():
     assert values["kid"] == metrics.kid(real=REAL.features.pooled, fake=FAKE.pooled).mean
     assert values["inception_score"] == metrics.inception_score(fake=FAKE.logits).mean
     covered = metrics.density_coverage(real=REAL.features.pooled, fake=FAKE.pooled)
-    assert (values["density"], values["coverage"]) == (covered.density, covered.coverage)
+    assert {key: values[key] for key in vars(covered)} == vars(covered)
     assert values["confidence"] == metrics.recognisability_by_class(FAKE.logits).confidence
     assert values["recognised"] == metrics.recognised(FAKE.logits, LABELS).fraction
     assert values["class_counts"] == metrics.class_counts(FAKE.logits).tolist()
@@ -96,8 +97,9 @@ def test_only_what_is_asked_is_computed():
     def sampler():
         pytest.fail("the sampler was timed")
 
-    assert set(compute(["recall"], real=REAL, fake=FAKE, sampler=sampler)) == {"recall"}
-    assert set(compute(["recognised"], real=REAL, fake=FAKE, labels=LABELS)) == {"recognised", "recognised_by_class"}
+    assert set(compute(["recall"], real=REAL, fake=FAKE, sampler=sampler)) == {"recall", "recall_se"}
+    found = compute(["recognised"], real=REAL, fake=FAKE, labels=LABELS)
+    assert set(found) == {"recognised", "recognised_se", "recognised_by_class"}
 
 
 def test_a_joint_measure_runs_once(monkeypatch):
@@ -115,7 +117,8 @@ def test_by_default_what_cannot_be_had_is_left_out():
     )
     assert set(plain) == {
         "frechet_distance", "frechet_distance_se", "frechet_infinity", "frechet_infinity_se",
-        "kid", "kid_se", "kid_std", "kid_full", "precision", "recall", "density", "coverage",
+        "kid", "kid_se", "kid_std", "kid_full", "precision", "precision_se", "recall", "recall_se",
+        "density", "density_se", "coverage", "coverage_se",
     }  # fmt: skip
 
 
@@ -187,6 +190,7 @@ def test_figures_that_are_not_finite_become_none():
     with pytest.warns(MetricWarning, match="not in the reference"):
         values = compute(["balance_kl", "recognised"], real=real, fake=FAKE, labels=np.zeros(150, int))
     assert values["balance_kl"] is None
+    assert values["balance_kl_se"] is None
     assert values["balance_p"] == 0
     assert values["recognised_by_class"][1:] == [None, None]
 
@@ -229,7 +233,8 @@ def test_each_neighbour_measure_has_a_minimum_by_its_own_k(count, there):
     real, fake = ReferenceFeatures.of(features(0, 40)), features(1, count)
     with gathered_cautions() as cautions:
         found = compute(names, real=real, fake=fake, lenient=True)
-    assert set(found) == there
+    assert set(found) == {key for name in there for key in (name, f"{name}_se")}
+    assert all(found[f"{name}_se"] is None for name in there)  # too few to halve
     k = {name: 3 if name in ("precision", "recall") else 5 for name in names}
     for name in set(names) - there:
         assert any(f"left out: {name}; " in line and line.endswith(f"for k = {k[name]}") for line in cautions)

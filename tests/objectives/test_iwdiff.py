@@ -37,7 +37,7 @@ class Scaled(nn.Module):
 
 
 def images(seed: int) -> Tensor:
-    return torch.randn(3, 1, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(3, 2, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def by_hand(noises: list[Tensor], x0: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -66,7 +66,7 @@ class TestByHand:
         given = Given(*noises)
         found = objective(Denoiser(network, SCHEDULE), x0, Condition(), TIMES, cast(Any, given))
         losses, slopes = by_hand(noises, x0)
-        exponents = losses * (4 if exponent == "sum" else 1) * (1.0 if weighting == "printed" else -c)
+        exponents = losses * (8 if exponent == "sum" else 1) * (1.0 if weighting == "printed" else -c)
         weights = np.exp(exponents) / np.exp(exponents).sum(0)
         np.testing.assert_allclose(found.total.detach().numpy(), (weights * losses).sum(0), rtol=1e-9)
         found.total.sum().backward()

@@ -123,7 +123,7 @@ def test_a_variant_goes_over_any_recipe_and_several_over_one_another(tmp_path: P
     )
     mine, base = load(tmp_path / "mine.yaml"), load("mnist-default")
     assert mine.network == base.network | {"block": "mbconv"}
-    assert mine.learner.model_dump()["objective"] == load("cifar10-iwdiff").learner.model_dump()["objective"]
+    assert mine.learner["objective"] == load("cifar10-iwdiff").learner["objective"]
     assert (mine.training.steps, mine.training.batch, mine.name) == (700, base.training.batch, "mine")
 
 
@@ -193,7 +193,7 @@ class TestMerging:
         assert recipe.network["multipliers"] == [1]
         assert recipe.data.validation_split is None
 
-    @pytest.mark.parametrize("base", ["demoo", "nowhere.yaml", "3", "[demo]"])
+    @pytest.mark.parametrize("base", ["demoo", "nowhere.yaml", "3", "[demo, [demo]]"])
     def test_an_unknown_base_is_refused(self, tmp_path: Path, base: str) -> None:
         with pytest.raises(InputError, match=r"unknown recipe .*known: "):
             load(self.written(tmp_path, f"base: {base}\n"))

@@ -20,7 +20,7 @@ from trilemma.errors import InputError
 from trilemma.process import EDM, Denoiser, Draw, Linear, Schedule, to_uint8
 from trilemma.recipes import dump, load, packaged, parse_sampling
 from trilemma.runs.surrogates import open_surrogate
-from trilemma.samplers import SAMPLERS, Sampler, noise_start, surrogate_start
+from trilemma.samplers import DDIM, SAMPLERS, Sampler, noise_start, surrogate_start
 
 SHAPE, STEPS = (1, 4, 4), 60
 SCHEDULE = Linear(steps=STEPS, beta_end=0.3)
@@ -92,10 +92,10 @@ class TestNoise:
         images = torch.zeros(1, 2, 2, dtype=torch.float64)
         denoiser = Denoiser(Fixed(images), EDM(sigma_max=80.0), "edm")
         starts = []
-        for settings in ({"steps": 10}, {"steps": 10, "skip": 4}, {"times": [2.0, 1.0]}):
-            chosen = parse_sampling({"name": "ddim", **settings})
-            sampler = Sampler.of(denoiser, chosen, (1, 2, 2), (-1.0, 1.0), torch.device("cpu"))
-            starts.append(next(sampler.steps([7], None)).x / float(sampler.times[0]))
+        ways: list[dict[str, Any]] = [{"steps": 10}, {"steps": 10, "skip": 4}, {"times": [2.0, 1.0]}]
+        for way in ways:
+            sampler = Sampler(denoiser, DDIM(), shape=(1, 2, 2), **way)
+            starts.append(next(sampler.walk([7])).x / float(sampler.grid[0]))
         torch.testing.assert_close(starts[1:], [starts[0]] * 2)
 
     def test_it_is_standard_normal(self) -> None:

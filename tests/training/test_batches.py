@@ -88,6 +88,34 @@ def test_streams_are_keyed_by_step_and_position(make_batches: Make) -> None:
     assert batches[2].keys[3] == (0, "train", 2, 3)
 
 
+class TestExtra:
+    """The batches that a time sampler is told of besides the one trained on."""
+
+    def test_are_other_images_with_other_noise_than_the_training_batch_s(self, make_batches: Make) -> None:
+        batches = make_batches(1000)
+        for step in range(3):
+            seen = [batches[step], *batches.extra(step, 2)]
+            assert [len(batch) for batch in seen] == [6, 6, 6]
+            assert len({key for batch in seen for key in batch.keys}) == 18
+            images = [image.numpy().tobytes() for batch in seen for image in batch.images]
+            # Brightness has 128 values here: 18 draws hold some pairs, a batch repeated at most 12 values.
+            assert len(set(images)) > 12
+            noises = [batch.draw().normal(batch.images) for batch in seen]
+            assert not any(torch.equal(noises[i], noises[j]) for i, j in [(0, 1), (0, 2), (1, 2)])
+
+    def test_differ_from_step_to_step_and_are_the_same_again(self, make_batches: Make) -> None:
+        first, second = [next(make_batches(1000).extra(step, 1)) for step in (0, 1)]
+        assert not torch.equal(first.images, second.images)
+        assert torch.equal(first.images, next(make_batches(1000).extra(0, 1)).images)
+
+    def test_of_processes_make_up_the_one_process_s(self, make_batches: Make) -> None:
+        whole = list(make_batches(flip=True).extra(3, 2))
+        shares = [list(make_batches(flip=True, rank=rank, processes=2).extra(3, 2)) for rank in range(2)]
+        for i, one in enumerate(whole):
+            assert torch.equal(torch.cat([share[i].images for share in shares]), one.images)
+            assert [key for share in shares for key in share[i].keys] == one.keys
+
+
 class TestSplit:
     @pytest.mark.parametrize(("size", "sizes"), [(None, [6]), (4, [4, 2]), (3, [3, 3]), (1, [1] * 6), (9, [6])])
     def test_keeps_everything_in_order(self, make_batches: Make, size: int | None, sizes: list[int]) -> None:

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from trilemma.process import Draw
-from trilemma.training import Affine, Batch, Batches, ClassifierLearner, DenoisingLearner
+from trilemma.process import Draw, Schedule, Times, TimeSampler
+from trilemma.training import Affine, Batch, Batches, ClassifierLearner, DenoisingLearner, Trainer
 
 MakeLearner = Callable[..., DenoisingLearner]
 MakeBatches = Callable[..., Batches]
@@ -43,6 +43,70 @@ class TestDenoising:
         learner.validate(batch)
         counts = torch.bincount(asked[0].long(), minlength=21)[1:]
         assert counts.min() >= 8 and counts.max() <= 12  # ten each, evenly
+
+
+class Weighted(TimeSampler):
+    """Time 3 + j and weight 2ʲ for image j of the batch; keeps what it is told."""
+
+    extra = 2
+
+    def __init__(self, schedule: Schedule):
+        super().__init__(schedule)
+        self.told: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def sample(self, draw: Draw) -> Times:
+        position = torch.tensor([int(key[-1]) for key in draw.keys], dtype=torch.float64)
+        return Times(3.0 + position, 2.0**position)
+
+    def observe(self, t: torch.Tensor, loss: torch.Tensor) -> None:
+        self.told.append((t, loss))
+
+
+class TestImportanceWeights:
+    """The loss that is descended on is weighted, or the mean over times is biased; what the sampler learns from is not,
+    or its probabilities chase their own inverse (Nichol & Dhariwal 2021, section 3.3)."""
+
+    WEIGHTS = 2.0 ** torch.arange(6)
+
+    def learner(self, make_learner: MakeLearner) -> DenoisingLearner:
+        plain = make_learner(dropout=0.0)
+        return DenoisingLearner(plain.denoiser, plain.objective, Weighted(plain.denoiser.schedule))
+
+    def test_weigh_the_loss_and_not_its_report(self, make_learner: MakeLearner, make_batches: MakeBatches) -> None:
+        learner, batch = self.learner(make_learner), make_batches()[0]
+        expected = learner.losses_at(batch, learner.times.sample(batch.draw()), batch.draw()).total.detach()
+        outcome = learner.losses(batch)
+        torch.testing.assert_close(outcome.each, expected)
+        torch.testing.assert_close(outcome.loss.detach(), (expected * self.WEIGHTS).mean())
+
+    def test_are_in_the_gradient(self, make_learner: MakeLearner, make_batches: MakeBatches) -> None:
+        """The batch's gradient is the weighted mean of what its images alone would give at weight 1."""
+        learner, batch = self.learner(make_learner), make_batches()[0]
+        weight = list(learner.network.parameters())[-1]
+        learner.losses(batch).loss.backward()
+        found = weight.grad.clone()
+        alone = []
+        for part in batch.split(1):
+            weight.grad = None
+            learner.losses_at(part, learner.times.sample(part.draw()), part.draw()).total.sum().backward()
+            alone.append(weight.grad.clone())
+        torch.testing.assert_close(found, sum(w * g for w, g in zip(self.WEIGHTS, alone, strict=True)) / 6)
+        assert found.abs().max() > 0
+
+    def test_the_sampler_is_told_the_losses_without_them(
+        self, make_learner: MakeLearner, make_trainer: Callable[..., tuple[Trainer, Batches]]
+    ) -> None:
+        """Of the batch trained on and of the two others, in this order; the others are of other images."""
+        learner = self.learner(make_learner)
+        trainer, batches = make_trainer(learner=learner, steps=1, learning_rate=1e-12, warmup=0)
+        reports = list(trainer.run(batches))
+        seen = [batches[0], *batches.extra(0, 2)]
+        assert len(learner.times.told) == 3
+        for (t, loss), batch in zip(learner.times.told, seen, strict=True):
+            assert t.tolist() == pytest.approx([3, 4, 5, 6, 7, 8])
+            expected = learner.losses_at(batch, learner.times.sample(batch.draw()), batch.draw()).total.detach()
+            torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-6)
+        assert reports[0].loss == pytest.approx(learner.times.told[0][1].mean().item())
 
 
 class TestAffine:

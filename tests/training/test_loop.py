@@ -227,6 +227,19 @@ class TestNotFinite:
         assert trainer.step < 20 and trainer.skipped >= 4
 
 
+class TestAverage:
+    def test_takes_in_the_weights_after_the_optimiser_s_step(self, make_trainer: Make) -> None:
+        """θ̄ ← d θ̄ + (1 − d) θ_k from θ̄ = θ_0, in the decay's warm-up d = (1 + n)/(10 + n)."""
+        trainer, batches = make_trainer(steps=3, ema=0.9)
+        expected = {name: value.detach().clone() for name, value in trainer.network.named_parameters()}
+        for n, _ in enumerate(trainer.run(batches)):
+            decay = (1 + n) / (10 + n)
+            now = {name: value.detach().clone() for name, value in trainer.network.named_parameters()}
+            assert any(not torch.equal(now[name], expected[name]) for name in now), "nothing was trained"
+            expected = {name: decay * expected[name] + (1 - decay) * now[name] for name in now}
+            assert_same({name: trainer.ema.shadow[name] for name in now}, expected, rtol=1e-5, atol=1e-7)
+
+
 class TestSignal:
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
     def test_writes_a_checkpoint_that_resumes(self, make_trainer: Make, tmp_path: Path, number: signal.Signals) -> None:
@@ -292,6 +305,30 @@ class TestValidation:
         torch.manual_seed(2)
         assert trainer.validate(batches[50]) == first
         assert all(parameter.grad is None for parameter in trainer.network.parameters())
+
+
+def test_what_is_compiled_is_compiled_once(
+    make_trainer: Make, make_learner: MakeLearner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Validation and sampling, with their batches and mode, run as they are."""
+    graphs, calls = [], []
+
+    def backend(graph: Any, inputs: Any) -> Callable[..., Any]:
+        graphs.append(graph)
+        return lambda *given: calls.append(1) or graph(*given)
+
+    learner = make_learner(dropout=0.0)
+    monkeypatch.setattr(learner, "compile", lambda: learner.network.compile(backend=backend))
+    trainer, batches = make_trainer(learner=learner, steps=3, compile=True)
+    found = []
+    for report in trainer.run(batches):
+        found += [report.loss, trainer.validate(batches[100])["validation_loss"]]
+        assert len(graphs) == 1 and len(calls) == report.step
+    plain, batches = make_trainer("plain", make_learner(dropout=0.0), steps=3)
+    expected = [
+        v for report in plain.run(batches) for v in (report.loss, plain.validate(batches[100])["validation_loss"])
+    ]
+    assert found == pytest.approx(expected, rel=1e-5)
 
 
 def test_training_learns(make_trainer: Make) -> None:

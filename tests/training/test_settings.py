@@ -1,9 +1,11 @@
-"""The learning rate of every step."""
+"""The learning rate of every step; what the optimisers do."""
 
 from __future__ import annotations
 
 import pytest
+import torch
 from pydantic import ValidationError
+from torch import nn
 
 from trilemma.training import TrainingSettings
 
@@ -40,3 +42,37 @@ def test_decay_ends_at_zero() -> None:
 def test_warm_up_longer_than_the_run_is_refused() -> None:
     with pytest.raises(ValidationError, match="warmup 11 is longer than the 10 steps"):
         TrainingSettings(steps=10, warmup=11)
+
+
+def stepped(optimizer: str, gradient: float, weight_decay: float = 0.1) -> float:
+    """The weight 2 after one step at rate 0.01."""
+    weight = nn.Parameter(torch.tensor([2.0]))
+    settings = TrainingSettings(steps=1, learning_rate=0.01, optimizer=optimizer, weight_decay=weight_decay)
+    made = settings.optimizer_of([weight])
+    weight.grad = torch.tensor([gradient])
+    made.step()
+    return weight.item()
+
+
+class TestOptimizer:
+    def test_adamw_decays_the_weight_itself(self) -> None:
+        """θ(1 − lr λ), and the gradient's own step apart from it (Loshchilov & Hutter 2019, algorithm 2)."""
+        assert stepped("adamw", 0.0) == pytest.approx(2.0 * (1 - 0.01 * 0.1))
+        assert stepped("adamw", -3.0) == pytest.approx(2.0 * (1 - 0.01 * 0.1) + 0.01)
+
+    def test_adam_s_decay_is_a_gradient(self) -> None:
+        """g + λθ = 0.2 or −2.8: a first step of Adam's is of one rate whatever its size (algorithm 2, coupled)."""
+        assert stepped("adam", 0.0) == pytest.approx(2.0 - 0.01)
+        assert stepped("adam", -3.0) == pytest.approx(2.0 + 0.01)
+
+    @pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+    def test_without_decay_a_weight_without_gradient_stays(self, optimizer: str) -> None:
+        assert stepped(optimizer, 0.0, weight_decay=0.0) == 2.0
+
+    def test_betas_are_those_of_both_moments(self) -> None:
+        weight = nn.Parameter(torch.tensor([2.0]))
+        optimizer = TrainingSettings(steps=1, betas=(0.5, 0.75)).optimizer_of([weight])
+        weight.grad = torch.tensor([4.0])
+        optimizer.step()
+        moments = optimizer.state[weight]
+        assert (moments["exp_avg"].item(), moments["exp_avg_sq"].item()) == (0.5 * 4.0, 0.25 * 16.0)

@@ -3,6 +3,7 @@ one line and exit code 2."""
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from importlib import import_module
@@ -12,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from trilemma.errors import InputError
+from trilemma.errors import InputError, one_line
 from trilemma.inventory import summary
 from trilemma.registry import load_plugin
 
@@ -105,6 +106,9 @@ def trilemma(
 
 def main() -> None:
     """The `trilemma` command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # what the terminal has no character for is a question mark
     try:
         app()
     except InputError as error:
@@ -113,14 +117,27 @@ def main() -> None:
     except KeyboardInterrupt:
         _say("interrupted; the same command goes on with what is finished")
         sys.exit(130)
-    except RuntimeError as error:
-        if type(error).__name__ != "DivergedError":
+    except (OSError, MemoryError, RuntimeError) as error:
+        reason = _reason(error)
+        if reason is None:
             raise
-        _say(f"error: {error}")
-        sys.exit(1)
+        _say(f"error: {reason}")
+        sys.exit(1 if type(error).__name__ == "DivergedError" else 2)
+
+
+def _reason(error: Exception) -> str | None:
+    """What to say of an error that a path, the memory or the training made; None: it is a defect of ours."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    # torch, whose errors two of these are, takes seconds to import: by name, or by what they say.
+    kind, text = type(error).__name__, str(error)
+    if isinstance(error, MemoryError) or kind == "OutOfMemoryError" or "can't allocate memory" in text:
+        return f"out of memory: {text}"
+    return text if kind == "DivergedError" or text.startswith("Symlink loop") else None
 
 
 def _say(line: str) -> None:
     """Once, whatever the number of processes."""
     if os.environ.get("RANK", "0") == "0":
-        print(" ".join(line.split()), file=sys.stderr)
+        text = one_line(line)
+        print(text if len(text) <= 1000 else f"{text[:700]} … {text[-300:]}", file=sys.stderr)

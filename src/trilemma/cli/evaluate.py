@@ -32,7 +32,9 @@ def evaluate(
         str | None, typer.Option(metavar="N,N,…", help="Fréchet distance from so many of the images, each in turn.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Evaluation FILE.json; RUN/evaluations/… unless given.")] = None,
-    n: Annotated[int | None, typer.Option("-n", help="How many images (seeds 0 to n−1); 1000.", min=1)] = None,
+    n: Annotated[
+        int | None, typer.Option("-n", help="How many images (seeds 0 to n−1); 1000.", min=1, max=o.LIMIT)
+    ] = None,
     seeds: o.Seeds = None,
     class_: o.Class = None,
     surrogate: o.Surrogate = None,

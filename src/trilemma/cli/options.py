@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import typer
 from typer.core import TyperCommand
 
-from trilemma.errors import InputError
+from trilemma.errors import InputError, shown
 
 Seeds = Annotated[str | None, typer.Option(help="Image seeds, such as 0-999 or 3,7,20-29. Instead of -n.")]
 Surrogate = Annotated[
@@ -37,8 +37,8 @@ Grid = _renamed("--grid", "--picture, a PNG of the samples, or --spacing")
 Out = _renamed("--out", "--picture")
 Root = Annotated[str | None, typer.Option(help="Where the data's files lie, for data that would be downloaded.")]
 
-
 LIMIT = 10_000_000
+"""Images in one set."""
 
 
 def parse_seeds(text: str | None) -> list[int] | None:
@@ -49,11 +49,11 @@ def parse_seeds(text: str | None) -> list[int] | None:
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         numbers = [first, last] if dash else [first]
-        if not all(n.isascii() and n.isdigit() for n in numbers) or int(numbers[-1]) < int(first):
-            raise InputError(f"--seeds {text!r}: expected numbers and ranges, such as 0-999 or 3,7,20-29")
+        if not all(n.isascii() and n.isdigit() and len(n) <= 18 for n in numbers) or int(numbers[-1]) < int(first):
+            raise InputError(f"--seeds {shown(text)!r}: expected numbers and ranges, such as 0-999 or 3,7,20-29")
         seeds += range(int(first), min(int(numbers[-1]), int(first) + LIMIT) + 1)
         if len(seeds) > LIMIT:
-            raise InputError(f"--seeds {text!r}: more than {LIMIT:,} images in one set; make several")
+            raise InputError(f"--seeds {shown(text)!r}: more than {LIMIT:,} images in one set; make several")
     return seeds
 
 

@@ -13,7 +13,7 @@ from trilemma.cli import options as o
 @o.sampling()
 def sample(
     run: Annotated[Path, typer.Argument(help="Run directory.")],
-    n: Annotated[int, typer.Option("-n", help="How many images (seeds 0 to n−1).", min=1)] = 64,
+    n: Annotated[int, typer.Option("-n", help="How many images (seeds 0 to n−1).", min=1, max=o.LIMIT)] = 64,
     seeds: o.Seeds = None,
     class_: o.Class = None,
     surrogate: o.Surrogate = None,

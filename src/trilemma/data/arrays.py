@@ -27,9 +27,7 @@ def image_set(images: Any, what: str, range: tuple[float, float] = (-1.0, 1.0)) 
     if isinstance(array, Tensor):
         array = to_uint8(array, range) if array.is_floating_point() and array.ndim == 4 else array.cpu().numpy()
     if not isinstance(array, np.ndarray):
-        raise InputError(
-            f"{what}: a {type(images).__name__}, expected images as an array, a data set, samples or a path"
-        )
+        raise InputError(f"{what}: a {type(images).__name__}, expected an array, a data set, samples or a path")
     if labels is None:
         return MemorySet(array, name=what)
     numbers = np.asarray(labels, dtype=np.int64)

@@ -12,10 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from trilemma.data.decoding import Size, adapt, check_channels, check_size
-from trilemma.data.images import SPLITS, ImageSet, MemorySet, Outline, number_classes, split_parts
+from trilemma.data.images import SPLITS, ImageSet, MemorySet, Outline, check_fits, number_classes, split_parts
 from trilemma.data.npz import read_npz
 from trilemma.data.trees import open_store, open_tree, read_tree
-from trilemma.errors import InputError
+from trilemma.errors import InputError, shown
+from trilemma.machine.untrusted import kind_of
 from trilemma.registry import registry
 
 SOURCES = registry("data")
@@ -79,7 +80,7 @@ def outline(name: str, *, size: Size | None = None, channels: int | None = None)
     pair = check_size(size)
     check_channels(channels)
     known = _outlined(name)
-    if known is None and pair is not None and not Path(name).exists() and Path(name).name == "imagenet":
+    if known is None and pair is not None and kind_of(name) is None and Path(name).name == "imagenet":
         known = Outline(name, (3, *pair), tuple(str(k) for k in range(IMAGENET_CLASSES)))
     if known is None:
         opened = open_data(name, split="all", size=size, channels=channels)
@@ -112,7 +113,7 @@ def parse_reference(text: str) -> tuple[str, str]:
     """
     head, colon, tail = text.rpartition(":")
     drive = len(head) == 1 and head.isalpha()
-    if not colon or drive or "/" in tail or "\\" in tail or Path(text).exists():
+    if not colon or drive or "/" in tail or "\\" in tail or kind_of(text):
         if not text:
             raise InputError("data: '' is empty, expected DATA or DATA:SPLIT, such as mnist5k:test")
         return text, "train"
@@ -136,6 +137,7 @@ def _adapted(opened: ImageSet, size: tuple[int, int] | None, channels: int | Non
     depth, height, width = opened.shape
     if size in (None, (height, width)) and channels in (None, depth):
         return opened
+    check_fits(opened.name, len(opened), (channels or depth, *(size or (height, width))))
     images, labels = opened.batch(range(len(opened)))
     converted = adapt(images, size=size, channels=channels)
     return MemorySet(converted, labels, name=opened.name, split=opened.split, classes=opened.classes)
@@ -143,8 +145,8 @@ def _adapted(opened: ImageSet, size: tuple[int, int] | None, channels: int | Non
 
 def _existing(name: str) -> Path:
     path = Path(name)
-    if path.exists():
+    if kind_of(path):
         return path
     if "/" in name or "\\" in name or path.suffix:
-        raise InputError(f"data: {name!r} does not exist (a path), nor is it one of {', '.join(SOURCES)}")
+        raise InputError(f"data: {shown(name)!r} does not exist (a path), nor is it one of {', '.join(SOURCES)}")
     raise SOURCES.unknown(name)

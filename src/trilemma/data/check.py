@@ -17,6 +17,7 @@ from trilemma.data.decoding import DamagedImageError, decode, header
 from trilemma.data.images import ImageSet
 from trilemma.data.stores import Store
 from trilemma.data.trees import open_store, read_tree
+from trilemma.machine.untrusted import kind_of
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def check(name: str, root: str | None = None, split: str = "all") -> DataReport:
         store = image_files(root)
         if store is not None:
             return _check_files(store, files_name(store), split)
-    if name not in SOURCES and Path(name).exists() and Path(name).suffix.lower() != ".npz":
+    if name not in SOURCES and kind_of(name) and Path(name).suffix.lower() != ".npz":
         return _check_files(open_store(Path(name)), Path(name).resolve().name, split)
     return _check_set(open_data(name, split=split, root=root))
 

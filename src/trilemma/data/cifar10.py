@@ -12,6 +12,7 @@ from trilemma.data.images import ImageSet, MemorySet, outlined, split_parts
 from trilemma.data.stores import FolderStore, Store, TarStore, ZipStore
 from trilemma.data.trees import open_tree, read_tree
 from trilemma.errors import InputError
+from trilemma.machine.untrusted import kind_of
 from trilemma.registry import register
 
 PARTS = ("train", "test")
@@ -75,12 +76,13 @@ def _is_binary(files: Collection[str]) -> bool:
 
 def _store(path: Path) -> Store:
     """The store at `path`; a folder that holds nothing but one archive stands for it."""
-    if path.is_dir():
+    kind = kind_of(path)
+    if kind == "folder":
         inside = [path / ARCHIVE] if (path / ARCHIVE).is_file() else sorted(path.glob("*.tar*"))
         return TarStore(inside[0]) if len(inside) == 1 else FolderStore(path)
     if path.suffix.lower() == ".zip":
         return ZipStore(path)
-    if not path.is_file():
+    if kind is None:
         raise InputError(
             f"data.root: {path} does not exist; expected {ARCHIVE}, its folder, or a folder of image files"
         )

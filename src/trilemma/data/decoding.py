@@ -3,36 +3,26 @@
 from __future__ import annotations
 
 import io
-import struct
-import zlib
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from trilemma.errors import InputError
+from trilemma.errors import InputError, shown
 
 Size = int | tuple[int, int]
 """A square's side, or (height, width)."""
 
 _GREY = {"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"}
+_FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM")  # no EPS, which Pillow would have Ghostscript run
 _TURNED = {5, 6, 7, 8}  # EXIF orientations that swap height and width
 _ORIENTATION = 0x0112
-_DAMAGE = (
-    OSError,
-    EOFError,
-    SyntaxError,
-    ValueError,
-    RuntimeError,
-    MemoryError,
-    struct.error,
-    zlib.error,
-    BadZipFile,
-    Image.DecompressionBombError,
-)
+
+PIXEL_LIMIT = 1024**3 // 4 // 3
+"""Pixels of an image, 89 million, from which on Pillow warns of a decompression bomb: a quarter of a GiB in RGB."""
 
 
 class DamagedImageError(InputError):
@@ -48,25 +38,39 @@ def blaming(file: str) -> Iterator[None]:
     """Turn whatever goes wrong while `file` is read into a `DamagedImageError` that names it."""
     try:
         yield
-    except InputError:
+    except DamagedImageError:
         raise
     except UnidentifiedImageError as error:
         raise DamagedImageError(file, "its content is no known image format") from error
-    except _DAMAGE as error:
-        raise DamagedImageError(file, " ".join(str(error).split()) or type(error).__name__) from error
+    except Exception as error:  # Pillow, zipfile and zlib raise all there is over damaged files
+        reason = " ".join(str(error).split()).removeprefix(f"{file} ")
+        raise DamagedImageError(file, reason or type(error).__name__) from error
+
+
+@contextmanager
+def _opened(data: io.BufferedIOBase | io.BytesIO, file: str) -> Iterator[Image.Image]:
+    """The image, nothing of it decoded yet but its header."""
+    with blaming(file), warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with Image.open(data, formats=_FORMATS) as image:  # type: ignore[arg-type]
+            if not 0 < image.width * image.height <= PIXEL_LIMIT:
+                raise ValueError(f"{image.width}x{image.height} pixels, expected 1 to {PIXEL_LIMIT:,}")
+            yield image
 
 
 def check_size(size: Size | None) -> tuple[int, int] | None:
     """`size` as (height, width).
 
     Raises:
-        InputError: it is not a whole number or a pair of them, each at least 1.
+        InputError: it is not a whole number or a pair of them, each at least 1, or more than `PIXEL_LIMIT` together.
     """
     if size is None:
         return None
     pair = tuple(size) if isinstance(size, list | tuple) else (size, size)
     if len(pair) != 2 or not all(isinstance(side, int) and side >= 1 for side in pair):
-        raise InputError(f"data.size: {size!r}, expected a whole number >= 1 or a pair (height, width)")
+        raise InputError(f"data.size: {shown(size)}, expected a whole number >= 1 or a pair (height, width)")
+    if pair[0] * pair[1] > PIXEL_LIMIT:
+        raise InputError(f"data.size: {shown(size)}, expected at most {PIXEL_LIMIT:,} pixels an image")
     return pair[0], pair[1]
 
 
@@ -86,7 +90,7 @@ def header(data: io.BufferedIOBase | io.BytesIO, file: str) -> tuple[str, tuple[
     Raises:
         DamagedImageError: the header cannot be read.
     """
-    with blaming(file), Image.open(data) as image:  # type: ignore[arg-type]
+    with _opened(data, file) as image:
         width, height = image.size
         if _orientation(image) in _TURNED:
             width, height = height, width
@@ -109,9 +113,10 @@ def decode(
     With `size`, see `fit`.
 
     Raises:
-        DamagedImageError: the file is truncated, is no image, or holds values without a known range (float, 32 bits).
+        DamagedImageError: the file is truncated, is no image, has more than `PIXEL_LIMIT` pixels, or holds values
+            without a known range (float, 32 bits).
     """
-    with blaming(file), Image.open(io.BytesIO(data)) as image:
+    with _opened(io.BytesIO(data), file) as image:
         turned = _orientation(image) != 1
         image.load()
         pixels = _eight_bits(ImageOps.exif_transpose(image) if turned else image, image.format, file)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,12 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 
 from trilemma.errors import InputError, unknown
+from trilemma.machine.untrusted import memory
 from trilemma.process import check_images
+
+CLASS_LIMIT = 2**16
+"""Classes that bare numbers may count: each costs a name, a row of the network and a line of every table, also where
+no image shows it. ImageNet-21k has 21 841."""
 
 MEMORY_LIMIT = 256 * 2**20
 """Bytes of decoded pixels up to which a set of files is decoded once and kept in memory."""
@@ -99,11 +105,13 @@ class ImageSet(ABC):
 
         Raises:
             IndexError: an index outside [0, len).
-            InputError: a file of a set that is decoded on demand is damaged; the message names it.
+            InputError: a file of a set that is decoded on demand is damaged; the message names it. Or more pixels than
+                there is memory.
         """
         index = np.asarray(indices, dtype=np.int64).reshape(-1)
         if index.size and (index.min() < 0 or index.max() >= len(self)):
             raise IndexError(f"{self.name}: index outside [0, {len(self)})")
+        check_fits(self.name, index.size, self.shape)
         return self._images(index), None if self.labels is None else self.labels[index]
 
     def fingerprint(self) -> str:
@@ -148,6 +156,18 @@ class MemorySet(ImageSet):
 
     def _images(self, indices: Int64[np.ndarray, " n"]) -> UInt8[np.ndarray, "n h w c"]:
         return self._array[indices]
+
+
+def check_fits(what: str, count: int, shape: tuple[int, int, int]) -> None:
+    """Refuse `count` images of `shape` at once where memory is too small for them.
+
+    Raises:
+        InputError: naming `what`, and both sizes.
+    """
+    needed = count * math.prod(shape)
+    if needed > memory():
+        images = f"{count} images {'x'.join(map(str, shape))}"
+        raise InputError(f"{what}: {images} take {needed:,} bytes of memory, of which there are {memory():,}")
 
 
 def number_classes(labels: Int64[np.ndarray, " n"]) -> tuple[str, ...]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
+import math
 import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,9 @@ from jaxtyping import UInt8
 
 from trilemma.data.download import fetch
 from trilemma.data.images import MemorySet, outlined, split_parts
+from trilemma.data.stores import open_unpacked
 from trilemma.errors import InputError
+from trilemma.machine.untrusted import kind_of, read_bounded
 from trilemma.registry import register
 
 PARTS = ("train", "test")
@@ -104,15 +105,15 @@ def read_idx(path: Path, dims: int) -> UInt8[np.ndarray, ...]:
         InputError: the file cannot be read, is no such IDX file, or is cut short.
     """
     try:
-        data = path.read_bytes()
-        content = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
-    except (OSError, EOFError, zlib.error) as error:
+        with open_unpacked(path) as stream:
+            content = read_bounded(stream)
+    except Exception as error:  # a damaged .gz raises all there is
         raise InputError(f"{path}: cannot be read ({error})") from error
     start = 4 + 4 * dims
     if len(content) < start or content[:4] != bytes((0, 0, 8, dims)):
         raise InputError(f"{path}: not an IDX file of bytes in {dims} dimensions")
     shape = struct.unpack(f">{dims}I", content[4:start])
-    expected = int(np.prod(shape, dtype=np.int64))
+    expected = math.prod(shape)
     if len(content) - start != expected:
         raise InputError(f"{path}: holds {len(content) - start} values, its header promises {expected}")
     return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape)
@@ -123,6 +124,6 @@ def _file(name: str, file: str, root: str | None) -> Path:
         zipped = f"{file}.gz"
         return fetch([mirror + zipped for mirror in MIRRORS[name]], HASHES[name][zipped], f"{name}/{zipped}")
     for candidate in (Path(root) / f"{file}.gz", Path(root) / file):
-        if candidate.is_file():
+        if kind_of(candidate) == "file":
             return candidate
     raise InputError(f"data.root: {root} has no {file}.gz (nor {file}), which {name} needs")

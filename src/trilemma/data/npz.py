@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from trilemma.errors import InputError
+from trilemma.data.images import CLASS_LIMIT
+from trilemma.errors import InputError, shown
+from trilemma.machine.untrusted import open_arrays
 from trilemma.process import check_images
 
 
@@ -17,25 +17,13 @@ def read_npz(path: Path) -> tuple[UInt8[np.ndarray, "n h w c"], Int64[np.ndarray
     """The images and labels of `path`. Grey images may come as (n, h, w). Nothing in the file can run code.
 
     Raises:
-        InputError: the file is damaged, holds pickled objects, or its arrays are of another kind.
+        InputError: the file is damaged, larger than it may be, holds pickled objects, or its arrays are of another
+            kind.
     """
-    try:
-        # A bare array or a pickle in disguise comes back as something else, or is refused here.
-        stored = np.load(path, allow_pickle=False)
-        if not isinstance(stored, np.lib.npyio.NpzFile):
-            raise InputError(f"{path}: holds one bare array, expected an .npz with arr_0")
-        with stored:
-            arrays = {key: stored[key] for key in ("arr_0", "arr_1") if key in stored.files}
-            keys = ", ".join(stored.files) or "nothing"
-    except InputError:
-        raise
-    except ValueError as error:
-        # NumPy's own message would advise to allow pickles.
-        raise InputError(f"{path}: holds no plain arrays; pickled objects are never loaded") from error
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{path}: cannot be read as an .npz of plain arrays ({error})") from error
-    if "arr_0" not in arrays:
-        raise InputError(f"{path}: has no arr_0 with the images (it holds {keys})")
+    with open_arrays(path) as stored:
+        if "arr_0" not in stored:
+            raise InputError(f"{path}: has no arr_0 with the images (it holds {shown(', '.join(stored)) or 'nothing'})")
+        arrays = {key: stored[key] for key in ("arr_0", "arr_1") if key in stored}
     images = arrays["arr_0"]
     if images.ndim == 3:
         images = images[:, :, :, None]
@@ -51,4 +39,6 @@ def _labels(path: Path, labels: np.ndarray | None, count: int) -> Int64[np.ndarr
         raise InputError(f"{path}: arr_1 is {found}, expected whole-number labels of shape ({count},)")
     if count and int(labels.min()) < 0:
         raise InputError(f"{path}: arr_1 holds the label {int(labels.min())}, expected labels from 0")
+    if count and int(labels.max()) >= CLASS_LIMIT:
+        raise InputError(f"{path}: arr_1 holds the label {int(labels.max())}, expected labels below {CLASS_LIMIT}")
     return labels.astype(np.int64)

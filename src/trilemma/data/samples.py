@@ -12,6 +12,7 @@ from trilemma.data.npz import read_npz
 from trilemma.data.trees import open_store, open_tree
 from trilemma.errors import InputError
 from trilemma.machine.files import check_writable, replacing, write_npz
+from trilemma.machine.untrusted import kind_of
 from trilemma.process import check_images, png
 
 _OTHER_FILES = {".png", ".jpg", ".jpeg", ".zip", ".npy", ".pt", ".pth", ".json", ".html", ".txt", ".yaml"}
@@ -29,9 +30,10 @@ def check_out(path: str | Path) -> Path:
     out = Path(path)
     if out.suffix.lower() in _OTHER_FILES:
         raise InputError(f"out: {out} is neither an .npz file nor a folder")
-    if _is_npz(out) and out.is_dir():
+    kind = kind_of(out)
+    if _is_npz(out) and kind == "folder":
         raise InputError(f"out: {out} is a folder, expected an .npz file")
-    if not _is_npz(out) and out.exists() and not out.is_dir():
+    if not _is_npz(out) and kind == "file":
         raise InputError(f"out: {out} is a file, expected a folder or a name ending in .npz")
     if out.is_dir() and any(out.iterdir()):
         raise InputError(f"out: {out} is not empty, expected a new or empty folder, or an .npz file")
@@ -67,9 +69,10 @@ def read_samples(path: str | Path) -> tuple[UInt8[np.ndarray, "n h w c"], Int64[
         InputError: it does not exist, a file in it is damaged, or dtype, shape or sizes don't fit.
     """
     source = Path(path)
-    if not source.exists():
+    kind = kind_of(source)
+    if kind is None:
         raise InputError(f"samples: {source} does not exist")
-    if source.is_file() and _is_npz(source):
+    if kind == "file" and _is_npz(source):
         return read_npz(source)
     opened = open_tree(open_store(source), name=source.name, split="all")
     return opened.batch(range(len(opened)))

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
 import lzma
 import os
 import tarfile
 import threading
 import zipfile
-import zlib
 from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from trilemma.data.decoding import blaming
 from trilemma.errors import InputError
+from trilemma.machine.untrusted import check_archive, open_file, read_bounded
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+
+TAR_LIMIT = 2**29
+"""Bytes that a tar may unpack to, which are held in memory: CIFAR-10, all that is read from one, has a third of it."""
+
+_PACKED = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
 
 
 class Store(ABC):
@@ -38,10 +48,11 @@ class Store(ABC):
         """All bytes of `name`.
 
         Raises:
-            DamagedImageError: they cannot be read (no permission, a bad checksum in the archive, ...).
+            DamagedImageError: they cannot be read (no permission, a bad checksum in the archive, more than
+                `FILE_LIMIT`, ...).
         """
         with blaming(self.label(name)), self.open(name) as stream:
-            return stream.read()
+            return read_bounded(stream)
 
     def images(self) -> list[str]:
         """The names with an image's suffix, hidden ones left out.
@@ -56,17 +67,27 @@ class Store(ABC):
 
 
 class FolderStore(Store):
-    """The files below a folder, at any depth."""
+    """The files below a folder, at any depth. Links are followed, and each folder counts once, however many lead to it:
+    by its own name where it lies below, else by that of the first link."""
 
     def __init__(self, where: Path) -> None:
-        names = []
-        for folder, _, files in os.walk(where, followlinks=True):
-            base = Path(folder).relative_to(where)
-            names += [(base / file).as_posix() for file in files]
+        names: list[str] = []
+        seen: set[tuple[int, int]] = set()
+        waiting = deque([where])
+        while waiting:
+            for folder, folders, files in os.walk(waiting.popleft()):
+                found = os.stat(folder)
+                if (found.st_dev, found.st_ino) in seen:
+                    folders.clear()
+                    continue
+                seen.add((found.st_dev, found.st_ino))
+                base = Path(folder)
+                names += [(base / file).relative_to(where).as_posix() for file in files]
+                waiting += sorted(base / name for name in folders if (base / name).is_symlink())
         super().__init__(where, names)
 
     def open(self, name: str) -> IO[bytes]:
-        return (self.where / name).open("rb")
+        return open_file(self.where / name)
 
     def label(self, name: str) -> str:
         return str(self.where / name)
@@ -76,7 +97,7 @@ class ZipStore(Store):
     """The members of a zip, opened anew in each process, so that workers don't share a file position.
 
     Raises:
-        InputError: the file is no zip, or is truncated.
+        InputError: the file is no zip, is truncated, or unpacks to more than it may.
     """
 
     def __init__(self, where: Path) -> None:
@@ -84,10 +105,11 @@ class ZipStore(Store):
         self._lock = threading.Lock()
         self.where = where
         try:
-            names = [entry.filename for entry in self._zip().infolist() if not entry.is_dir()]
-        except (OSError, zipfile.BadZipFile) as error:
+            check_archive(self._zip())
+            names = {entry.filename for entry in self._zip().infolist() if not entry.is_dir()}
+        except Exception as error:  # zipfile raises all there is over damaged files
             raise InputError(f"{where}: cannot be read as a zip ({error})") from error
-        super().__init__(where, names)
+        super().__init__(where, list(names))
 
     def __getstate__(self) -> dict[str, object]:
         return {"where": self.where, "names": self.names}
@@ -109,23 +131,50 @@ class TarStore(Store):
     """The members of a tar (.gz, .xz, .bz2), read into memory at once because such archives only read forward.
 
     Raises:
-        InputError: the file is no tar, or is truncated.
+        InputError: the file is no tar, is truncated, or unpacks to more than `TAR_LIMIT`.
     """
 
     def __init__(self, where: Path) -> None:
         self._content: dict[str, bytes] = {}
         try:
-            with tarfile.open(where, "r|*") as archive:
+            # Not unpacked by tarfile: its headers, too, can be larger than memory.
+            with open_unpacked(where) as unpacked, tarfile.open(fileobj=_Bounded(unpacked), mode="r|") as archive:
                 for member in archive:
-                    stream = archive.extractfile(member) if member.isfile() else None
-                    if stream is not None:
-                        self._content[member.name.removeprefix("./")] = stream.read()
-        except (OSError, EOFError, ValueError, tarfile.TarError, lzma.LZMAError, zlib.error) as error:
+                    if member.size > TAR_LIMIT:
+                        raise ValueError(f"{member.name} has {member.size:,} bytes, expected at most {TAR_LIMIT:,}")
+                    file = archive.extractfile(member) if member.isfile() else None
+                    if file is not None:
+                        self._content[member.name.removeprefix("./")] = read_bounded(file)
+        except Exception as error:  # tarfile raises all there is over damaged files
             raise InputError(f"{where}: cannot be read as a tar archive ({error})") from error
         super().__init__(where, list(self._content))
 
     def open(self, name: str) -> IO[bytes]:
         return io.BytesIO(self._content[name])
+
+
+@contextmanager
+def open_unpacked(path: Path) -> Iterator[IO[bytes]]:
+    """A file to read, unpacked on the way if it is a .gz, .bz2 or .xz. Raises InputError where it cannot be opened."""
+    with open_file(path) as file:
+        unpack: Any = _PACKED.get(file.read(2), nullcontext)
+        file.seek(0)
+        with unpack(file) as stream:
+            yield stream
+
+
+class _Bounded(io.RawIOBase):
+    """A stream that ends in an error after `TAR_LIMIT` bytes."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream, self._left = stream, TAR_LIMIT
+
+    def read(self, count: int = -1, /) -> bytes:
+        content = self._stream.read(count)
+        self._left -= len(content)
+        if self._left < 0:
+            raise ValueError(f"it unpacks to more than {TAR_LIMIT:,} bytes")
+        return content
 
 
 def _hidden(name: str) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +9,10 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 
 from trilemma.data.decoding import blaming, decode, header, native_channels
-from trilemma.data.images import MEMORY_LIMIT, ImageSet, MemorySet, number_classes, split_parts
+from trilemma.data.images import CLASS_LIMIT, MEMORY_LIMIT, ImageSet, MemorySet, number_classes, split_parts
 from trilemma.data.stores import FolderStore, Store, ZipStore
-from trilemma.errors import InputError
+from trilemma.errors import InputError, shown
+from trilemma.machine.untrusted import kind_of, parse_json
 
 SPLIT_FOLDERS = ("train", "val", "valid", "validation", "test")
 
@@ -55,7 +54,7 @@ def open_store(path: Path) -> Store:
     Raises:
         InputError: it is neither.
     """
-    if path.is_dir():
+    if kind_of(path) == "folder":
         return FolderStore(path)
     if path.suffix.lower() == ".zip":
         return ZipStore(path)
@@ -165,13 +164,13 @@ def _by(size: tuple[int, int]) -> str:
 
 def _shared_folder(names: list[str]) -> str:
     """The folders that all names start with, "" or ending in "/", as far as the first that names a split."""
-    shared = os.path.commonpath([os.path.dirname(name) for name in names]) if names else ""
-    kept: list[str] = []
-    for part in shared.split("/") if shared else []:
-        if part in SPLIT_FOLDERS:
+    folders = [name.split("/")[:-1] for name in names]
+    kept = []
+    for parts in zip(*folders, strict=False):
+        if len(set(parts)) > 1 or parts[0] in SPLIT_FOLDERS:
             break
-        kept.append(part)
-    return "".join(f"{part}/" for part in kept)
+        kept.append(f"{parts[0]}/")
+    return "".join(kept)
 
 
 def _label_file(store: Store, base: str) -> str | None:
@@ -189,7 +188,7 @@ def _label_file(store: Store, base: str) -> str | None:
 def _listed_labels(store: Store, names: list[str], table: str) -> Int64[np.ndarray, " n"] | None:
     where = store.label(table)
     try:
-        pairs = json.loads(store.read(table))["labels"]
+        pairs = parse_json(store.read(table))["labels"]
         listed = None if pairs is None else {str(file): label for file, label in pairs}
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f'{where}: expected {{"labels": [[file, number], ...]}} or null labels ({error})') from error
@@ -201,8 +200,11 @@ def _listed_labels(store: Store, names: list[str], table: str) -> Int64[np.ndarr
         label = listed.get(name[len(folder) :])
         if label is None:
             raise InputError(f"{where}: has no label for {name[len(folder) :]}")
-        if isinstance(label, bool) or not isinstance(label, int) or label < 0:
-            raise InputError(f"{where}: label {label!r} of {name[len(folder) :]}, expected a whole number from 0")
+        if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label < CLASS_LIMIT:
+            raise InputError(
+                f"{where}: label {shown(repr(label))} of {name[len(folder) :]}, expected a whole number from 0 to "
+                f"{CLASS_LIMIT - 1}"
+            )
         labels[i] = label
     return labels
 

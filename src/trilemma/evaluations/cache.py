@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-import zipfile
-import zlib
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from trilemma.errors import InputError
 from trilemma.machine.devices import process_state
 from trilemma.machine.files import write_npz
 from trilemma.machine.progress import progress, say
+from trilemma.machine.untrusted import open_arrays
 from trilemma.metrics import Extractor, Features, extract
 
 FORMAT = "trilemma-features/1"
@@ -78,7 +77,7 @@ def _key(data: ImageSet, extractor: Extractor) -> str:
 
 def _read(place: Path, data: ImageSet, extractor: Extractor) -> Features | None:
     try:
-        with np.load(place, allow_pickle=False) as file:
+        with open_arrays(place) as file:
             key = str(file["key"])
             parts = {name: file[name] for name in ("pooled", "logits", "spatial") if name in file}
         found = Features(**parts)
@@ -86,7 +85,7 @@ def _read(place: Path, data: ImageSet, extractor: Extractor) -> Features | None:
         if key == _key(data, extractor) and whole and extractor.dim in (None, found.dim):
             return found
         reason = "it holds other features"
-    except (OSError, ValueError, TypeError, KeyError, IndexError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (ValueError, TypeError, KeyError, IndexError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
     say(f"warning: {place} is damaged ({reason}), so the features of {data.name} are computed again")
     with suppress(OSError):

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from trilemma.data import SOURCES, ImageSet, open_data, parse_reference, read_samples
+from trilemma.data import SOURCES, ImageSet, image_set, open_data, parse_reference, read_samples
 from trilemma.errors import InputError
 from trilemma.evaluations.cache import BATCH
 from trilemma.evaluations.extractors import extractor_of, features_for
@@ -30,7 +30,7 @@ from trilemma.evaluations.record import (
     SamplesRecord,
     SubjectRecord,
 )
-from trilemma.evaluations.reference import Reference, data_record, image_set, open_reference
+from trilemma.evaluations.reference import Reference, data_record, open_reference
 from trilemma.evaluations.speed import speed_of
 from trilemma.evaluations.wanted import Wanted, check_measurable
 from trilemma.machine.devices import process_state

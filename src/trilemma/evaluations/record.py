@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
@@ -15,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from trilemma.data import read_samples
 from trilemma.errors import InputError
 from trilemma.machine.files import write_json
+from trilemma.machine.untrusted import kind_of, parse_json, read_text
 from trilemma.metrics import METRICS
 from trilemma.metrics.metric import number
 from trilemma.recipes import renamed
@@ -227,15 +227,15 @@ class Evaluation(Part):
 
 def read(path: Path) -> Evaluation:
     """Read an evaluation's file. Raises InputError where it is missing, not JSON, or no evaluation, naming what."""
-    if not path.exists():
+    if kind_of(path) is None:
         raise InputError(f"{path}: no such file or directory (expected a run directory or an evaluation .json)")
     wrong = f"{path}: not an evaluation: "
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{wrong}no valid JSON at line {error.lineno} ({error.msg})") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as text ({str(error).splitlines()[0]})") from error
+        content = parse_json(read_text(path))
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"{wrong}no valid JSON ({error})") from error
     expected = "expected a file that `trilemma evaluate` wrote"
     if not isinstance(content, dict):
         raise InputError(f"{wrong}holds a {type(content).__name__}, not an object ({expected})")

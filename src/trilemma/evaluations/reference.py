@@ -9,13 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import UInt8
-from torch import Tensor
 
-from trilemma.data import ImageSet, MemorySet, open_data, parse_reference
+from trilemma.data import ImageSet, open_data, parse_reference
 from trilemma.data.catalogue import SOURCES
-from trilemma.data.images import number_classes
 from trilemma.errors import InputError
 from trilemma.evaluations.cache import BATCH, features_of_set, is_kept
 from trilemma.evaluations.extractors import Stamp, extractor_of, stamp
@@ -30,7 +27,6 @@ from trilemma.metrics import (
     gathered_cautions,
     save_statistics,
 )
-from trilemma.process import to_uint8
 
 __all__ = ["BATCH", "Reference", "data_record", "extractor_of", "features_of", "open_reference", "write_statistics"]
 
@@ -77,22 +73,6 @@ def _seen(data: ImageSet, look: Extractor) -> Features:
         # What it takes the images for says nothing then; its features still say something.
         features = replace(features, logits=None)
     return features
-
-
-def image_set(images: Any, what: str) -> ImageSet:
-    """A set of the images at hand: a data set as it is; uint8 NHWC or, as models have them, float NCHW in [−1, 1] as an
-    array or tensor; or the `images` and `labels` of what sampling gives. Raises InputError for anything else."""
-    if isinstance(images, ImageSet):
-        return images
-    labels = getattr(images, "labels", None)
-    array = getattr(images, "images", images)
-    if isinstance(array, np.ndarray) and np.issubdtype(array.dtype, np.floating):
-        array = torch.from_numpy(array)
-    if isinstance(array, Tensor):
-        array = to_uint8(array) if array.is_floating_point() and array.ndim == 4 else array.cpu().numpy()
-    if not isinstance(array, np.ndarray):
-        raise InputError(f"{what}: a {type(images).__name__}, expected an array, a data set, samples or a path")
-    return MemorySet(array, labels, name=what, classes=None if labels is None else number_classes(labels))
 
 
 def data_record(data: ImageSet) -> dict[str, Any]:

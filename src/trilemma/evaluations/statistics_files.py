@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from trilemma.data.images import MemorySet
 from trilemma.data.npz import read_npz
+from trilemma.errors import InputError
 from trilemma.evaluations.cache import features_of_set
 from trilemma.machine.files import sha256
+from trilemma.machine.untrusted import kind_of, open_arrays
 from trilemma.metrics import Extractor, Features, ReferenceFeatures, caution, load_statistics
 from trilemma.metrics.statistics import load_features
 
@@ -28,9 +28,9 @@ MODES = {"clean": "inception-clean", "legacy_pytorch": "inception"}
 def holds_statistics(spec: str) -> bool:
     """Whether `spec` is a file of statistics or features, not of images alone."""
     path = Path(spec)
-    if path.suffix == ".npy":
-        return path.is_file()
-    return path.suffix == ".npz" and path.is_file() and bool({"mu", "feats"} & set(_keys(path)))
+    if path.suffix not in (".npy", ".npz") or kind_of(path) != "file":
+        return False
+    return path.suffix == ".npy" or bool({"mu", "feats"} & set(_keys(path)))
 
 
 def open_statistics(
@@ -84,7 +84,7 @@ def _foreign(path: Path, look: Extractor, count: int | None) -> dict[str, Any]:
 
 def _keys(path: Path) -> list[str]:
     try:
-        with np.load(path, allow_pickle=False) as held:
-            return list(held.keys())
-    except Exception:  # whatever is wrong with it, the reader will say
+        with open_arrays(path) as held:
+            return list(held)
+    except InputError:  # whatever is wrong with it, the reader will say
         return []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from trilemma.errors import InputError
+from trilemma.machine.untrusted import parse_json, read_text
 from trilemma.recipes.components import checked
 from trilemma.training import checkpoint
 
@@ -34,8 +34,8 @@ class Config(BaseModel):
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON file's keys and values. Raises InputError for what is none."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        values = parse_json(read_text(path))
+    except ValueError as error:
         raise InputError(f"{path} cannot be read as JSON ({error})") from error
     if not isinstance(values, dict):
         raise InputError(f"{path}: expected keys and values, got {type(values).__name__}")

@@ -8,11 +8,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from trilemma.errors import InputError
+from trilemma.jobs.network_costs import anatomy
+from trilemma.machine.untrusted import memory
 from trilemma.metrics import kept_for_backward
 from trilemma.process import to_model
-from trilemma.recipes import Recipe, dump, load
+from trilemma.recipes import CompletedRecipe, Recipe, dump, load
 from trilemma.runs.build import build_learner, completed, open_images, parameter_count
-from trilemma.training import Batch, Losses, Outcome
+from trilemma.training import Batch, Losses, Outcome, TrainingSettings
 
 
 def dry_run(recipe: str | Path, overrides: Sequence[str] = ()) -> str:
@@ -52,15 +55,46 @@ class _Measured:
         return iter(())
 
 
+def check_memory(recipe: CompletedRecipe, device: torch.device, processes: int) -> None:
+    """Refuse to train a completed recipe's network where memory cannot hold its weights, what the optimiser keeps of
+    each, and what the forward pass of one micro-batch keeps for the backward pass. Training takes some more, so what is
+    refused could not be done.
+
+    Raises:
+        InputError: with the memory needed and that there is.
+    """
+    settings, found = recipe.training, anatomy(recipe)
+    weights = found.parameters * 4 * _copies(settings)
+    image = found.activations / (2 if settings.precision == "bf16" else 1)
+    needed = weights + image * _at_once(settings, processes)
+    there = torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else memory()
+    if needed > there:
+        raise InputError(
+            f"training.batch {settings.batch}: takes {needed / 2**30:,.1f} GiB of memory ({weights / 2**30:,.1f} for "
+            f"weights and optimiser, {image / 2**20:,.1f} MiB an image), and there are {there / 2**30:,.1f} GiB: "
+            "expected a smaller training.micro_batch or network"
+        )
+
+
+def _copies(settings: TrainingSettings) -> int:
+    """Of the weights: themselves, gradients, two moments, the average."""
+    return 4 + bool(settings.ema)
+
+
+def _at_once(settings: TrainingSettings, processes: int = 1) -> int:
+    """Images of a forward pass in one process."""
+    share = settings.batch // processes
+    return min(settings.micro_batch or share, share)
+
+
 def _implied(recipe: Recipe, images: int, parameters: int, activations: float) -> str:
     settings = recipe.training
-    at_once = min(settings.micro_batch or settings.batch, settings.batch)
-    copies = 4 + bool(settings.ema)  # weights, gradients, two moments, the average
+    at_once = _at_once(settings)
     lines = {
         "parameters": f"{parameters:,} ({parameters / 2**20:.2f} Mi)",
         "steps": f"{settings.steps:,} of {settings.batch} images: "
         f"{settings.steps * settings.batch / images:.1f} epochs of {images:,}",
-        "memory, weights and optimiser": f"{parameters * 4 * copies / 2**20:,.0f} MiB",
+        "memory, weights and optimiser": f"{parameters * 4 * _copies(settings) / 2**20:,.0f} MiB",
         "memory, activations": f"about {activations * at_once / 2**20:,.0f} MiB in one process "
         f"({activations / 2**20:.2f} MiB an image, {at_once} at once)",
         "checkpoints": f"{settings.keep} kept, {parameters * 16 / 2**20:,.0f} MiB each",

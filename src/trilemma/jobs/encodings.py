@@ -14,6 +14,7 @@ from jaxtyping import Float, Int64, UInt8
 from trilemma.data import check_png, open_data, parse_reference, read_samples, write_png
 from trilemma.errors import InputError
 from trilemma.machine.files import write_npz
+from trilemma.machine.untrusted import open_arrays
 from trilemma.process import Condition, Draw, image_grid, to_model, to_uint8
 from trilemma.runs.run import Run
 from trilemma.runs.sample_sets import labels_for
@@ -133,7 +134,7 @@ def interpolate(
 
 def _encoded(path: Path) -> tuple[torch.Tensor, Int64[np.ndarray, "n"] | None]:
     try:
-        with np.load(path, allow_pickle=False) as held:
+        with open_arrays(path) as held:
             return torch.from_numpy(held["encodings"]), held.get("labels")
-    except (OSError, ValueError, KeyError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"encodings {path}: not a file that `trilemma invert` wrote ({error})") from error

@@ -10,6 +10,7 @@ import torch
 from trilemma.data import ImageSet
 from trilemma.errors import InputError
 from trilemma.evaluations.during_training import EvaluateEvery
+from trilemma.jobs.dry_run import check_memory
 from trilemma.jobs.watching import batches_of, take_up, validation_of, watched
 from trilemma.machine.devices import accelerator
 from trilemma.machine.progress import console, say
@@ -55,13 +56,14 @@ def train(
     data = open_images(chosen)
     chosen = completed(chosen, data)
     process = accelerator(chosen.training.precision)
+    batches = batches_of(chosen, data, process)
+    check_memory(chosen, process.device, process.num_processes)
     torch.manual_seed(stream_seed(chosen.training.seed, "weights"))
     learner = build_learner(chosen)
-    batches = batches_of(chosen, data, process)
     validation = validation_of(chosen)
     if init is not None:
         source = Run(init)
-        checkpoint.load_weights(learner.network, source.weights_file("ema" if source.recipe.training.ema else "raw"))
+        source.load_into(learner, "ema" if source.recipe.training.ema else "raw")
     evaluation = EvaluateEvery(chosen, learner, process) if chosen.evaluate.every else None
     # Nothing is written before all of this stands: what is refused leaves no run in the way.
     if process.is_main_process:

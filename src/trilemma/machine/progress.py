@@ -10,6 +10,9 @@ from contextlib import contextmanager
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
+
+from trilemma.errors import one_line
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -87,5 +90,5 @@ def show_rows(rows: Sequence[tuple[str, str]]) -> None:
     """Headings and texts, side by side."""
     table = Table(show_header=False, box=None, padding=(0, 2))
     for heading, text in rows:
-        table.add_row(heading, text)
+        table.add_row(Text(heading), Text(one_line(text)))  # brackets in a file's name are no markup
     show(table)

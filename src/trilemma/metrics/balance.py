@@ -3,6 +3,7 @@ the class that was asked for."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,10 +19,12 @@ from trilemma.metrics.features import check_rows
 @dataclass(frozen=True)
 class Balance:
     """`counts` [k]: generated images a class. `kl`: KL(generated ‖ reference) of the class frequencies, in nats, 0 when
-    they are equal. `chi2`: Pearson's statistic, `p`: how often chance alone gives one as large."""
+    they are equal; `kl_se`: its standard error over draws of both, NaN where it is infinite. `chi2`: Pearson's
+    statistic, `p`: how often chance alone gives one as large."""
 
     counts: Int64[np.ndarray, " k"]
     kl: float
+    kl_se: float
     chi2: float
     p: float
 
@@ -32,10 +35,12 @@ CONFIDENT = 0.9
 
 @dataclass(frozen=True)
 class Recognised:
-    """`fraction` of images in which the class asked for is the most likely one; `by_class` [k] the same among the
-    images of each class, NaN where none was asked for."""
+    """`fraction` of images in which the class asked for is the most likely one, with its binomial `standard_error`, no
+    less than one image's part; `by_class` [k] the same fraction among the images of each class, NaN where none was
+    asked for."""
 
     fraction: float
+    standard_error: float
     by_class: Float64[np.ndarray, " k"]
 
 
@@ -51,9 +56,10 @@ def balance(*, real: Int[np.ndarray, " k"], fake: Int[np.ndarray, " k"]) -> Bala
     """Class counts of generated images against the frequencies of the reference's, both by the same classifier, so that
     its own mistakes weigh on both sides.
 
-    The χ² test takes the reference's frequencies as exact: with a reference no larger than the sample, p is too small.
-    Classes found on neither side don't count. Warns where the test is only rough (under 5 images expected of a class),
-    and where a class is not in the reference, which makes KL and χ² infinite. Raises InputError for counts of
+    `kl_se` takes classes to be drawn at random: it is too large for images that were asked for in equal numbers of each
+    class. The χ² test takes the reference's frequencies as exact: with a reference no larger than the sample, p is too
+    small. Classes found on neither side don't count. Warns where the test is only rough (under 5 images expected of a
+    class), and where a class is not in the reference, which makes KL and χ² infinite. Raises InputError for counts of
     different lengths, or without images.
     """
     if real.shape != fake.shape or real.ndim != 1:
@@ -68,7 +74,7 @@ def balance(*, real: Int[np.ndarray, " k"], fake: Int[np.ndarray, " k"]) -> Bala
     foreign = np.flatnonzero(seen & (real == 0))
     if len(foreign):
         caution(f"balance: classes {foreign.tolist()} are not in the reference, so KL and chi-square are infinite")
-        return Balance(fake, np.inf, np.inf, 0.0)
+        return Balance(fake, np.inf, np.nan, np.inf, 0.0)
     present = real > 0
     scarce = np.count_nonzero(expected[present] * fake.sum() < 5)
     if scarce:
@@ -78,7 +84,28 @@ def balance(*, real: Int[np.ndarray, " k"], fake: Int[np.ndarray, " k"]) -> Bala
     kl = float(np.sum(observed[seen] * np.log(observed[seen] / expected[seen])))
     chi2 = float(fake.sum() * np.sum((observed - expected)[present] ** 2 / expected[present]))
     freedom = np.count_nonzero(present) - 1
-    return Balance(fake, max(kl, 0.0), chi2, float(chi2_distribution.sf(chi2, freedom)) if freedom else 1.0)
+    p = float(chi2_distribution.sf(chi2, freedom)) if freedom else 1.0
+    error = _kl_standard_error(observed[present], expected[present], fake.sum(), real.sum())
+    return Balance(fake, max(kl, 0.0), error, chi2, p)
+
+
+def _kl_standard_error(
+    observed: Float64[np.ndarray, " k"], expected: Float64[np.ndarray, " k"], m: int, n: int
+) -> float:
+    """That of KL(observed ‖ expected), frequencies among m and n images.
+
+    By the delta method, an image of class c has the influence log(p_c/q_c) if generated and −p_c/q_c if of the
+    reference. That is nothing where the frequencies are equal, and there KL is (1/m + 1/n)/2 times a χ² of k − 1
+    degrees of freedom (Wilks 1938), of the variance `chance`. Chance also raises what the delta method finds, by twice
+    as much, which is taken off.
+    """
+    ratio = observed / expected
+    logs = np.log(ratio, out=np.zeros_like(ratio), where=ratio > 0)
+    first = 0.0
+    for frequencies, influence, count in ((observed, logs, m), (expected, ratio, n)):
+        first += (frequencies @ influence**2 - (frequencies @ influence) ** 2) / count
+    chance = max(len(ratio) - 1, 1) / 2 * (1 / m + 1 / n) ** 2
+    return float(np.sqrt(chance + max(first - 2 * chance, 0.0)))
 
 
 def recognised(logits: Float[np.ndarray, "n k"], labels: Int[np.ndarray, " n"]) -> Recognised:
@@ -97,7 +124,8 @@ def recognised(logits: Float[np.ndarray, "n k"], labels: Int[np.ndarray, " n"]) 
     asked = np.bincount(labels, minlength=classes)
     found = np.bincount(labels, weights=hits, minlength=classes)
     by_class = np.divide(found, asked, out=np.full(classes, np.nan), where=asked > 0)
-    return Recognised(float(hits.mean()), by_class)
+    fraction = float(hits.mean())
+    return Recognised(fraction, max(math.sqrt(fraction * (1 - fraction) / count), 1 / count), by_class)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 A measure's name is the key of its figure in an evaluation file. One more is a function from `Inputs` to the keys and
 values it gives, under the decorator that names it, here or in a package of your own. Keys that end in `_se` are
-standard errors, over draws of the generated images, of the key before.
+standard errors of the key before, over draws of the generated images, and of the reference too where the measure counts
+neighbours or classes.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from trilemma.metrics.inputs import Inputs
 from trilemma.metrics.kid import kid
 from trilemma.metrics.memorisation import memorisation
 from trilemma.metrics.metric import AGAINST, FEATURES, metric
-from trilemma.metrics.neighbours import overlap
+from trilemma.metrics.overlap import overlap
 from trilemma.metrics.precision_recall import PrecisionRecall
 from trilemma.metrics.statistics import Statistics
 
@@ -157,7 +158,11 @@ def _recognised(inputs: Inputs) -> dict[str, Any]:
     assert inputs.fake.logits is not None
     assert inputs.labels is not None
     result = recognised(inputs.fake.logits, inputs.labels)
-    return {"recognised": result.fraction, "recognised_by_class": result.by_class}
+    return {
+        "recognised": result.fraction,
+        "recognised_se": result.standard_error,
+        "recognised_by_class": result.by_class,
+    }
 
 
 @metric(
@@ -283,6 +288,7 @@ def _balance(inputs: Inputs) -> dict[str, Any]:
     result = balance(real=class_counts(inputs.real.features.logits), fake=class_counts(inputs.fake.logits))
     return {
         "balance_kl": result.kl,
+        "balance_kl_se": result.kl_se,
         "balance_chi2": result.chi2,
         "balance_p": result.p,
         "class_counts": result.counts,

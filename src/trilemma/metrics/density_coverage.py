@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from trilemma.metrics.neighbours import MEMORY, Overlap, overlap
+from trilemma.metrics.neighbours import MEMORY
+from trilemma.metrics.overlap import Overlap, overlap
 
 DENSITY_NEIGHBOURS = 5
 """The paper's k."""
@@ -18,16 +19,19 @@ DENSITY_NEIGHBOURS = 5
 class DensityCoverage:
     """`density`: 0 or more, about 1 where the two distributions are equal, above 1 where generated images gather where
     the real ones are densest. `coverage`: share of real images with a generated one in their neighbourhood, in [0, 1].
-    Higher is better in both."""
+    Higher is better in both. `density_se`, `coverage_se`: standard errors over draws of both sets, NaN for fewer than
+    2(k + 1) images in one."""
 
     density: float
     coverage: float
+    density_se: float
+    coverage_se: float
 
     @staticmethod
     def of(found: Overlap, k: int) -> DensityCoverage:
         """Read from an overlap that has `k` on the real side."""
-        contained = found.fake_in_real[k]
-        return DensityCoverage(float(contained.balls.mean() / k), float(contained.reached.mean()))
+        balls, reached = found.fake_in_real[k].balls, found.fake_in_real[k].reached
+        return DensityCoverage(balls.value / k, reached.value, balls.standard_error / k, reached.standard_error)
 
 
 def density_coverage(

@@ -8,24 +8,19 @@ at distance 0 exactly, and ties, as copies make them, are counted alike whatever
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64, Int64
-
-from trilemma.errors import InputError
-from trilemma.metrics.cautions import caution
-from trilemma.metrics.checks import check_sets
+from jaxtyping import Float, Float64, Int64
 
 TIE = 1e-10
 MEMORY = 256 * 2**20
 
 
 def tile_side(dim: int, memory: int = MEMORY) -> int:
-    """Rows in a tile such that what is held at once, some three blocks of vectors and five of distances in float64,
+    """Rows in a tile such that what is held at once, some three blocks of vectors and seven of distances in float64,
     stays under `memory` bytes."""
-    side = (-3 * dim + math.sqrt(9 * dim**2 + 20 * memory / 8)) / 10
+    side = (-3 * dim + math.sqrt(9 * dim**2 + 28 * memory / 8)) / 14
     return max(int(side), 1)
 
 
@@ -56,17 +51,20 @@ def squared_distance_tiles(
             yield rows, columns, squared, norms
 
 
-def neighbour_radii(
-    features: Float[np.ndarray, "n d"], ks: Collection[int], *, centre: Float64[np.ndarray, " d"], memory: int = MEMORY
-) -> dict[int, Float64[np.ndarray, " n"]]:
-    """For each k of `ks`, the squared distance of every vector to its k-th nearest other one; n > k."""
-    largest = max(ks)
-    nearest = np.full((len(features), largest), np.inf)
+def nearest_others(
+    features: Float[np.ndarray, "n d"], count: int, *, centre: Float64[np.ndarray, " d"], memory: int = MEMORY
+) -> tuple[Float64[np.ndarray, "n {count}"], Int64[np.ndarray, "n {count}"]]:
+    """The squared distances of every vector to its `count` nearest other ones, from near to far, and which those are;
+    n > count."""
+    nearest = np.full((len(features), count), np.inf)
+    which = np.zeros((len(features), count), np.int64)
 
-    def take(rows: slice, squared: np.ndarray) -> None:
+    def take(rows: slice, columns: slice, squared: np.ndarray) -> None:
         joined = np.concatenate([nearest[rows], squared], axis=1)
-        joined.partition(largest - 1, axis=1)
-        nearest[rows] = joined[:, :largest]
+        chosen = joined.argpartition(count - 1, axis=1)[:, :count]
+        nearest[rows] = np.take_along_axis(joined, chosen, axis=1)
+        held = np.take_along_axis(which[rows], np.minimum(chosen, count - 1), axis=1)
+        which[rows] = np.where(chosen < count, held, chosen - count + columns.start)
 
     for rows, columns, squared, _ in squared_distance_tiles(
         features, features, centre=centre, memory=memory, upper=True
@@ -74,10 +72,10 @@ def neighbour_radii(
         if rows == columns:
             np.fill_diagonal(squared, np.inf)  # a vector is not its own neighbour
         else:
-            take(columns, squared.T)
-        take(rows, squared)
-    nearest.sort(axis=1)
-    return {k: nearest[:, k - 1].copy() for k in ks}
+            take(columns, rows, squared.T)
+        take(rows, columns, squared)
+    order = nearest.argsort(axis=1)
+    return np.take_along_axis(nearest, order, axis=1), np.take_along_axis(which, order, axis=1)
 
 
 def nearest_distances(
@@ -89,76 +87,3 @@ def nearest_distances(
     for rows, _, squared, _ in squared_distance_tiles(points, among, centre=centre, memory=memory):
         nearest[rows] = np.minimum(nearest[rows], squared.min(axis=1))
     return np.sqrt(nearest)
-
-
-@dataclass(frozen=True)
-class Contained:
-    """Points in balls. `balls` [m]: how many balls each point lies in, borders included. `reached` [n]: whether each
-    ball holds a point."""
-
-    balls: Int64[np.ndarray, " m"]
-    reached: Bool[np.ndarray, " n"]
-
-    @property
-    def share(self) -> float:
-        """The share of points that lie in a ball."""
-        return float((self.balls > 0).mean())
-
-
-@dataclass(frozen=True)
-class Overlap:
-    """Two sets in each other's neighbourhoods, by k: `fake_in_real[k]` holds generated images in the balls around real
-    ones, each of which reaches to its k-th nearest other real one; `real_in_fake[k]` the other way round."""
-
-    fake_in_real: dict[int, Contained]
-    real_in_fake: dict[int, Contained]
-
-
-def overlap(
-    *,
-    real: Float[np.ndarray, "n d"],
-    fake: Float[np.ndarray, "m d"],
-    real_ks: Collection[int] = (),
-    fake_ks: Collection[int] = (),
-    name: str = "neighbours",
-    memory: int = MEMORY,
-) -> Overlap:
-    """What precision, recall, density and coverage are read from, for every k in one pass over each pair of sets.
-    `real_ks`, `fake_ks`: the k of balls around real and around generated images; `name`: that of the measure, in what
-    it says. Beyond the features some `memory` bytes are used, whatever the counts.
-
-    Warns of balls without extent (images with k exact copies). Raises InputError for k below 1, features of two
-    lengths, NaN, and `TooFewError` for no more than k images on a side.
-    """
-    ks = {*real_ks, *fake_ks}
-    if min(ks, default=1) < 1:
-        raise InputError(f"{name}: k is {min(ks)}, expected 1 or more")
-    largest = max(ks, default=0)
-    check_sets(name, largest + 1, f" for k = {largest}", real=real, generated=fake)
-    centre = real.mean(axis=0, dtype=np.float64)
-    real_radii = neighbour_radii(real, real_ks, centre=centre, memory=memory) if real_ks else {}
-    fake_radii = neighbour_radii(fake, fake_ks, centre=centre, memory=memory) if fake_ks else {}
-    for side, radii in (("real", real_radii), ("generated", fake_radii)):
-        for k, reach in radii.items():
-            copies = np.count_nonzero(reach == 0)
-            if copies:
-                caution(
-                    f"{name}: {copies} of {len(reach)} {side} images have {k} or more exact copies in features, "
-                    "so their neighbourhoods have no extent"
-                )
-
-    found = Overlap(
-        {k: Contained(np.zeros(len(fake), np.int64), np.zeros(len(real), bool)) for k in real_radii},
-        {k: Contained(np.zeros(len(real), np.int64), np.zeros(len(fake), bool)) for k in fake_radii},
-    )
-    for rows, columns, squared, margin in squared_distance_tiles(real, fake, centre=centre, memory=memory):
-        squared -= margin
-        for k, reach in real_radii.items():
-            inside = squared <= reach[rows, None]
-            found.fake_in_real[k].balls[columns] += np.count_nonzero(inside, axis=0)
-            found.fake_in_real[k].reached[rows] |= inside.any(axis=1)
-        for k, reach in fake_radii.items():
-            inside = squared <= reach[None, columns]
-            found.real_in_fake[k].balls[rows] += np.count_nonzero(inside, axis=1)
-            found.real_in_fake[k].reached[columns] |= inside.any(axis=0)
-    return found

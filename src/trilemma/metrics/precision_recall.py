@@ -8,21 +8,26 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from trilemma.metrics.neighbours import MEMORY, Overlap, overlap
+from trilemma.metrics.neighbours import MEMORY
+from trilemma.metrics.overlap import Overlap, overlap
 
 
 @dataclass(frozen=True)
 class PrecisionRecall:
     """`precision`: share of generated images inside the real manifold. `recall`: share of real images inside the
-    generated one. Both in [0, 1], higher is better."""
+    generated one. Both in [0, 1], higher is better. `precision_se`, `recall_se`: standard errors over draws of both
+    sets, NaN for fewer than 2(k + 1) images in one."""
 
     precision: float
     recall: float
+    precision_se: float
+    recall_se: float
 
     @staticmethod
     def of(found: Overlap, k: int) -> PrecisionRecall:
         """Read from an overlap that has `k` on both sides."""
-        return PrecisionRecall(found.fake_in_real[k].share, found.real_in_fake[k].share)
+        precision, recall = found.fake_in_real[k].inside, found.real_in_fake[k].inside
+        return PrecisionRecall(precision.value, recall.value, precision.standard_error, recall.standard_error)
 
 
 def precision_recall(

@@ -99,7 +99,7 @@ def _in_process() -> Callable[[], tuple[int | None, str | None]]:
     gc.collect()  # or garbage of before, let go of meanwhile, would hide what is taken
     before, mark = _resident("VmRSS"), _resident("VmHWM")
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # the highest size so far is forgotten
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the highest size so far is forgotten
         mark = 0
     except OSError:
         pass  # then only a new highest size says something
@@ -116,7 +116,7 @@ def _in_process() -> Callable[[], tuple[int | None, str | None]]:
 def _resident(key: str) -> int | None:
     """A size of this process in bytes: VmRSS now, VmHWM at its highest; None where there is no such file."""
     try:
-        found = re.search(rf"^{key}:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+        found = re.search(rf"^{key}:\s+(\d+) kB$", Path("/proc/self/status").read_text(encoding="utf-8"), re.MULTILINE)
     except OSError:
         return None
     return int(found[1]) * 1024 if found else None

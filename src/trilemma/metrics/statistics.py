@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,8 +14,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float32, Float64, UInt8
 
-from trilemma.errors import InputError
+from trilemma.errors import InputError, shown
 from trilemma.machine.files import write_npz
+from trilemma.machine.untrusted import kind_of, open_arrays, open_file, parse_json, read_array
 from trilemma.metrics.features import Extractor, check_rows
 
 
@@ -129,12 +129,12 @@ def load_statistics(
     with _reading(what, path, f"an .npz with {names[0]} and {names[1]}") as file:
         missing = [key for key in names if key not in file]
         if missing:
-            held = ", ".join(file.files) or "nothing"
+            held = shown(", ".join(file)) or "nothing"
             raise InputError(
                 f"{what}: no {' and no '.join(missing)} in it (it holds {held}), expected {' and '.join(names)}"
             )
         mean, cov = (np.asarray(file[key], dtype=np.float64) for key in names)
-        metadata = json.loads(str(file["metadata"])) if "metadata" in file else {}
+        metadata = parse_json(str(file["metadata"])) if "metadata" in file else {}
     if mean.ndim != 1 or cov.shape != 2 * mean.shape:
         shapes = f"{names[0]} is {list(mean.shape)}, {names[1]} {list(cov.shape)}"
         raise InputError(f"{what}: {shapes}, expected [d] and [d, d]")
@@ -176,9 +176,9 @@ def load_features(path: str | os.PathLike[str], *, extractor: Extractor | None =
     unpickled. Raises InputError as `load_statistics` does."""
     what = f"features {os.fspath(path)!r}"
     with _reading(what, path, "an .npz with feats, or an .npy", bare=True) as file:
-        if not isinstance(file, np.ndarray) and "feats" not in file:
-            raise InputError(f"{what}: no feats in it (it holds {', '.join(file.files) or 'nothing'}), expected feats")
-        features = np.asarray(file if isinstance(file, np.ndarray) else file["feats"], dtype=np.float32)
+        if "feats" not in file:
+            raise InputError(f"{what}: no feats in it (it holds {shown(', '.join(file)) or 'nothing'}), expected feats")
+        features = np.asarray(file["feats"], dtype=np.float32)
     check_rows(features, what)
     if extractor is not None:
         _check_dim(features.shape[1], extractor, what)
@@ -186,24 +186,26 @@ def load_features(path: str | os.PathLike[str], *, extractor: Extractor | None =
 
 
 @contextmanager
-def _reading(what: str, path: str | os.PathLike[str], expected: str, bare: bool = False) -> Iterator[Any]:
-    """The opened .npz (or, if it may be `bare`, the array of an .npy); whatever goes wrong is an InputError."""
+def _reading(
+    what: str, path: str | os.PathLike[str], expected: str, bare: bool = False
+) -> Iterator[Mapping[str, np.ndarray]]:
+    """The arrays of an .npz (or, if it may be `bare`, an .npy's as feats); whatever goes wrong is an InputError."""
+    if kind_of(path) is None:
+        raise InputError(f"{what}: no such file, expected {expected}")
+    with open_file(Path(path)) as file:
+        zipped = zipfile.is_zipfile(file)
+    if not zipped and not bare:
+        raise InputError(f"{what} is not an .npz file, expected one {expected.removeprefix('an .npz ')}")
     try:
-        if not bare and not zipfile.is_zipfile(path):
-            Path(path).open("rb").close()  # a missing or unreadable file says so
-            raise InputError(f"{what} is not an .npz file, expected one {expected.removeprefix('an .npz ')}")
-        stored = np.load(path, allow_pickle=False)
-        if isinstance(stored, np.ndarray):
-            yield stored
-        else:
-            with stored:
+        if zipped:
+            with open_arrays(Path(path)) as stored:
                 yield stored
-    except FileNotFoundError:
-        raise InputError(f"{what}: no such file, expected {expected}") from None
-    except InputError:
-        raise
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        reason = " ".join(str(error).split())
+        else:
+            yield {"feats": read_array(Path(path))}
+    except (ValueError, TypeError) as error:
+        if str(error).startswith(what):
+            raise
+        reason = " ".join(str(error).removeprefix(f"{path}: ").split())
         raise InputError(f"{what} cannot be read ({reason}), expected {expected}") from None
 
 

@@ -61,6 +61,7 @@ class Growing(nn.Module):
     ):
         super().__init__()
         self.unet = UNet(in_channels, out_channels, size, classes, **unet)
+        self.classes = classes
         if self.unet.patch > 1 or self.unet.upsampler:
             raise ValueError("network.patch and network.upsampler: a growing network has neither")
         sides = [min(size) for size in self.unet.sizes]

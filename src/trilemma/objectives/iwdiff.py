@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -30,7 +30,7 @@ class IWDiff:
     activations at a time: each forward pass is made again, dropout replayed, when its gradient is taken. Same gradient;
     networks with batch normalisation, whose statistics would be taken twice, are refused."""
 
-    k: Annotated[int, Ge(1)] = 2
+    k: Annotated[int, Ge(1), Le(10_000)] = 2
     weighting: Literal["printed", "iwae"] = "printed"
     exponent: Literal["sum", "mean"] = "sum"
     c: Annotated[float, Gt(0)] = 0.5

@@ -94,9 +94,9 @@ class Importance(TimeSampler):
         self,
         schedule: Schedule,
         *,
-        history: Annotated[int, Ge(1)] = 10,
-        bins: Annotated[int, Ge(1)] = 1,
-        extra: Annotated[int, Ge(0)] = 0,
+        history: Annotated[int, Ge(1), Le(10_000)] = 10,
+        bins: Annotated[int, Ge(1), Le(10_000)] = 1,
+        extra: Annotated[int, Ge(0), Le(10_000)] = 0,
         uniform: Annotated[float, Gt(0), Le(1)] = 0.001,
     ):
         super().__init__(schedule)

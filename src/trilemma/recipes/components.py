@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
-from trilemma.errors import InputError, unknown
+from trilemma.errors import InputError, shown, unknown
 from trilemma.parts import GIVEN, Part, construct
 from trilemma.registry import Kind, Preset, registry
 
@@ -21,9 +21,9 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class Section(BaseModel):
-    """A part of a recipe: unknown keys are refused, values do not change."""
+    """A part of a recipe: unknown keys are refused, numbers are finite, values do not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 @cache
@@ -50,7 +50,7 @@ def component(kind: Kind, value: Any, path: str) -> dict[str, Any]:
     known = registry(kind)
     value = {"name": value} if isinstance(value, str) else value
     if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
-        raise InputError(f"{path}: {value!r} names no {kind}: expected a name or a mapping with `name:`")
+        raise InputError(f"{path}: {shown(repr(value))} names no {kind}: expected a name or a mapping with `name:`")
     if value["name"] == GIVEN:
         return {"name": GIVEN, "of": str(value.get("of"))}
     if value["name"] not in known:
@@ -71,7 +71,7 @@ def section(values: Any, path: str, bare: str = "name") -> dict[str, Any]:
     """A section's keys and values; a bare word stands for {name: …}. Raises InputError for anything else."""
     values = {bare: values} if isinstance(values, str) else values
     if not isinstance(values, Mapping):
-        raise InputError(f"{path}: expected a mapping of keys and values, got {values!r}")
+        raise InputError(f"{path}: expected a mapping of keys and values, got {shown(repr(values))}")
     return {str(key): value for key, value in values.items()}
 
 
@@ -91,5 +91,5 @@ def checked(model: type[M], given: Any, path: str) -> M:
         if first["type"] == "missing":
             raise InputError(f"{where} is missing") from None
         message = first["msg"].removeprefix("Value error, ")
-        got = "" if isinstance(first["input"], dict) else f" (got {first['input']!r})"
+        got = "" if isinstance(first["input"], dict) else f" (got {shown(repr(first['input']))})"
         raise InputError(f"{where}: {message[:1].lower()}{message[1:]}{got}") from None

@@ -10,8 +10,9 @@ from typing import Any
 
 import yaml
 
-from trilemma.errors import InputError, unknown
+from trilemma.errors import InputError, shown, unknown
 from trilemma.inventory import VARIANTS, packaged, variants
+from trilemma.machine.untrusted import NESTING, RECIPE_LIMIT, kind_of, parse_yaml, read_text
 from trilemma.recipes.sampling import renamed
 from trilemma.recipes.schema import Recipe, parse
 
@@ -20,7 +21,8 @@ def load(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) 
     """The recipe of this name or file, or of these values, with `a.b=VALUE` overrides (VALUE in YAML) put over it,
     checked and completed.
 
-    Raises InputError for an unknown name, a file that is not YAML, an override of a key that does not exist."""
+    Raises InputError for an unknown name, a file that is not YAML or beyond its limits, an override of a key that does
+    not exist."""
     values = _current(deepcopy(dict(recipe))) if isinstance(recipe, Mapping) else _read(recipe)
     if isinstance(values.get("sampling"), str):
         values["sampling"] = {"sampler": values["sampling"]}
@@ -37,7 +39,7 @@ def _read(recipe: str | Path) -> Any:
     text = packaged().get(str(recipe))
     if text is None:
         path = Path(recipe)
-        if path.suffix not in (".yaml", ".yml") or not path.is_file():
+        if path.suffix not in (".yaml", ".yml") or kind_of(path) != "file":
             raise unknown("recipe", recipe, packaged())
         text = _text(path)
     values = _yaml(text, str(recipe))
@@ -78,8 +80,8 @@ def _current(values: dict[str, Any]) -> dict[str, Any]:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return read_text(path, RECIPE_LIMIT)
+    except ValueError as error:
         raise InputError(f"recipe {path} cannot be read as text: {error}") from error
 
 
@@ -95,25 +97,28 @@ def _merged(base: Any, over: Any) -> Any:
 
 def _yaml(text: str, where: str) -> Any:
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
+        return parse_yaml(text)
+    except ValueError as error:
+        raise InputError(f"{where} is not YAML that can be read: {error}") from error
 
 
 def _put(values: dict[str, Any], override: str) -> None:
     """Put `a.b=VALUE` into nested values. Sections written as a bare name (`schedule: cosine`) become {name: …}."""
     key, equals, value = override.partition("=")
+    where = f"--set {shown(override)!r}"
     if not equals or not key.strip():
-        raise InputError(f"--set {override!r}: expected KEY=VALUE, such as training.steps=1000")
+        raise InputError(f"{where}: expected KEY=VALUE, such as training.steps=1000")
     *path, last = key.strip().split(".")
+    if len(path) > NESTING:
+        raise InputError(f"{where}: nested deeper than {NESTING} levels")
     place = values
     for part in path:
         inner = place.get(part)
         place[part] = inner = {"name": inner} if isinstance(inner, str) else {} if inner is None else inner
         if not isinstance(inner, dict):
-            raise InputError(f"--set {override!r}: {part!r} holds {inner!r}, which has no keys")
+            raise InputError(f"{where}: {part!r} holds {shown(repr(inner))}, which has no keys")
         place = inner
-    place[last] = _number(_yaml(value, f"--set {override!r}"))
+    place[last] = _number(_yaml(value, where))
 
 
 def _number(value: Any) -> Any:

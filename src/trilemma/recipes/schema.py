@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
@@ -16,10 +15,13 @@ from trilemma.recipes.sampling import SamplingSettings, parse_sampling
 from trilemma.registry import Kind
 from trilemma.training import LearnerSettings, TrainingSettings
 
+RANGE_LIMIT = 1e6
+"""What a pixel may be as a model sees it: its square, and sums of those over an image, are far from overflow."""
+
 
 def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
-    if not -math.inf < bounds[0] < bounds[1] < math.inf:
-        raise ValueError("expected two rising numbers, such as [-1, 1]")
+    if not -RANGE_LIMIT <= bounds[0] < bounds[1] <= RANGE_LIMIT:
+        raise ValueError(f"expected two rising numbers, such as [-1, 1], up to ±{RANGE_LIMIT:g}")
     return bounds
 
 

@@ -14,11 +14,12 @@ from trilemma.machine.files import check_writable, write_text
 from trilemma.report import figures
 from trilemma.report.chart import left_out, trilemma_chart
 from trilemma.report.provenance import provenance_html, training_facts
-from trilemma.report.sources import RunFiles, Strip, read_sources, same_seeds
+from trilemma.report.sources import RunFiles, read_sources, same_seeds
 from trilemma.report.style import STYLE
 from trilemma.report.table_views import ARROWS, KEY, to_html
 from trilemma.report.tables import Row, Table, build_table
 from trilemma.report.verdict import axis_verdicts, deciding_column, verdict
+from trilemma.samplers import Strip
 
 _PAGE = 1100
 _MOST_WAYS = 6

@@ -31,15 +31,16 @@ def _hash(digest: str | None) -> str:
 
 
 def _sampler(sampler: SamplerRecord) -> str:
-    own = sampler.model_extra or {}
-    eta, order, spacing = own.get("eta"), own.get("order"), sampler.spacing
+    own = [
+        name if value is True else f"{name} {value}"
+        for name, value in (sampler.model_extra or {}).items()
+        if name != "weights" and value is not None and value is not False
+    ]
     return _join(
         sampler.sampler,
         f"{sampler.steps} steps" if sampler.steps is not None else "",
-        f"η = {eta:g}" if isinstance(eta, int | float) else "",
-        f"{spacing} grid" if spacing else "",
-        f"order {order}" if order is not None else "",
-        "stochastic" if own.get("stochastic") else "",
+        f"{sampler.spacing} grid" if sampler.spacing else "",
+        *own,
         {"static": "x₀ clipped", "dynamic": "x₀ clipped dynamically"}.get(str(sampler.clip), ""),
         sampler.precision,
     )

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
 
 from trilemma.errors import InputError
 from trilemma.evaluations.record import Evaluation, read
-
-
-@dataclass(frozen=True)
-class Strip:
-    """Images on their way between clean and noise: `images` (rows, steps, h, w, c) at `times`, in the order shown."""
-
-    images: UInt8[np.ndarray, "rows steps h w c"]
-    times: tuple[float, ...]
+from trilemma.machine.untrusted import open_arrays, parse_json, read_text
+from trilemma.samplers import Strip
 
 
 @dataclass(frozen=True)
@@ -37,8 +28,8 @@ class RunFiles:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return read_text(path)
+    except ValueError as error:
         raise InputError(f"{path}: cannot be read as text ({_reason(error)})") from error
 
 
@@ -55,7 +46,7 @@ def read_log(path: Path) -> tuple[dict[str, Any], ...]:
         if not line.strip():
             continue
         try:
-            entry = json.loads(line)
+            entry = parse_json(line)
             step = float(entry["step"])
         except (ValueError, KeyError, TypeError) as error:
             if number == len(lines):
@@ -71,9 +62,9 @@ def read_strip(path: Path) -> Strip:
     Raises InputError for anything else.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open_arrays(path) as file:
             images, times = file["images"], np.asarray(file["times"], dtype=float)
-    except (OSError, ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError) as error:
         raise InputError(f"{path}: not a strip (expected .npz with images and times): {_reason(error)}") from error
     fits = images.dtype == np.uint8 and images.ndim == 5 and images.shape[-1] in (1, 3) and images.size > 0
     if not fits or times.shape != images.shape[1:2]:

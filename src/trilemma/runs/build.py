@@ -15,6 +15,7 @@ from trilemma.errors import InputError, unknown
 from trilemma.parts import GIVEN
 from trilemma.process import Denoiser, Schedule, to_model
 from trilemma.recipes import CompletedRecipe, Images, Recipe, component, construct
+from trilemma.runs.estimate import check_network
 from trilemma.training import Given, Learner, LearnerSettings
 
 
@@ -77,14 +78,16 @@ def _given(recipe: CompletedRecipe) -> Given:
 
 
 def build_network(recipe: CompletedRecipe) -> nn.Module:
-    """The network of a recipe, alone, its weights as initialised."""
-    return settings_of(recipe).network(_given(recipe))
+    """The network of a recipe, alone, its weights as initialised. Raises InputError for one that memory could not hold,
+    unbuilt."""
+    make = partial(settings_of(recipe).network, _given(recipe))
+    check_network(make)
+    return make()
 
 
 def build_learner(recipe: CompletedRecipe) -> Learner:
     """The learner of a recipe."""
-    settings, given = settings_of(recipe), _given(recipe)
-    return settings.learner(settings.network(given), given)
+    return settings_of(recipe).learner(build_network(recipe), _given(recipe))
 
 
 def denoiser_of(learner: Learner, recipe: Recipe) -> Denoiser:

@@ -28,9 +28,9 @@ class Log:
             return
         place = path / "log.jsonl"
         if place.exists():
-            kept = [line for line in place.read_text().splitlines() if _step(line) <= step]
+            kept = [line for line in place.read_text(encoding="utf-8").splitlines() if _step(line) <= step]
             write_text(place, "".join(line + "\n" for line in kept))
-        self._file = place.open("a", buffering=1)
+        self._file = place.open("a", buffering=1, encoding="utf-8")
         self._board = SummaryWriter(str(path / "tensorboard"), purge_step=step + 1)
 
     def __enter__(self) -> Log:

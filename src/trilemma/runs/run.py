@@ -69,14 +69,19 @@ class Run:
             )
         return path
 
-    def learner(self, weights: str = "ema") -> Learner:
-        """What was trained, with these weights, in evaluation mode, on this process's device."""
-        # A network that was given is the caller's: it is left as it is.
-        learner = build_learner(deepcopy(self._built_from))
+    def load_into(self, learner: Learner, weights: str) -> None:
+        """Put these weights into a learner; beside the averaged ones, the raw ones of what is not averaged. Raises
+        InputError where they do not fit."""
         if weights == "raw" or learner.averaged is not learner.network:
             checkpoint.load_weights(learner.network, self.weights_file("raw"))
         if weights != "raw":
             checkpoint.load_weights(learner.averaged, self.weights_file(weights))
+
+    def learner(self, weights: str = "ema") -> Learner:
+        """What was trained, with these weights, in evaluation mode, on this process's device."""
+        # A network that was given is the caller's: it is left as it is.
+        learner = build_learner(deepcopy(self._built_from))
+        self.load_into(learner, weights)
         learner.network.eval().requires_grad_(False).to(process_state().device)
         return learner
 

@@ -14,11 +14,12 @@ import numpy as np
 from jaxtyping import Int64
 
 from trilemma.data import check_out, read_samples, write_samples
-from trilemma.errors import InputError
+from trilemma.errors import InputError, shown
 from trilemma.machine.devices import process_state
 from trilemma.machine.environment import environment
 from trilemma.machine.files import write_json, write_npz
 from trilemma.machine.progress import progress
+from trilemma.machine.untrusted import parse_json, read_text
 from trilemma.recipes import renamed
 from trilemma.samplers import Sampler, Samples
 
@@ -38,11 +39,11 @@ def labels_for(seeds: Sequence[int], classes: Sequence[str], asked: str | int | 
     name = str(asked)
     if name in classes:
         index = list(classes).index(name)
-    elif name.isascii() and name.isdigit() and int(name) < len(classes):
+    elif name.isascii() and name.isdigit() and len(name) < 10 and int(name) < len(classes):
         index = int(name)
     else:
         known = ", ".join(classes[:12]) + (", …" if len(classes) > 12 else "")
-        raise InputError(f"class {name!r}: expected 0 to {len(classes) - 1} or a name (known: {known})")
+        raise InputError(f"class {shown(name)!r}: expected 0 to {len(classes) - 1} or a name (known: {known})")
     return np.full(len(seeds), index, dtype=np.int64)
 
 
@@ -91,15 +92,17 @@ def sample_set(
 
 
 def record_of(out: Path) -> Path:
-    """Where the record of a sample set lies."""
+    """Where the record of a sample set lies. Raises InputError for a place without a name."""
+    if not out.name:
+        raise InputError(f"out: {str(out)!r} has no name, expected FILE.npz or a new folder")
     return out.with_name(f"{out.name}.record.json")
 
 
 def read_record(path: Path) -> dict[str, Any]:
     """A sample set's record. Raises InputError for what is none."""
     try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        found = parse_json(read_text(path))
+    except ValueError as error:
         raise InputError(f"{path} is no record of samples ({error}): remove it, or choose another --out") from error
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise InputError(f"{path} is no record of samples: remove it, or choose another --out")

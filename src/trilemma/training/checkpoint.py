@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from trilemma.errors import InputError
+from trilemma.machine.untrusted import parse_json, read_text
 
 _NAME = re.compile(r"step-(\d{8,})")
 
@@ -77,7 +78,7 @@ def write(
             {key: value.detach().contiguous().cpu() for key, value in group.items()}, partial / f"{name}.safetensors"
         )
     for name, document in documents.items():
-        (partial / f"{name}.json").write_text(json.dumps({"step": step, **document}, indent=1))
+        (partial / f"{name}.json").write_text(json.dumps({"step": step, **document}, indent=1), encoding="utf-8")
     for file in partial.iterdir():
         _sync(file)
     partial.rename(target)
@@ -117,8 +118,8 @@ def _sync(path: Path) -> None:
 def read_state(checkpoint: Path) -> dict[str, Any]:
     """The JSON part of a checkpoint."""
     try:
-        state = json.loads((checkpoint / "state.json").read_text())
-    except (OSError, ValueError) as error:
+        state = parse_json(read_text(checkpoint / "state.json"))
+    except ValueError as error:
         raise InputError(f"{checkpoint}/state.json cannot be read ({error}): the checkpoint is damaged") from error
     if not isinstance(state, dict) or not isinstance(state.get("step"), int):
         raise InputError(f"{checkpoint}/state.json names no step: the checkpoint is damaged")

@@ -15,17 +15,17 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 class TrainingSettings(BaseModel):
     """How long, how fast, how often. Counts named `…_every` are in steps; 0 means never."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    steps: int = Field(ge=1, description="optimiser steps in all")
+    steps: int = Field(ge=1, le=10**9, description="optimiser steps in all")
     batch: int = Field(default=64, ge=1, description="images a step, over all processes")
     micro_batch: int | None = Field(
         default=None, ge=1, description="most images at once in one process; more accumulate"
     )
-    learning_rate: float = Field(default=2e-4, gt=0, allow_inf_nan=False)
+    learning_rate: float = Field(default=2e-4, gt=0, le=1e30)
     optimizer: Literal["adam", "adamw"] = "adam"
     betas: tuple[Beta, Beta] = (0.9, 0.999)
-    weight_decay: float = Field(default=0.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0, le=1e6)
     warmup: int = Field(default=0, ge=0, description="steps over which the learning rate rises linearly from zero")
     decay: Literal["none", "linear", "cosine"] = "none"
     clip_norm: float = Field(
@@ -37,7 +37,7 @@ class TrainingSettings(BaseModel):
     channels_last: bool = False
     seed: int = Field(default=0, ge=0)
     flip: bool = Field(default=False, description="flip half of the images left to right")
-    workers: int = Field(default=2, ge=0, description="loading processes, for data that is not held in memory")
+    workers: int = Field(default=2, ge=0, le=1024, description="loading processes, for data that is not held in memory")
     log_every: int = Field(default=50, ge=1)
     validate_every: int = Field(default=500, ge=0)
     validation_images: int = Field(default=256, ge=1)

@@ -1,0 +1,242 @@
+"""Files that somebody else wrote: opened only if they are files, and taken in only within the limits stated here. What
+goes beyond is refused in one line before the memory or the time is spent."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import stat
+import sys
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import numpy as np
+import yaml
+
+from trilemma.errors import InputError, shown
+
+FILE_LIMIT = 2**28
+"""Bytes of a file that is read whole, as it lies or unpacked. A label table of ImageNet's 1.3 million images takes 2²⁶,
+MNIST's images 2²⁶, a photograph of 50 megapixels less."""
+
+RECIPE_LIMIT = 2**20
+"""Bytes of YAML, which takes seconds to parse from here on. The 21 841 classes of ImageNet-21k take a third of it."""
+
+NESTING = 64
+"""Levels of JSON or YAML. Nothing that is read here has ten; Python gives up at several hundred."""
+
+NODES = 100_000
+"""Values in a YAML, an alias counted as all that it stands for: a few lines of aliases can stand for billions."""
+
+RATIO, RATIO_FROM = 100, 2**30
+"""An archive may hold so many times its own size, or so many bytes if that is more. Compression reaches 1 000 on
+constant bytes, and no images are those."""
+
+_PLAIN = "biufcUS"  # NumPy's kinds of numbers and text: no objects, no records, no dates
+_KINDS = {
+    stat.S_IFREG: "file",
+    stat.S_IFDIR: "folder",
+    stat.S_IFIFO: "named pipe",
+    stat.S_IFSOCK: "socket",
+    stat.S_IFCHR: "device",
+    stat.S_IFBLK: "device",
+}
+
+
+def kind_of(path: str | os.PathLike[str]) -> Literal["file", "folder"] | None:
+    """What lies at `path`, links followed; None: nothing.
+
+    Raises:
+        InputError: a named pipe, a socket or a device, of which reading may never end, or a path that cannot be looked
+            at: a name that is too long, links that lead in a circle, no permission.
+    """
+    try:
+        kind = _KINDS.get(stat.S_IFMT(os.stat(path).st_mode), "thing of another kind")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        raise InputError(f"{shown(path)}: {getattr(error, 'strerror', None) or error}") from error
+    if kind == "file":
+        return "file"
+    if kind == "folder":
+        return "folder"
+    raise InputError(f"{shown(path)} is a {kind}, expected a file or a folder")
+
+
+def read_bounded(stream: IO[bytes], limit: int = FILE_LIMIT) -> bytes:
+    """All bytes of a stream. Raises ValueError for more than `limit`, having read no more."""
+    content = stream.read(limit + 1)
+    if len(content) > limit:
+        raise ValueError(f"more than {limit:,} bytes")
+    return content
+
+
+def read_text(path: Path, limit: int = FILE_LIMIT) -> str:
+    """The text of a file in UTF-8. Raises ValueError for what is none, or longer than `limit` bytes."""
+    with open_file(path) as file:
+        try:
+            return read_bounded(file, limit).decode("utf-8")
+        except OSError as error:
+            raise InputError(f"{path}: {error.strerror or error}") from error
+
+
+def parse_json(text: str | bytes) -> Any:
+    """What a JSON text says. Raises ValueError for what is none, or is nested deeper than `NESTING`."""
+    try:
+        values = json.loads(text)
+    except RecursionError:
+        raise ValueError(f"nested deeper than {NESTING} levels") from None
+    level = [values]
+    for _ in range(NESTING + 1):
+        inner = [part for part in level if isinstance(part, list | dict)]
+        if not inner:
+            return values
+        level = [item for part in inner for item in (part.values() if isinstance(part, dict) else part)]
+    raise ValueError(f"nested deeper than {NESTING} levels")
+
+
+def parse_yaml(text: str) -> Any:
+    """What a YAML text says; nothing in it can run code. Raises ValueError for what is none, is nested deeper than
+    `NESTING`, or has more than `NODES` values with its aliases written out."""
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _nodes(node, {}, 0) > NODES:  # before anything is made of it: merged keys multiply too
+            raise ValueError(f"more than {NODES:,} values with its aliases written out")
+        return loader.construct_document(node)
+    except RecursionError:
+        raise ValueError(f"nested deeper than {NESTING} levels") from None
+    except (LookupError, AttributeError, yaml.YAMLError) as error:  # PyYAML's of a tag that its value does not fit
+        raise ValueError(" ".join(str(error).split())) from error
+    finally:
+        loader.dispose()
+
+
+def _nodes(node: yaml.Node, known: dict[int, int], depth: int) -> int:
+    """Values that a node stands for. An alias of what it lies in has no end, and so is nested too deeply."""
+    if depth > NESTING:
+        raise ValueError(f"nested deeper than {NESTING} levels")
+    if id(node) not in known:
+        inner: list[yaml.Node] = []
+        if isinstance(node, yaml.MappingNode):
+            inner = [part for pair in node.value for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            inner = node.value
+        known[id(node)] = 1 + sum(_nodes(part, known, depth + 1) for part in inner)
+    return known[id(node)]
+
+
+def check_archive(archive: zipfile.ZipFile) -> None:
+    """Raises ValueError for a zip that would unpack to more than `RATIO` allows, whose members share their bytes, or
+    whose members are packed by a method that cannot be unpacked bit by bit."""
+    members, size = archive.infolist(), os.fstat(archive.fp.fileno()).st_size if archive.fp else 0
+    for member in members:
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(f"{member.filename} is packed by method {member.compress_type}, expected deflate or none")
+    unpacked = sum(member.file_size for member in members)
+    if unpacked > max(RATIO_FROM, RATIO * size):
+        raise ValueError(f"it would unpack to {unpacked:,} bytes, from {size:,}")
+    if sum(member.compress_size for member in members) > size:
+        raise ValueError("its members share their bytes")
+
+
+class Arrays(Mapping[str, np.ndarray]):
+    """The arrays of an open .npz by name, each read when it is asked for. Raises InputError for one that holds anything
+    but numbers or text, or is not as large as its header says."""
+
+    def __init__(self, path: Path, archive: zipfile.ZipFile):
+        self._path, self._archive = path, archive
+        self._members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        member = self._members[name]
+        with _blaming(f"{self._path}: {name}"), self._archive.open(member) as stream:
+            return _read_array(stream, member.file_size)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._members
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._members)
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+
+@contextmanager
+def open_arrays(path: Path) -> Iterator[Arrays]:
+    """The arrays of an .npz file. Raises InputError for what is none, or goes beyond a limit."""
+    with open_file(path) as file:
+        with _blaming(str(path)):
+            archive = zipfile.ZipFile(file)
+            check_archive(archive)
+        with archive:
+            yield Arrays(path, archive)
+
+
+def read_array(path: Path) -> np.ndarray:
+    """The array of an .npy file. Raises InputError as `open_arrays` does."""
+    with open_file(path) as file, _blaming(str(path)):
+        return _read_array(file, os.fstat(file.fileno()).st_size)
+
+
+def open_file(path: Path) -> IO[bytes]:
+    """A file to read. Raises InputError for what is none, or cannot be opened."""
+    if kind_of(path) == "folder":
+        raise InputError(f"{path} is a folder, expected a file")
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from error
+
+
+def _read_array(stream: IO[bytes], size: int) -> np.ndarray:
+    version = np.lib.format.read_magic(stream)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"version {version} of the format, which plain numbers do not need")
+    header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = header(stream)
+    if dtype.kind not in _PLAIN:
+        raise ValueError(f"holds {shown(dtype)}, expected plain numbers; pickled objects are never loaded")
+    needed, there = math.prod(shape) * dtype.itemsize, size - stream.tell()
+    if min(shape, default=0) < 0 or needed > there:
+        raise ValueError(f"its header says {dtype} {shown(shape)}, more than the {there:,} bytes that are there")
+    if needed > memory():
+        raise ValueError(f"{dtype} {shape} takes {needed:,} bytes of memory, of which there are {memory():,}")
+    stream.seek(0)
+    return np.lib.format.read_array(stream, allow_pickle=False)
+
+
+@cache
+def memory() -> int:
+    """Bytes of memory that this process may take: the machine's, or what its container or `ulimit -v` leaves of it."""
+    limits = []
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            limits.append(int(Path(file).read_text(encoding="utf-8")))
+        except (OSError, ValueError):  # no such limit, or "max"
+            continue
+    try:
+        import resource
+
+        limits += [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), resource.getrlimit(resource.RLIMIT_AS)[0]]
+    except (ImportError, AttributeError, ValueError):  # not a POSIX system
+        pass
+    return min((limit for limit in limits if limit > 0), default=sys.maxsize)
+
+
+@contextmanager
+def _blaming(what: str) -> Iterator[None]:
+    """NumPy and zipfile raise all there is over damaged files."""
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{what}: {reason}") from error
