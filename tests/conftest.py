@@ -9,7 +9,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 # Before the first import of torch, here and in the processes that tests start: the suite runs as several processes
 # (`make test`), which would fight for the cores with more threads than one each.
@@ -35,6 +35,36 @@ settings.load_profile("suite")
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test finds, or leaves, features in the user's cache."""
     monkeypatch.setenv("TRILEMMA_CACHE", str(tmp_path / "cache"))
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Result]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+    """Run `trilemma ARGUMENTS` in this process (importing torch takes seconds); gives exit code, standard output and
+    standard error."""
+    from trilemma.cli import main
+
+    def run(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["trilemma", *map(str, arguments)])
+        capfd.readouterr()
+        code: int | str | None = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code
+        out, err = capfd.readouterr()
+        assert code is None or isinstance(code, int)
+        return Result(code or 0, out, err)
+
+    return run
 
 
 @pytest.fixture

@@ -1,27 +1,14 @@
-"""The command in this process (importing torch takes seconds), and a tiny trained run to point it at."""
+"""A tiny trained run to point commands at."""
 
 from __future__ import annotations
 
 import shutil
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
-
-from trilemma.cli import main
-
-
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Result]
 
 RECIPE: dict[str, Any] = {
     "learner": {"name": "denoising", "parameterization": "v", "conditional": True},
@@ -33,25 +20,6 @@ RECIPE: dict[str, Any] = {
     "training": {"steps": 3, "batch": 6, "grid_every": 0, "checkpoint_every": 2, "log_every": 1},
     "sampling": {"sampler": "ancestral", "batch": 4},
 }
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
-    """Run `trilemma ARGUMENTS`; gives exit code, standard output and standard error."""
-
-    def run(*arguments: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["trilemma", *map(str, arguments)])
-        capfd.readouterr()
-        code: int | str | None = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code
-        out, err = capfd.readouterr()
-        assert code is None or isinstance(code, int)
-        return Result(code or 0, out, err)
-
-    return run
 
 
 @pytest.fixture(scope="session")
