@@ -160,7 +160,7 @@ def test_prior_term(schedule: Schedule) -> None:
     """L_T = KL(q(x_T | x_0) ‖ N(0, p²)) from its definition; the schedule's report of it, and the bound's."""
     T, x0 = number(schedule.T), 0.7
     mean, variance = float(schedule.alpha(T)) * x0, float(schedule.sigma(T)) ** 2
-    p2 = schedule.prior_std**2
+    p2 = schedule.prior_std(schedule.T) ** 2
 
     def integrand(x: np.ndarray) -> np.ndarray:
         log_ratio = -((x - mean) ** 2) / (2 * variance) + x**2 / (2 * p2) - 0.5 * math.log(variance / p2)
