@@ -38,6 +38,36 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRILEMMA_CACHE", str(tmp_path / "cache"))
 
 
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Result]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+    """Run `trilemma ARGUMENTS` in this process (importing torch takes seconds); gives exit code, standard output and
+    standard error."""
+    from trilemma.cli import main
+
+    def run(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["trilemma", *map(str, arguments)])
+        capfd.readouterr()
+        code: int | str | None = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code
+        out, err = capfd.readouterr()
+        assert code is None or isinstance(code, int)
+        return Result(code or 0, out, err)
+
+    return run
+
+
 @pytest.fixture
 def forget() -> Iterator[Callable[[], None]]:
     """Forget what has been registered since the test began, as a new process would have; done when it ends too."""

@@ -70,7 +70,7 @@ class TestNames:
         registry("sampler").expect("euler", "plugin mine.py")
         registry("features").expect("looks", "package their-package")
         assert str(registry("sampler").unknown("euler")).endswith("it came from plugin mine.py; add --plugin mine.py")
-        assert str(registry("features").unknown("looks:x")).endswith("package their-package; install their-package")
+        assert str(registry("features").unknown("looks:x")).endswith("package their-package; pip install their-package")
 
     def test_every_kind_has_its_own_parts(self) -> None:
         for kind in KINDS:

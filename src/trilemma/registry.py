@@ -78,7 +78,7 @@ class Registry(Mapping[str, Any]):
         if origin is None:
             return unknown(what or self.kind, name, known or self)
         source, _, where = origin.partition(" ")
-        remedy = f"add --plugin {where}" if source == "plugin" else f"install {where}"
+        remedy = f"add --plugin {where}" if source == "plugin" else f"pip install {where}"
         return InputError(f"{self.kind} {name!r} is not there: it came from {origin}; {remedy}")
 
     def registered(self) -> dict[str, Any]:

@@ -26,7 +26,9 @@ def some(opened: ImageSet) -> list[int]:
 class TestSource:
     def test_says_what_it_is(self, name: str) -> None:
         """Its outline, and its description, which says shape and classes too."""
-        known = SOURCES[name].outline
+        known = getattr(SOURCES[name], "outline", None)
+        if known is None:
+            return  # it is opened to know
         described = next(entry for entry in entries("data") if entry.name == name).headline
         assert "x".join(map(str, known.shape)) in described and "." not in described
         assert known.classes is None or f"{len(known.classes)} classes" in described

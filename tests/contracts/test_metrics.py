@@ -23,6 +23,8 @@ from trilemma.metrics import (
     ReferenceFeatures,
     Speed,
     Statistics,
+    TooFewError,
+    check_enough,
     compute,
 )
 from trilemma.metrics import metric as metric_of_mine
@@ -102,9 +104,12 @@ class TestMetric:
 
     def test_fewer_images_than_it_takes_are_refused(self, metric: Metric, name: str) -> None:
         least = metric.least(DIM, 3)
+        check_enough([name], least, dim=DIM)
         if "counts" not in metric.needs:
             assert name in figures(name, metric.needs, least)
         if least > 1:
+            with pytest.raises(TooFewError, match=f"{name}: {least - 1} .* at least {least}"):
+                check_enough([name], least - 1, dim=DIM)
             with pytest.raises(InputError, match=r"expected (at least )?\d+"):
                 figures(name, metric.needs, least - 1)
 

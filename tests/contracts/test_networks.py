@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.contracts.made import make, names, small
+from tests.networks.test_unet import awake
 from trilemma.networks.norms import ACTIVATIONS, Style, norm_of
 from trilemma.registry import registry
 
@@ -32,14 +33,6 @@ CLASSIFIERS = [name for name in names("network") if given(name) == CLASSIFYING]
 
 def test_every_network_is_of_a_kind_that_is_tested() -> None:
     assert sorted([*DENOISERS, *CLASSIFIERS]) == names("network")
-
-
-def awake(network: nn.Module) -> nn.Module:
-    """The network with weights that all matter: last layers begin at zero."""
-    torch.manual_seed(1)
-    for weight in network.parameters():
-        nn.init.normal_(weight, std=0.2)
-    return network.eval()
 
 
 def images(size: tuple[int, int] = (8, 8), count: int = 3) -> Tensor:
@@ -147,7 +140,14 @@ class TestBlock:
         assert bool(((other - whole).abs().amax((1, 2, 3)) > 1e-4).all()) == inside
 
 
+@pytest.mark.parametrize("entry", ["added", "adagn", "after", "bottom"])
 @pytest.mark.parametrize("name", names("block"))
-def test_a_network_of_each_block(name: str) -> None:
-    network = awake(denoiser("unet", block=name))
-    assert network(images(), TIME, LABEL).shape == (3, 3, 8, 8)
+def test_a_u_net_of_each_block_hears_time_and_class_through_each_entry(name: str, entry: str) -> None:
+    """It is no deeper asleep than elsewhere, and makes images of any size."""
+    network, x = awake(denoiser("unet", (7, 9), block=name, entry=entry, base_channels=16)), images((7, 9))
+    found = network(x, TIME, LABEL)
+    assert found.shape == (3, 3, 7, 9)
+    for other in (network(x, TIME + 300, LABEL), network(x, TIME, (LABEL + 1) % 4)):
+        assert (other - found).abs().amax((1, 2, 3)).min() > 1e-3
+    network.train()(x, TIME, LABEL).square().sum().backward()
+    assert all(weight.grad is not None and weight.grad.abs().max() > 0 for weight in network.parameters())

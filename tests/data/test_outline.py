@@ -7,17 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trilemma.data import Outline, open_data, outline
+from trilemma.data import Outline, outline
 from trilemma.errors import InputError
-
-
-@pytest.mark.parametrize("name", ["mnist5k", "shapes"])
-@pytest.mark.parametrize("options", [{}, {"size": 20}, {"size": (16, 24)}, {"channels": 1}, {"size": 8, "channels": 3}])
-def test_is_what_opening_the_data_gives(name: str, options: dict[str, object]) -> None:
-    opened = open_data(name, split="test", **options)  # type: ignore[arg-type]
-    known = outline(name, **options)  # type: ignore[arg-type]
-    assert known.shape == opened.shape
-    assert len(known.classes or ()) == len(opened.classes or ())
 
 
 def test_a_path_is_looked_into(tmp_path: Path) -> None:

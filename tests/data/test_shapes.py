@@ -55,17 +55,6 @@ def test_images_kept_and_drawn_anew_agree(monkeypatch):
     assert kept.fingerprint() == anew.fingerprint()
 
 
-def test_all_is_train_then_test():
-    train, test, both = (open_data("shapes", split=split) for split in ("train", "test", "all"))
-    assert [len(part) for part in (train, test, both)] == [10_000, 1_000, 11_000]
-    np.testing.assert_array_equal(both.batch([9_999])[0], train.batch([9_999])[0])
-    np.testing.assert_array_equal(both.batch([10_003])[0], test.batch([3])[0])
-    for part in (train, test):
-        assert part.labels is not None
-        assert len(set(np.bincount(part.labels))) == 1
-    assert train.classes == shapes_module.CLASSES
-
-
 def test_shapes_are_inside_and_differ_from_the_ground():
     for size in ((32, 32), (16, 48)):
         pixels = ShapesSet(count=200, size=size).batch(range(200))[0].astype(int)

@@ -15,7 +15,6 @@ from trilemma.metrics import (
     ReferenceFeatures,
     Speed,
     TooFewError,
-    check_enough,
     check_needs,
     compute,
     gathered_cautions,
@@ -219,14 +218,6 @@ def test_cautions_are_gathered_once_each_and_others_pass():
     assert [str(w.message) for w in passed] == ["other"]
 
 
-def test_every_metric_says_what_it_is():
-    for name, metric in METRICS.items():
-        assert metric.description, name
-        assert metric.axis in ("quality", "coverage", "speed"), name
-        assert metric.better in ("lower", "higher"), name
-    assert {metric.axis for metric in METRICS.values()} == {"quality", "coverage", "speed"}
-
-
 @pytest.mark.parametrize(("count", "there"), [(3, set()), (4, {"precision", "recall"}), (5, {"precision", "recall"})])
 def test_each_neighbour_measure_has_a_minimum_by_its_own_k(count, there):
     names = ["precision", "recall", "density", "coverage"]
@@ -240,22 +231,3 @@ def test_each_neighbour_measure_has_a_minimum_by_its_own_k(count, there):
         assert any(f"left out: {name}; " in line and line.endswith(f"for k = {k[name]}") for line in cautions)
     with pytest.raises(TooFewError, match="for k = "):
         compute(names, real=real, fake=fake)
-
-
-@pytest.mark.parametrize("name", METRICS)
-def test_least_is_what_a_measure_refuses_below(name):
-    real = ReferenceFeatures.of(features(0, 60, spatial=True), holdout=features(2, 60))
-    least = METRICS[name].least(real.statistics.dim, 3)
-    check_enough([name], least, dim=real.statistics.dim)
-    if least > 1:
-        fake = features(1, least - 1, spatial=True)
-        with pytest.raises(InputError, match=f"expected at least {least}"):
-            compute([name], real=real, fake=fake, counts=[2])
-        with pytest.raises(TooFewError, match=f"{name}: {least - 1} .* at least {least}"):
-            check_enough([name], least - 1, dim=real.statistics.dim)
-    if "sampler" not in METRICS[name].needs:
-        with gathered_cautions():
-            assert name in compute(
-                [name], real=real, fake=features(1, least, spatial=True),
-                labels=np.zeros(least, int), counts=[2],
-            )  # fmt: skip

@@ -80,24 +80,6 @@ def test_digits_refuse_other_images(weights, shape):
         open_extractor("digits")(images(2, *shape))
 
 
-@pytest.mark.parametrize("bad", [np.zeros((2, 28, 28, 1), np.float32), np.zeros((2, 28, 28), np.uint8)])
-@pytest.mark.parametrize("name", ["digits", "pixels"])
-def test_what_is_no_uint8_image_is_refused(weights, name, bad):
-    with pytest.raises(InputError, match="expected uint8"):
-        open_extractor(name)(bad)
-
-
-@pytest.mark.parametrize("name", ["digits", "pixels"])
-def test_batches_do_not_matter(weights, name):
-    x = images(11)
-    extractor = open_extractor(name)
-    whole, parts = extractor(x), extract(np.split(x, [1, 1, 6]), extractor)
-    assert len(parts) == 11
-    np.testing.assert_allclose(parts.pooled, whole.pooled, atol=1e-6)
-    if name == "digits":
-        np.testing.assert_allclose(parts.logits, whole.logits, atol=1e-6)
-
-
 def test_read_only_images_are_read(weights):
     x = images()
     x.flags.writeable = False

@@ -34,14 +34,6 @@ def test_features_are_means_of_the_last_maps() -> None:
     torch.testing.assert_close(network.features(x), maps.mean((2, 3)))
 
 
-def test_an_image_is_judged_alone_once_trained() -> None:
-    network = ConvClassifier(1, 3)
-    network(images(16, 1, 12, 12))
-    network.eval()
-    x = images(5, 1, 12, 12)
-    torch.testing.assert_close(network(x)[2:3], network(x[2:3]), rtol=1e-5, atol=1e-6)
-
-
 def test_gradients_reach_every_parameter() -> None:
     network = ConvClassifier(2, 4, widths=((4,), (6, 7)))
     torch.nn.functional.cross_entropy(network(images(6, 2, 8, 8)), torch.tensor([0, 1, 2, 3, 0, 1])).backward()

@@ -66,17 +66,6 @@ def test_time_and_class_enter_every_residual_unit(entry: str) -> None:
     assert (network(x, TIME, (LABEL + 1) % 3) - found).abs().amax((1, 2, 3)).min() > 1e-2 * found.std()
 
 
-def test_a_class_is_asked_for_where_there_is_one() -> None:
-    with pytest.raises(ValueError, match="class-conditional: it needs a label"):
-        build()(images(2, 2, 9, 12), TIME)
-
-
-def test_an_image_is_denoised_alone() -> None:
-    network, x = build(), images(2, 2, 9, 12)
-    together = network(x, TIME, LABEL)
-    torch.testing.assert_close(network(x[1:], TIME[1:], LABEL[1:]), together[1:], rtol=1e-4, atol=1e-5)
-
-
 def test_the_finest_sees_the_coarsest() -> None:
     """What one position of the coarsest features says reaches every position of the output: it covers 8×8 pixels, and
     each level's poolings and convolutions carry it further."""

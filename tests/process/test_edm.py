@@ -60,19 +60,6 @@ class TestPreconditioning:
             np.testing.assert_allclose(found.x0[i].numpy(), expected, rtol=1e-8, atol=1e-8)
             np.testing.assert_allclose(found.eps[i].numpy(), (x - expected) / noise, rtol=1e-7, atol=1e-7)
 
-    def test_the_target_is_the_output_that_gives_the_truth(self, name: str, data: float) -> None:
-        """F* = (x_0 − c_skip x̄)/c_out (their eq. 8)."""
-        schedule = SCHEDULES[name]
-        denoiser = Denoiser(Seen(), schedule, PARAMETERIZATIONS["edm"](sigma_data=data))
-        x0, eps, t = images(1), images(2), some_times(schedule)
-        target = denoiser.target(x0, eps, t)
-        for i in range(3):
-            noise = float(schedule.sigma(t[i]) / schedule.alpha(t[i]))
-            x = x0[i] + noise * eps[i]
-            c_skip = data**2 / (noise**2 + data**2)
-            c_out = noise * data / math.sqrt(data**2 + noise**2)
-            torch.testing.assert_close(target[i], (x0[i] - c_skip * x) / c_out, rtol=1e-6, atol=1e-6)
-
     def test_input_and_target_have_unit_variance(self, name: str, data: float) -> None:
         """For data of this spread: what their appendix B.6 asks of c_in, c_skip and c_out, in closed form."""
         schedule = SCHEDULES[name]

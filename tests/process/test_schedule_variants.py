@@ -8,11 +8,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from tests.exact import Fixed, cosine_alpha_bar, linear_alpha_bar
 from trilemma.errors import InputError
-from trilemma.process import EDM, ContinuousVP, Cosine, Denoiser, Linear, Schedule, Tabulated
+from trilemma.process import ContinuousVP, Cosine, Denoiser, Linear, Tabulated
 from trilemma.recipes import component, construct
 from trilemma.registry import Preset, registry
 
@@ -157,48 +156,3 @@ class TestContinuousVP:
     def test_a_falling_beta_is_refused(self) -> None:
         with pytest.raises(InputError, match=r"schedule\.beta_max 0\.1 should be more than beta_min 0\.2"):
             ContinuousVP(beta_min=0.2, beta_max=0.1)
-
-
-SCHEDULES = {
-    "linear": Linear(),
-    "one-step": Linear(steps=1),
-    "two-steps": Linear(steps=2),
-    "cosine": Cosine(steps=60),
-    "cosine-4000": Cosine(steps=4000),
-    "rescaled": Linear(steps=200, terminal_snr=1e-4),
-    "vp": ContinuousVP(),
-    "edm": EDM(),
-}
-
-
-@pytest.mark.parametrize("name", sorted(SCHEDULES))
-class TestInverse:
-    def times(self, schedule: Schedule) -> Tensor:
-        if schedule.t_min == schedule.T:
-            return torch.ones(1, dtype=torch.float64)
-        return torch.linspace(schedule.t_min, schedule.T, 1003, dtype=torch.float64)
-
-    def test_time_of_gamma_is_the_time(self, name: str) -> None:
-        schedule = SCHEDULES[name]
-        t = self.times(schedule)
-        torch.testing.assert_close(schedule.time_of(schedule.gamma(t)), t, rtol=1e-9, atol=1e-9)
-
-    def test_beyond_its_ends_it_stays_there(self, name: str) -> None:
-        schedule = SCHEDULES[name]
-        far = schedule.time_of(torch.tensor([-80.0, 80.0], dtype=torch.float64))
-        assert 0 <= far[0] <= schedule.t_min
-        assert far[1] == schedule.T
-
-    def test_shape_is_kept(self, name: str) -> None:
-        schedule = SCHEDULES[name]
-        gamma = torch.zeros(2, 3, dtype=torch.float64)
-        assert schedule.time_of(gamma).shape == (2, 3)
-        assert schedule.time_of(gamma[0, 0]).shape == ()
-
-
-@pytest.mark.parametrize("schedule", [Linear(steps=5), ContinuousVP(), EDM()])
-def test_times_outside_are_refused(schedule: Schedule) -> None:
-    for t in (-1e-9, schedule.T + 1e-6, math.nan):
-        for level in (schedule.gamma, schedule.alpha, schedule.sigma):
-            with pytest.raises(InputError, match=r"time \[.*\] lies outside \[0, "):
-                level(torch.tensor([t], dtype=torch.float64))

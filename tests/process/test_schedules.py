@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tests.exact import Fixed, cosine_alpha_bar, linear_alpha_bar
 from trilemma.errors import InputError
-from trilemma.process import SCHEDULES, Cosine, Denoiser, Linear, Schedule, Tabulated
+from trilemma.process import Cosine, Denoiser, Linear, Schedule, Tabulated
 
 
 def times(*values: float) -> Tensor:
@@ -41,33 +41,14 @@ class TestTables:
         np.testing.assert_allclose(schedule.alpha(t).numpy() ** 2, alpha_bar, rtol=1e-10, atol=1e-12)
         np.testing.assert_allclose(schedule.sigma(t).numpy() ** 2, 1 - alpha_bar, rtol=1e-10, atol=1e-12)
 
-    def test_clean_data_is_exact(self, schedule: Tabulated, alpha_bar: np.ndarray) -> None:
-        zero = times(0.0)[0]
-        assert schedule.alpha_bar[0] == 1.0
-        assert schedule.alpha(zero) == 1.0
-        assert schedule.sigma(zero) == 0.0
-        assert schedule.gamma(zero) == -math.inf
-
     def test_gamma_is_minus_log_snr(self, schedule: Tabulated, alpha_bar: np.ndarray) -> None:
         t = torch.arange(1, len(alpha_bar), dtype=torch.float64)
         expected = np.log((1 - alpha_bar[1:]) / alpha_bar[1:])
         np.testing.assert_allclose(schedule.gamma(t).numpy(), expected, rtol=1e-9, atol=1e-9)
 
-    def test_noise_increases_strictly_also_between_the_tables_times(
-        self, schedule: Tabulated, alpha_bar: np.ndarray
-    ) -> None:
-        t = torch.linspace(0, schedule.T, 16 * len(alpha_bar), dtype=torch.float64)
-        gamma = schedule.gamma(t)
-        assert (gamma[1:] > gamma[:-1]).all()
-        assert torch.isfinite(gamma[1:]).all()
-
     def test_variance_is_preserved_between_the_tables_times(self, schedule: Tabulated, alpha_bar: np.ndarray) -> None:
         t = torch.linspace(0, schedule.T, 97, dtype=torch.float64)
         torch.testing.assert_close(schedule.alpha(t) ** 2 + schedule.sigma(t) ** 2, torch.ones_like(t))
-
-    def test_levels_are_float64(self, schedule: Tabulated, alpha_bar: np.ndarray) -> None:
-        for found in (schedule.gamma, schedule.alpha, schedule.sigma, schedule.network_time):
-            assert found(times(0.5, 1.0)).dtype == torch.float64
 
     def test_network_is_told_the_index_of_the_step(self, schedule: Tabulated, alpha_bar: np.ndarray) -> None:
         t = torch.arange(1, len(alpha_bar), dtype=torch.float64)
@@ -87,20 +68,6 @@ class TestBetweenTimes:
         t = torch.linspace(0, 1, 11, dtype=torch.float64)
         ratio = (schedule.sigma(t) / schedule.alpha(t)) ** 2
         torch.testing.assert_close(ratio, t * ratio[-1], rtol=1e-12, atol=0)
-
-    def test_each_time_alone_is_as_among_others(self, schedule: Schedule) -> None:
-        t = times(0, 0.3, 1, 1.5, 17, 29.9, 30)
-        assert [schedule.gamma(one).item() for one in t] == schedule.gamma(t).tolist()
-
-    @pytest.mark.parametrize("time", [-1e-9, 30.0001, math.inf, -math.inf, 1000.0])
-    def test_times_outside_are_refused(self, schedule: Schedule, time: float) -> None:
-        for levels in (schedule.gamma, schedule.alpha, schedule.sigma):
-            with pytest.raises(InputError, match=r"outside \[0, 30\]"):
-                levels(times(3.0, time))
-
-    def test_a_time_that_is_no_number_is_refused(self, schedule: Schedule) -> None:
-        with pytest.raises(InputError, match="nan"):
-            schedule.gamma(times(math.nan))
 
 
 def test_levels_stay_accurate_next_to_clean_data() -> None:
@@ -194,7 +161,3 @@ def test_bad_betas_are_refused(betas: list[float]) -> None:
 def test_tables_are_float64_whatever_the_betas_are() -> None:
     """Everything computed from times is float64: float32 tables would lose γ near clean data."""
     assert Tabulated(torch.tensor([0.1, 0.2])).gamma(times(1.0, 2.0)).dtype == torch.float64
-
-
-def test_schedules_by_name() -> None:
-    assert (SCHEDULES["linear"], SCHEDULES["cosine"]) == (Linear, Cosine)

@@ -61,17 +61,6 @@ def test_continuous_times_are_uniform_over_all_but_clean_data() -> None:
     assert 0 < drawn[2] < 1e-12
 
 
-def test_an_images_time_is_its_own() -> None:
-    sampler = Uniform(Linear(steps=1000))
-    keys = [(0, 5, index, "time") for index in range(32)]
-    times = sampler.sample(Draw(keys))
-    assert times.t.dtype == times.weight.dtype == torch.float64
-    assert len(set(times.t.tolist())) > 16
-    for index in (0, 9, 31):
-        alone = sampler.sample(Draw(keys[index : index + 1]))
-        assert (alone.t[0], alone.weight[0]) == (times.t[index], times.weight[index])
-
-
 def test_uniform_times_learn_nothing() -> None:
     sampler = Uniform(Linear(steps=10))
     before = sampler.sample(Draw([(1,), (2,)]))

@@ -11,7 +11,6 @@ import yaml
 
 from trilemma.errors import InputError
 from trilemma.recipes import component, construct, dump, headline, load, packaged, parse
-from trilemma.registry import registry
 
 NAMES = ("ddpm-cifar10", "demo", "mnist-classifier", "mnist-conditional", "mnist-unconditional")
 
@@ -224,11 +223,6 @@ class TestComponent:
     def test_fills_in_the_constructor_s_defaults(self) -> None:
         filled = {"name": "linear", "steps": 1000, "beta_start": 1e-4, "beta_end": 0.02}
         assert filled.items() <= component("schedule", "linear", "schedule").items()
-
-    def test_every_constructor_can_be_named(self) -> None:
-        for kind in ("schedule", "network", "parameterization", "objective", "times", "sampler"):
-            for name in registry(kind):
-                assert component(kind, name, kind)["name"] == getattr(registry(kind)[name], "of", name)
 
     def test_is_constructed_with_its_arguments(self) -> None:
         schedule = construct("schedule", component("schedule", {"name": "cosine", "steps": 6}, "schedule"))
