@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.t
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test slow lint format bench clean
+.PHONY: help install demo test slow lint format bench mutants attack clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,12 @@ bench: $(VENV)/.dev ## every benchmark in benchmarks/, one after the other
 	@set -e; for file in benchmarks/bench_*.py; do \
 	    echo "== $$file"; $(BIN)/python "$$file"; \
 	done
+
+mutants: $(VENV)/.dev ## break the code in small ways: do the tests notice? some 10 minutes
+	$(BIN)/python tools/mutants.py
+
+attack: $(VENV)/.dev ## kills, full disks, hostile files, settings and command lines: ten minutes
+	$(BIN)/python tools/attack
 
 clean: ## remove .venv, caches and build results; runs/ stays
 	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -23,8 +23,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from trilemma.evaluations import evaluate
-from trilemma.jobs import anatomy, resolve, train
-from trilemma.report.saving import save_figure
+from trilemma.jobs import train
+from trilemma.jobs.network_costs import anatomy, resolve
+from trilemma.report.figures import save_figure
 
 HOME = Path(__file__).parents[1]
 RESULTS = HOME / "results" / "networks"

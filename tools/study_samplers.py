@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from trilemma.evaluations import evaluate
 from trilemma.jobs import train
-from trilemma.report.saving import save_figure
+from trilemma.report.figures import save_figure
 from trilemma.report.schedules import COLOURS
 
 ROOT = Path(__file__).parents[1]

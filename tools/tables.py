@@ -5,7 +5,8 @@
 
 A table stands between `<!-- KIND: PATH -->` and `<!-- end table -->`. The kinds: `table`, a folder of evaluations;
 `seeds`, a folder of evaluations NAME-SEED.json, a row a name; `networks`, a file of `trilemma network --json`; `speed`,
-a file of a benchmark against a peer; `figures`, another benchmark's file.
+a file of a benchmark against a peer; `figures`, another benchmark's file; `attack`, `mutants` and `survivors`,
+the files of tools/attack and tools/mutants.py.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from trilemma.evaluations.record import read
-from trilemma.report import build_table, to_markdown
+from trilemma.report.table_views import to_markdown
+from trilemma.report.tables import build_table
 
 ROOT = Path(__file__).parents[1]
 
@@ -126,6 +128,39 @@ def figures(path: Path) -> str:
     return markdown([counts, ""], rows)
 
 
+def attack(path: Path) -> str:
+    """What was tried and what survived, by class, and the faults by kind."""
+    found = json.loads(path.read_text())
+    rows = [[one["class"], f"{one['tried']:,}", f"{one['survived']:,}"] for one in found["classes"]]
+    tried, survived = (sum(one[key] for one in found["classes"]) for key in ("tried", "survived"))
+    return markdown([f"as {found['as']}", "tried", "survived"], [*rows, ["all", f"{tried:,}", f"{survived:,}"]])
+
+
+def mutants(path: Path) -> str:
+    """How many mutants were killed, by room: the first run and the last."""
+    runs = json.loads(path.read_text())["runs"]
+    shown = {"before": runs[0], "after": runs[-1]}
+    scores = {
+        when: {one["room"]: one for one in [*run["rooms"], {"room": "all", **run}]} for when, run in shown.items()
+    }
+    rows = [
+        [room, *(f"{one['killed']} of {one['tried']}" for score in scores.values() if (one := score[room]))]
+        for room in scores["after"]
+    ]
+    return markdown(["killed", *shown], rows)
+
+
+def survivors(path: Path) -> str:
+    """The mutants that survived at some time, and what is thought of them."""
+    rows = [
+        [f"`{one['module']}:{one['line']}`", f"`{one['was']}`", f"`{one['became']}`", one["now"], one["judgement"]]
+        for one in json.loads(path.read_text())["survivors"]
+    ]
+    return markdown(
+        ["place", "was", "became", "now", "judgement"], [[c.replace("|", "\\|") for c in r] for r in rows], 5
+    )
+
+
 def markdown(titles: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1) -> str:
     """A Markdown table whose first `words` columns are words and the others figures."""
     rule = ["---"] * words + ["---:"] * (len(titles) - words)
@@ -138,6 +173,9 @@ KINDS: dict[str, Callable[[Path], str]] = {
     "networks": networks,
     "speed": speed,
     "figures": figures,
+    "attack": attack,
+    "mutants": mutants,
+    "survivors": survivors,
 }
 PLACE = re.compile(rf"(<!-- ({'|'.join(KINDS)}): (\S+) -->\n).*?(<!-- end table -->)", re.DOTALL)
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:  # the same names, for editors and type checkers
     from trilemma.process.parameterization import X0, Epsilon, V
     from trilemma.process.times import Importance, LogNormal, LowDiscrepancy, Uniform
     from trilemma.registry import load_plugin, register
-    from trilemma.report import build_report
+    from trilemma.report.html import build_report
     from trilemma.runs import Run
     from trilemma.samplers import DDIM, Ancestral, DPMSolver, Heun, Kernel, ProbabilityFlow, Sampler, Samples, UniPC
     from trilemma.training import Learner, Report
@@ -58,7 +58,7 @@ _EXPORTS = {
     "trilemma.process.parameterization": "Epsilon V X0",
     "trilemma.process.times": "Importance LogNormal LowDiscrepancy Uniform",
     "trilemma.registry": "load_plugin register",
-    "trilemma.report": "build_report",
+    "trilemma.report.html": "build_report",
     "trilemma.runs": "Run",
     "trilemma.samplers": "Ancestral DDIM DPMSolver Heun Kernel ProbabilityFlow Sampler Samples UniPC",
     "trilemma.training": "Learner Report",

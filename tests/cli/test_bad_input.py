@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -216,6 +218,87 @@ class TestData:
         np.savez(tmp_path / "plain.npz", arr_0=np.zeros((9, 8, 8, 1), np.uint8))
         said = refused("train", recipe, "--set", f"data.name={tmp_path}/plain.npz", "--out", tmp_path / "r")
         assert "needs labelled data" in said
+
+
+LONG = "x" * 300
+
+
+@pytest.mark.usefixtures("at_once")
+class TestHostile:
+    """Nothing that is given hangs, fills the memory or ends in a traceback."""
+
+    @pytest.mark.parametrize(
+        ("override", "says"),
+        [
+            ("network.name=[1]", "names no network"),
+            ("learner.name={}", "names no learner"),
+            (f"data.name={LONG}", "File name too long"),
+            (f"data.root={LONG}", "data.root"),
+            ("training.learning_rate=1e300", "training.learning_rate"),
+            ("training.learning_rate=.nan", "training.learning_rate"),
+            ("training.steps=1000000000000", "training.steps"),
+            ("training.batch=1000000000", "training.batch 1000000000 is more than the 24 images"),
+            ("data.size=1000000", "data.size"),
+            ("network.base_channels=100000", "GiB of memory, and there are"),
+            ("network.blocks=1000000", "weight tensors"),
+            ("network.multipliers=[1, 1e300]", "2⁶³ bytes"),
+            ("schedule.steps=1000000000000", "schedule.steps"),
+            ("a=" + "[" * 500, "nested deeper"),
+            ("a=&a [*a]", "nested deeper"),
+            (f"{LONG * 100}=1", "unknown key"),
+        ],
+    )
+    def test_settings(self, refused: Refused, recipe: Path, tmp_path: Path, override: str, says: str) -> None:
+        assert says in refused("train", recipe, "--out", tmp_path / "new", "--set", override)
+        assert not (tmp_path / "new").exists()
+
+    def test_networks_of_a_dry_run(self, refused: Refused, recipe: Path) -> None:
+        assert "GiB" in refused("train", recipe, "--dry-run", "--set", "network.base_channels=100000")
+
+    def test_paths(self, refused: Refused, run: Path, data: Path, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "pipe.npz")
+        (tmp_path / "circle").symlink_to("circle")
+        (tmp_path / "pictures").mkdir()
+        for path in (LONG, f"{LONG}.npz", tmp_path / "circle", tmp_path / "pipe.npz", "/dev/zero"):
+            for command in (
+                ["train", path],
+                ["sample", path],
+                ["sample", run, "-n", 1, "--out", path],
+                ["sample", run, "-n", 1, "--surrogate", path, "--t-mid", 3],
+                ["evaluate", path, "--reference", data, "--features", "pixels"],
+                ["evaluate", data, "--reference", path, "--features", "pixels"],
+                ["stats", path, "--features", "pixels", "--out", tmp_path / "s.npz"],
+                ["data", "check", path],
+                ["data", "check", "cifar10", "--root", path],
+                ["network", path],
+                ["report", path, "--out", tmp_path / "r.html"],
+                ["compare", path, path],
+            ):
+                refused(*command)
+
+    def test_numbers(self, refused: Refused, run: Path) -> None:
+        assert "--seeds" in refused("sample", run, "--seeds", "9" * 30)
+        assert "--seeds" in refused("sample", run, "--seeds", "0-99999999999")
+        assert "class" in refused("sample", run, "--class", "9" * 5000)
+        assert "out" in refused("sample", run, "--out", "")
+
+    def test_nested_json_in_place_of_an_evaluation(self, refused: Refused, run: Path, tmp_path: Path) -> None:
+        for depth in (200, 100_000):
+            (tmp_path / "e.json").write_text("[" * depth + "]" * depth)
+            assert "nested deeper" in refused("report", tmp_path / "e.json")
+            assert "nested deeper" in refused("compare", tmp_path / "e.json", tmp_path / "e.json")
+        (run / "checkpoints" / "step-00000003" / "state.json").write_text("[" * 100_000)
+        assert "nested deeper" in refused("sample", run)
+
+    def test_names_that_are_markup_or_steer_the_terminal(
+        self, refused: Refused, command: Command, tmp_path: Path
+    ) -> None:
+        with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+            archive.writestr("a[/b].png", b"not a picture")
+            archive.writestr("\x1b[31mred\n.png", b"not a picture")
+        checked = command("data", "check", tmp_path / "set.zip")
+        assert checked.code == 1 and "a[/b].png" in checked.out and "\x1b" not in checked.out
+        assert "\x1b" not in refused("train", tmp_path / "\x1b[31m.yaml")
 
 
 class TestOut:

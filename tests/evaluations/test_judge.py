@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trilemma.evaluations import Evaluation, judge
-from trilemma.evaluations.judge import LIMIT, leaders, unlike
+from trilemma.evaluations import Evaluation
+from trilemma.evaluations.judge import LIMIT, judge, leaders, unlike
 from trilemma.metrics import METRICS
 
 FIGURES = {

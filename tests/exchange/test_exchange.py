@@ -20,7 +20,7 @@ from trilemma.errors import InputError
 from trilemma.evaluations import evaluate
 from trilemma.exchange import export_run, import_run
 from trilemma.jobs import train
-from trilemma.report import build_report
+from trilemma.report.html import build_report
 from trilemma.runs import Run
 
 OPENAI = Model(channels=1, outputs=2, classes=4, heads=1)
@@ -355,7 +355,7 @@ class TestExportSays:
     def test_ddim_of_a_learned_variance(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         """DDIMScheduler would take the half that is the variance for noise."""
         torch.save(Model(outputs=2, heads=1).state_dict(), tmp_path / "model.pt")
-        changes = ["network.heads=1", "sampling.name=ddim"]
+        changes = ["network.heads=1", "sampling.sampler=ddim"]
         run = import_run(
             tmp_path / "model.pt", "guided-diffusion", size=(8, 8), out=tmp_path / "run", overrides=changes
         )

@@ -1,4 +1,4 @@
-"""Tiny runs to ask things of: a plain one, one of classes, one on continuous time."""
+"""Tiny trained runs: unconditional, class-conditional, and of a continuous schedule."""
 
 from __future__ import annotations
 
@@ -11,14 +11,11 @@ import yaml
 from trilemma.jobs import train
 from trilemma.runs import Run
 
-STEPS = 40
-"""Of the tabulated runs' schedule."""
-
 
 def recipe(data: Path, **changes: Any) -> dict[str, Any]:
     values: dict[str, Any] = {
         "learner": {"name": "denoising", "parameterization": "v", "variance": "learned_range", "objective": "hybrid"},
-        "schedule": {"name": "linear", "steps": STEPS, "beta_end": 0.3},
+        "schedule": {"name": "linear", "steps": 40, "beta_end": 0.3},
         "network": {
             **{"name": "unet", "base_channels": 8, "multipliers": [1, 2], "blocks": 1, "attention": []},
             **{"middle_attention": False, "dropout": 0.0},

@@ -23,7 +23,7 @@ import torch._dynamo  # noqa: F401 — what an optimiser's first step would impo
 
 from trilemma.jobs import train
 
-CHANGES = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.symlink", "open", "shutil.rmtree"}
+CHANGES = {"os.rename", "os.link", "os.mkdir", "os.remove", "os.rmdir", "os.symlink", "open", "shutil.rmtree"}
 
 
 def watch(folder: Path, told: int, last: int = 0) -> None:
@@ -32,13 +32,13 @@ def watch(folder: Path, told: int, last: int = 0) -> None:
     numbers, inside = count(1), str(folder)
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
-        # TensorBoard writes from a thread of its own, at its own times.
-        if event not in CHANGES or inside not in str(args[:2]) or "tensorboard" in str(args[:2]):
+        # TensorBoard writes from a thread of its own, at its own times, and so does a lock that counts.
+        if event not in CHANGES or inside not in str(args[:2]) or re.search(r"tensorboard|\.beat", str(args[:2])):
             return
         if event == "open" and not args[2] & (os.O_WRONLY | os.O_RDWR):
             return
         number = next(numbers)
-        names = [Path(str(arg)).relative_to(inside).as_posix() for arg in args[:2] if str(arg).startswith(inside)]
+        names = [str(arg).removeprefix(inside).lstrip("/") for arg in args[:2] if str(arg).startswith(inside)]
         os.write(told, f"{event} {' -> '.join(names)}\n".encode())
         if number == last:
             os.kill(os.getpid(), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Images encoded by DDIM, and walks between encodings, on tiny runs."""
+"""Encodings of images and walks between them, through Python and through the command line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.jobs.conftest import STEPS
 from trilemma.data import open_data
 from trilemma.errors import InputError
 from trilemma.jobs import interpolate, invert
@@ -19,6 +18,8 @@ from trilemma.runs import Run
 from trilemma.samplers import noise_start, slerp
 
 Command = Callable[..., Any]
+STEPS = 40
+"""Of the schedule of `plain` and `labelled`."""
 
 
 class TestInvert:

@@ -1,4 +1,4 @@
-"""The simple noise scale of each objective, on a tiny run."""
+"""The gradient noise scale of a tiny run, through Python and through the command line."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from torch import nn
 
 from trilemma.data import open_data
 from trilemma.errors import InputError
-from trilemma.jobs import gradient_noise
-from trilemma.jobs import gradient_noise as _function
+from trilemma.jobs.gradient_noise import gradient_noise
 from trilemma.process import Draw, to_model
 from trilemma.runs import Run
 
@@ -28,7 +27,7 @@ class TestGradientNoise:
     def test_the_estimate_is_unbiased(self, plain: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         """Images whose gradients are μ + s ε with ε standard normal: tr Σ = d s², ‖g‖² = ‖μ‖², the scale d s²/‖μ‖².
         Estimated again and again, they come out right on average, within 4 standard errors."""
-        module = sys.modules[_function.__module__]
+        module = sys.modules[gradient_noise.__module__]
         dims, spread, repeats = 30, 1.5, 40
         mu = torch.linspace(-0.4, 0.6, dims)
         trace, signal = dims * spread**2, float(mu.square().sum())
@@ -63,7 +62,7 @@ class TestGradientNoise:
 
     def test_of_a_run_by_hand(self, plain: Run) -> None:
         """Two batches of six: the two squared norms from gradients taken here, in McCandlish et al.'s formulas."""
-        module = sys.modules[_function.__module__]
+        module = sys.modules[gradient_noise.__module__]
         (found,) = gradient_noise(plain, ["hybrid"], ["uniform"], batch=6, batches=2)
         learner = module._learner(plain, "hybrid", "uniform", None)
         source = module.Batches(open_data(plain.recipe.data.name), to_model, batch=6, seed=0)

@@ -47,7 +47,15 @@ class TestKilledBeforeAChangeOfTheFileSystem:
     def test_covers_the_moments_that_matter(self, killed: tuple[Path, list[str]]) -> None:
         _, moments = killed
         assert len(moments) > 12
-        for sign in ("-> recipe.yaml", ".partial", "-> checkpoints/step-00000004", "latest", "log.jsonl", "rmtree"):
+        for sign in (
+            "-> recipe.yaml",
+            ".partial",
+            "-> checkpoints/step-00000004",
+            "latest",
+            "log.jsonl",
+            "rmtree",
+            "os.remove .lock",
+        ):
             assert any(sign in moment for moment in moments), f"never killed at {sign}"
 
     def test_a_run_resumes_to_the_same_end(self, killed: tuple[Path, list[str]], outcome: Outcome) -> None:
@@ -63,6 +71,7 @@ class TestKilledBeforeAChangeOfTheFileSystem:
         folder, moments = killed
         for k, moment in enumerate(moments, start=1):
             checkpoints = folder / str(k) / "checkpoints"
+            assert not (folder / f"{k}.lock").exists(), f"killed before {moment}"
             hidden = [entry.name for entry in checkpoints.iterdir() if entry.name.startswith(".")]
             assert not hidden, f"killed before {moment}"
             assert (checkpoints / "latest").readlink() == Path("step-00000004"), f"killed before {moment}"

@@ -1,4 +1,4 @@
-"""The bound term by term, and the likelihood by the ODE, of tiny runs."""
+"""The likelihood of a tiny run, through Python and through the command line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.jobs.conftest import STEPS
 from trilemma.data import open_data
 from trilemma.errors import InputError
 from trilemma.jobs import nll
@@ -23,6 +22,8 @@ from trilemma.runs import Run
 from trilemma.samplers import grid
 
 Command = Callable[..., Any]
+STEPS = 40
+"""Of the schedule of `plain` and `labelled`."""
 
 
 class TestLikelihood:

@@ -15,8 +15,16 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 
 from trilemma.errors import InputError
-from trilemma.jobs import NetworkCosts, anatomy, network_costs, ratios, resolve
-from trilemma.jobs.network_costs import _taken_apart, kept_for_backward, multiply_adds
+from trilemma.jobs.network_costs import (
+    NetworkCosts,
+    _taken_apart,
+    anatomy,
+    kept_for_backward,
+    multiply_adds,
+    network_costs,
+    ratios,
+    resolve,
+)
 from trilemma.metrics.speed import Speed
 from trilemma.networks.attention import SelfAttention
 from trilemma.networks.blocks import ResidualBlock

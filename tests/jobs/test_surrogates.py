@@ -1,4 +1,4 @@
-"""Walks that begin from a surrogate's images, on tiny runs."""
+"""Samples begun from a surrogate's images, through Python and through the command line."""
 
 from __future__ import annotations
 

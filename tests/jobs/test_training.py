@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from trilemma.data import open_data
 from trilemma.errors import InputError
 from trilemma.jobs import dry_run, train
 from trilemma.jobs.training import prior_warning, second_moment
+from trilemma.machine.locks import locked
 from trilemma.process import SCHEDULES, to_model
 from trilemma.recipes import load
 from trilemma.runs import Run
@@ -104,6 +108,33 @@ class TestResume:
         train(recipe, out=tmp_path / "halves", overrides=["training.steps=10"], resume=True)
         assert outcome(tmp_path / "halves") == outcome(tmp_path / "whole")
 
+    def test_logs_what_an_unbroken_run_logs(
+        self, write_recipe: Write, outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Broken off between two lines of the log, whose means go over what came before."""
+        recipe = write_recipe(training={"steps": 10, "checkpoint_every": 4, "log_every": 5, "validate_every": 0})
+        train(recipe, out=tmp_path / "whole")
+        written = Log.write
+        with monkeypatch.context() as patch:
+            # The line of step 5 is logged; then it breaks off, and goes on from step 4.
+            patch.setattr(Log, "write", lambda log, figures: (written(log, figures), 1 / 0))
+            with pytest.raises(ZeroDivisionError):
+                train(recipe, out=tmp_path / "broken")
+        assert checkpoint.steps(tmp_path / "broken" / "checkpoints") == [4]
+        train(recipe, out=tmp_path / "broken", resume=True)
+        assert outcome(tmp_path / "broken") == outcome(tmp_path / "whole")
+
+    def test_in_a_directory_that_another_process_trains_in_is_refused(self, run: Run, outcome: Outcome) -> None:
+        before = outcome(run.path)
+        with (
+            locked(run.path),
+            pytest.raises(InputError, match=rf"is being written by another process \({os.getpid()} on "),
+        ):
+            train(run.path / "recipe.yaml", out=run.path, resume=True)
+        assert outcome(run.path) == before
+        train(run.path / "recipe.yaml", out=run.path, resume=True)
+        assert not run.path.with_name(f"{run.path.name}.lock").exists()
+
     def test_of_a_finished_run_changes_nothing(self, run: Run, outcome: Outcome) -> None:
         before = outcome(run.path)
         train(run.path / "recipe.yaml", out=run.path, resume=True)
@@ -151,6 +182,51 @@ class TestInit:
     def test_from_another_network_is_refused(self, run: Run, write_recipe: Write, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"weight '.*' (has shape|is in)"):
             train(write_recipe(network={"base_channels": 4}), out=tmp_path / "begun", init=run.path)
+
+
+FULL = """
+import resource, signal, sys
+from trilemma.cli import main
+from trilemma.machine import files
+limit = int(sys.argv.pop(1))
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("limit", "command", "says"),
+    [
+        (9000, ["train", "RUN/recipe.yaml", "--out", "RUN", "--resume", "--set", "training.steps=9"],
+         "step-0000000[89] .*; the last good checkpoint is .*step-00000006"),
+        (200, ["sample", "RUN", "-n", "4", "--out", "OUT.npz"], r"OUT\.npz.*; the parts that are finished are safe in"),
+        (200, ["nll", "RUN", "DATA", "-n", "4", "--out", "OUT.json"], r"cannot write .*OUT\.json"),
+        (9000, ["export", "RUN", "--out", "OUT"], "cannot write .*OUT"),
+        (200, ["evaluate", "DATA", "--reference", "DATA", "--metrics", "frechet_distance", "--features", "pixels",
+               "--out", "OUT.json"], r"cannot write .*OUT\.json.*; the samples are safe in .*ramps\.npz"),
+    ],
+    ids=["train", "sample", "nll", "export", "evaluate"],
+)  # fmt: skip
+def test_a_full_disk_is_one_line_and_loses_nothing(
+    run: Run, write_recipe: Write, data: Path, tmp_path: Path, limit: int, command: list[str], says: str
+) -> None:
+    """Stood in for by a limit on a file's size."""
+    (tmp_path / "place").mkdir()
+    if command[0] == "export":  # which diffusers has a counterpart of
+        run = train(write_recipe(network={"groups": 2}), out=tmp_path / "exported")
+    words = {"RUN": str(run.path), "OUT": str(tmp_path / "place" / "OUT"), "DATA": str(data)}
+    command = [re.sub("RUN|OUT|DATA", lambda found: words[found[0]], word) for word in command]
+    if command[0] == "nll":
+        command[2:3] = ["--reference", f"{data}:train"]
+    result = subprocess.run(
+        [sys.executable, "-c", FULL, str(limit), *command], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 2, result.stderr[-2000:]
+    assert re.fullmatch(rf"error: .*{says}.*\n", result.stderr)
+    left = [path.name for path in (tmp_path / "place").rglob("*") if path.is_file()]
+    assert not [name for name in left if "partial" in name or name.endswith(".lock")]
+    assert not list(run.path.rglob("*.partial")) and Run(run.path).step >= 6
 
 
 class TestRefusal:

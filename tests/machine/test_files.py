@@ -84,6 +84,35 @@ def test_a_place_that_cannot_be_is_said_so_before_any_work(tmp_path: Path) -> No
     assert (tmp_path / "file").read_text() == "kept"
 
 
+@pytest.mark.parametrize("text", ['{"mine": 1}', '{"format": "trilemma-other/1"}', "[1]", "notes", "[" * 100_000])
+def test_json_that_is_not_of_the_same_format_is_never_replaced(tmp_path: Path, text: str) -> None:
+    place = tmp_path / "out.json"
+    place.write_text(text)
+    for attempt in (
+        lambda: check_writable(place, format="trilemma-one/2"),
+        lambda: write_json(place, {"format": "trilemma-one/2"}),
+    ):
+        with pytest.raises(InputError, match=r"out\.json is there already, and no trilemma-one file"):
+            attempt()
+    assert place.read_text() == text
+    for own in ("", '{"format": "trilemma-one/1"}'):
+        place.write_text(own)
+        check_writable(place, format="trilemma-one/2")
+        assert write_json(place, {"format": "trilemma-one/2"}).stat().st_size
+
+
+def test_what_a_command_reads_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    for name in ("data.npz", "set/1.npz"):
+        (tmp_path / name).write_text("kept")
+    for source, place in (("data.npz", "data.npz"), ("data.npz:train", "set/../data.npz"), ("set", "set/1.npz")):
+        with pytest.raises(InputError, match="is read by this command, and would be overwritten"):
+            check_writable(tmp_path / place, suffix=".npz", source=str(tmp_path / source))
+    check_writable(tmp_path / "set" / "2.npz", source=str(tmp_path / "set"))
+    with pytest.raises(InputError, match=r"should end in \.npz"):
+        check_writable(tmp_path / "data", suffix=".npz")
+
+
 def test_arrays_come_back_and_equal_files_have_equal_hashes(tmp_path: Path) -> None:
     arrays = {"a": np.arange(6).reshape(2, 3), "b": np.array("text")}
     places = [write_npz(tmp_path / f"{i}.npz", arrays, compressed=bool(i)) for i in range(2)]

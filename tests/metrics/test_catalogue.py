@@ -160,15 +160,15 @@ def test_what_is_asked_by_name_must_be_possible(name, message):
     with pytest.raises(InputError, match=f"metric '{name}' needs {message}"):
         compute([name], real=REAL, fake=FAKE)
     with pytest.raises(InputError, match=f"metric '{name}' needs {message}"):
-        check_needs([name], real=REAL, classifies=True, labels=False, sampler=False)
+        check_needs([name], REAL, FAKE, labels=False, sampler=False)
 
 
 def test_needs_that_will_be_met_pass():
     real = ReferenceFeatures.of(features(0, 200, spatial=True), holdout=features(2, 120))
-    check_needs(list(METRICS), real=real, classifies=True, labels=True, sampler=True, spatial=True, counts=True)
-    check_needs(None, real=ReferenceFeatures(REAL.statistics), classifies=False, labels=False, sampler=False)
+    check_needs(list(METRICS), real, features(1, 1, spatial=True), labels=True, sampler=True, counts=True)
+    check_needs(None, ReferenceFeatures(REAL.statistics), features(1, 1, logits=False), labels=False, sampler=False)
     with pytest.raises(InputError, match="unknown metric 'recal'"):
-        check_needs(["recal"], real=real, classifies=True, labels=True, sampler=True)
+        check_needs(["recal"], real, FAKE, labels=True, sampler=True)
 
 
 def test_an_unknown_name_is_refused():

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from trilemma.errors import InputError
-from trilemma.evaluations import judge, measure
+from trilemma.evaluations import measure
+from trilemma.evaluations.judge import judge
 from trilemma.metrics import METRICS, Inputs, metric
 from trilemma.metrics.metric import significant
-from trilemma.report import build_table, to_markdown
+from trilemma.report.table_views import to_markdown
+from trilemma.report.tables import build_table
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tests.runs.test_recipe_bases import narrowed
-from trilemma.jobs import resolve
+from trilemma.jobs.network_costs import resolve
 from trilemma.networks import Growing, UNet
 from trilemma.networks.attention import TransformerLayer
 from trilemma.recipes import load, packaged
@@ -230,7 +230,7 @@ def test_training_is_d_s(name: str) -> None:
     assert (training.optimizer, training.learning_rate, training.batch) == ("adamw", 2e-4, 128)
     assert training.weight_decay == 0.01 and training.clip_norm == 0 and training.warmup == 0
     assert training.steps * training.batch == pytest.approx(100 * 50_000, rel=0.01)
-    assert recipe.sampling.clip == "none" and recipe.sampling.name == "ancestral"
+    assert recipe.sampling.kernel.clip == "none" and recipe.sampling.sampler == "ancestral"
 
 
 @pytest.mark.parametrize("name", [*COUNTS, "cifar10-growing"])

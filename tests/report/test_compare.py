@@ -14,8 +14,15 @@ from rich.console import Console
 
 from trilemma.errors import InputError
 from trilemma.evaluations import Evaluation
-from trilemma.report import Comparison, compare, comparison_json, comparison_markdown, comparison_table, read_compared
-from trilemma.report.compare import Difference
+from trilemma.report.compare import (
+    Comparison,
+    Difference,
+    compare,
+    comparison_json,
+    comparison_markdown,
+    comparison_table,
+)
+from trilemma.report.sources import read_compared
 
 FIGURES = {
     **{"frechet_distance": 2.0, "frechet_distance_se": 0.3, "kid": 0.004, "kid_se": 0.001, "precision": 0.8},

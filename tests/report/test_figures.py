@@ -9,9 +9,9 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from trilemma.report import balance_figure, build_table, by_class, loss_figure, tile, trilemma_chart
-from trilemma.report.chart import Box, left_out, place_labels
-from trilemma.report.figures import progress_figure, thin_strip
+from trilemma.report.chart import Box, left_out, place_labels, trilemma_chart
+from trilemma.report.figures import balance_figure, by_class, loss_figure, progress_figure, thin_strip, tile
+from trilemma.report.tables import build_table
 
 
 def annotation_texts(figure):

@@ -13,10 +13,10 @@ import pytest
 from torch import nn
 
 from trilemma.errors import InputError
-from trilemma.jobs import Anatomy, anatomy, resolve
+from trilemma.jobs.network_costs import Anatomy, anatomy, resolve
 from trilemma.networks import UNet
 from trilemma.networks.trunk import Layer
-from trilemma.report import draw_network, write_drawing
+from trilemma.report.network_drawing import draw_network, write_drawing
 
 SVG = "{http://www.w3.org/2000/svg}"
 UNETS = (

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from trilemma.errors import InputError
-from trilemma.report import build_report
+from trilemma.report.html import build_report
 from trilemma.report.provenance import commands
 from trilemma.report.sources import read_log, read_sources
 from trilemma.report.tables import build_table

@@ -6,8 +6,8 @@ import io
 
 from rich.console import Console
 
-from trilemma.report import build_table, to_html, to_markdown, to_rich
-from trilemma.report.tables import DASH
+from trilemma.report.table_views import to_html, to_markdown, to_rich
+from trilemma.report.tables import DASH, build_table
 
 
 def best(table):

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trilemma.report import axis_verdicts, build_table, compare, read_compared, to_markdown, verdict
-from trilemma.report.verdict import deciding_column, ranked
+from trilemma.report.compare import compare
+from trilemma.report.sources import read_compared
+from trilemma.report.table_views import to_markdown
+from trilemma.report.tables import build_table
+from trilemma.report.verdict import axis_verdicts, deciding_column, ranked, verdict
 
 
 def test_each_axis_has_its_leader_and_the_price_of_speed_is_named(evaluations):

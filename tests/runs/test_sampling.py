@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -126,7 +127,7 @@ class TestInterruption:
             run.sample_to(tmp_path / name, n=10, batch=2)
         parts = tmp_path / f"{name}.parts"
         assert len(list(parts.glob("part-*.npz"))) == 2 and not (tmp_path / name).exists()
-        (parts / ".0000000004.tmp").write_bytes(b"half a part")
+        (parts / ".part-0000000004.npz.1.partial").write_bytes(b"half a part")
         interrupt(3)  # six are missing: two batches of 3, so it is never reached
         samples = run.sample_to(tmp_path / name, n=10, batch=3)
         close(samples.images, expected.images)
@@ -135,7 +136,7 @@ class TestInterruption:
         assert not parts.exists()
 
     @pytest.mark.parametrize("name", ["set.npz", "folder"])
-    @pytest.mark.parametrize("moment", ["write_samples", "rmtree", "record"])
+    @pytest.mark.parametrize("moment", ["write_samples", "_discard", "record"])
     def test_while_the_set_is_put_together_loses_nothing(
         self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, moment: str
     ) -> None:
@@ -144,14 +145,14 @@ class TestInterruption:
 
         write = Path.write_text
         with monkeypatch.context() as patch:
-            if moment == "record":  # after the images, before the record beside them
+            if moment == "record":
                 patch.setattr(
                     Path,
                     "write_text",
-                    lambda path, *a, **k: broken() if path.parent == tmp_path else write(path, *a, **k),
+                    lambda path, *a, **k: broken() if path.name.startswith(f".{name}.record") else write(path, *a, **k),
                 )
             else:
-                patch.setattr(room if moment == "write_samples" else shutil, moment, broken)
+                patch.setattr(room, moment, broken)
             with pytest.raises(BrokenOffError):
                 run.sample_to(tmp_path / name, n=6)
         close(run.sample_to(tmp_path / name, n=6).images, run.sample(6).images)
@@ -169,6 +170,128 @@ class TestInterruption:
                 run.sample_to(tmp_path / "set.npz", **{"n": 6, **changes})
         assert len(list((tmp_path / "set.npz.parts").glob("part-*.npz"))) == 1
         close(run.sample_to(tmp_path / "set.npz", n=6).images, run.sample(6).images)
+
+
+class TestWhatIsNotThisCommandS:
+    """It is refused, and is as it was."""
+
+    @pytest.mark.parametrize("name", ["set.npz", "folder"])
+    def test_in_the_set_s_place_beside_parts_of_its_own(
+        self, run: Run, tmp_path: Path, interrupt: Callable[[int], None], name: str
+    ) -> None:
+        interrupt(2)
+        with pytest.raises(BrokenOffError):
+            run.sample_to(tmp_path / name, n=4, batch=2)
+        interrupt(0)
+        precious = tmp_path / name if name == "set.npz" else tmp_path / name / "precious.txt"
+        precious.parent.mkdir(exist_ok=True)
+        precious.write_text("kept")
+        with pytest.raises(InputError, match="exists and was not made by this command"):
+            run.sample_to(tmp_path / name, n=4)
+        assert precious.read_text() == "kept"
+
+    def test_in_the_place_of_the_parts_or_among_them(
+        self, run: Run, tmp_path: Path, interrupt: Callable[[int], None]
+    ) -> None:
+        precious = tmp_path / "set.parts" / "precious.txt"
+        precious.parent.mkdir()
+        precious.write_text("kept")
+        with pytest.raises(InputError, match=r"set\.parts is a folder that is not empty"):
+            run.sample_to(tmp_path / "set", n=4)
+        precious.rename(tmp_path / "precious.txt")
+        interrupt(2)
+        with pytest.raises(BrokenOffError):
+            run.sample_to(tmp_path / "set", n=4, batch=2)
+        interrupt(0)
+        (tmp_path / "precious.txt").rename(precious)
+        run.sample_to(tmp_path / "set", n=4)
+        assert [path.name for path in precious.parent.iterdir()] == ["precious.txt"]
+
+    def test_in_the_place_of_the_record(self, run: Run, tmp_path: Path) -> None:
+        (tmp_path / "set.npz.record.json").write_text('{"mine": 1}')
+        with pytest.raises(InputError, match="is no record of samples"):
+            run.sample_to(tmp_path / "set.npz", n=4)
+        assert (tmp_path / "set.npz.record.json").read_text() == '{"mine": 1}'
+
+    def test_images_beside_an_old_record_are_not_taken_for_the_set(self, run: Run, tmp_path: Path) -> None:
+        run.sample_to(tmp_path / "set.npz", n=4)
+        np.savez(tmp_path / "set.npz", arr_0=np.zeros((3, 8, 8, 1), np.uint8))
+        with pytest.raises(InputError, match="holds 3 images, expected 4"):
+            run.sample_to(tmp_path / "set.npz", n=4)
+
+
+def damaged(part: dict[str, Any], **changes: Any) -> Callable[[Path], None]:
+    return lambda path: np.savez(path, **{**part, **changes})
+
+
+PART = {"images": np.zeros((2, 8, 8, 1), np.uint8), "seeds": np.arange(2), "seconds": np.float64(1)}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"junk"),
+        lambda path: path.write_bytes(path.read_bytes()[:-40]),
+        damaged(PART, images=np.zeros((2, 4, 4, 1), np.uint8)),
+        damaged(PART, images=np.zeros((1, 8, 8, 1), np.uint8)),
+        damaged(PART, images=np.zeros((2, 8, 8, 1), np.float32)),
+        damaged(PART, seeds=np.array([0, 99])),
+        damaged(PART, seeds=np.zeros(2)),
+        damaged(PART, seconds=np.array(["x", "y"])),
+        lambda path: np.savez(path, seeds=np.arange(2)),
+        lambda path: np.savez(path, **{**PART, "seeds": np.array([{}, {}], dtype=object)}),
+    ],
+)
+def test_a_damaged_part_is_made_again(
+    run: Run,
+    tmp_path: Path,
+    interrupt: Callable[[int], None],
+    capsys: pytest.CaptureFixture[str],
+    damage: Callable[[Path], None],
+) -> None:
+    interrupt(2)
+    with pytest.raises(BrokenOffError):
+        run.sample_to(tmp_path / "set.npz", n=4, batch=2)
+    interrupt(0)
+    damage(tmp_path / "set.npz.parts" / "part-0000000000.npz")
+    made = run.sample_to(tmp_path / "set.npz", n=4, batch=4)
+    assert "part-0000000000.npz is damaged" in capsys.readouterr().out
+    close(made.images, run.sample(4).images)
+
+
+def test_a_set_that_another_process_makes_is_refused(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    generate = Sampler.generate
+
+    def meddled(self: Sampler, seeds: Sequence[int], labels: Any) -> np.ndarray:
+        with pytest.raises(InputError, match=rf"set\.npz is being written by another process \({os.getpid()} on "):
+            run.sample_to(tmp_path / "set.npz", n=4)
+        return generate(self, seeds, labels)
+
+    monkeypatch.setattr(Sampler, "generate", meddled)
+    run.sample_to(tmp_path / "set.npz", n=4)
+    assert sorted(path.name for path in tmp_path.glob("set*")) == ["set.npz", "set.npz.record.json"]
+
+
+def test_a_full_disk_leaves_the_finished_parts(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    count, write = 0, np.savez
+
+    def full(*arguments: Any, **arrays: Any) -> None:
+        nonlocal count
+        count += 1
+        if count == 2:
+            raise OSError(28, "No space left on device")
+        write(*arguments, **arrays)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "savez", full)
+        with pytest.raises(InputError, match=r"part-0000000002.npz \(No space.*parts that are finished are safe in"):
+            run.sample_to(tmp_path / "set.npz", n=4, batch=2)
+    assert sorted(path.name for path in (tmp_path / "set.npz.parts").iterdir()) == [
+        "part-0000000000.npz",
+        "record.json",
+    ]
+    close(run.sample_to(tmp_path / "set.npz", n=4).images, run.sample(4).images)
 
 
 class TestFinishedSet:
@@ -287,7 +410,7 @@ class TestOpening:
     def test_a_truncated_file(self, run: Run) -> None:
         path = run.checkpoint / "ema.safetensors"
         path.write_bytes(path.read_bytes()[:-5])
-        with pytest.raises(InputError, match=r"ema\.safetensors is not a whole safetensors file"):
+        with pytest.raises(InputError, match=r"ema\.safetensors is not as it was written"):
             Run(run.path).sample(1)
 
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from trilemma.errors import InputError
+from trilemma.machine.files import sha256
 from trilemma.training import Batches, Trainer, checkpoint
 
 GROUPS = {"model": {"weight": torch.arange(6.0).reshape(2, 3)}}
@@ -27,7 +28,8 @@ class TestWriting:
         path = write(tmp_path / "checkpoints", 30)
         assert path.name == "step-00000030"
         assert torch.equal(checkpoint.read_tensors(path / "model.safetensors")["weight"], GROUPS["model"]["weight"])
-        assert checkpoint.read_state(path) == {"step": 30, "seed": 1}
+        hashes = {"model.safetensors": sha256(path / "model.safetensors")}
+        assert checkpoint.read_state(path) == {"step": 30, "seed": 1, "sha256": hashes}
 
     @pytest.mark.parametrize("keep", [1, 3])
     def test_keeps_the_newest(self, tmp_path: Path, keep: int) -> None:
@@ -55,9 +57,21 @@ class TestWriting:
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(checkpoint, "save_file", full)
-        with pytest.raises(OSError, match="No space"):
+        with pytest.raises(InputError, match=r"cannot write .*step-00000010 \(No space"):
             write(tmp_path, 10, keep=1)
         assert checkpoint.steps(tmp_path) == [5], "the last good checkpoint went before the next was there"
+        assert {entry.name for entry in tmp_path.iterdir()} == {"step-00000005", "latest"}
+
+    def test_leaves_alone_what_is_linked(self, tmp_path: Path) -> None:
+        (tmp_path / "mine").mkdir()
+        (tmp_path / "mine" / "precious.txt").write_text("kept")
+        folder = tmp_path / "checkpoints"
+        write(folder, 5)
+        (folder / ".step-00000001.partial").symlink_to(tmp_path / "mine")
+        (folder / "step-00000001").symlink_to(tmp_path / "mine")
+        write(folder, 10, keep=1)
+        assert checkpoint.steps(folder) == [10] and (folder / ".step-00000001.partial").is_symlink()
+        assert (tmp_path / "mine" / "precious.txt").read_text() == "kept"
 
     def test_of_numbers_beyond_eight_digits(self, tmp_path: Path) -> None:
         write(tmp_path, 99_999_999)
@@ -99,6 +113,27 @@ class TestReading:
         with pytest.raises(InputError, match="no finished checkpoint"):
             checkpoint.latest(tmp_path / "checkpoints")
 
+    def test_holds_every_file_against_its_hash(self, tmp_path: Path) -> None:
+        path = write(tmp_path, 5)
+        content = bytearray((path / "model.safetensors").read_bytes())
+        content[-1] ^= 1
+        (path / "model.safetensors").write_bytes(content)
+        with pytest.raises(InputError, match=r"model\.safetensors is not as it was written"):
+            checkpoint.read_state(path)
+        assert checkpoint.read_state(path, verify=False)["step"] == 5
+        (path / "model.safetensors").unlink()
+        with pytest.raises(InputError, match=r"model\.safetensors does not exist"):
+            checkpoint.read_state(path)
+
+    @pytest.mark.parametrize(
+        "change", [{"step": 7}, {"step": True}, {"skipped": "0"}, {"seconds": None}, {"images": -1}, {"sha256": []}]
+    )
+    def test_refuses_a_state_that_says_what_it_cannot(self, tmp_path: Path, change: dict[str, object]) -> None:
+        path = write(tmp_path, 5)
+        (path / "state.json").write_text(json.dumps({"step": 5, **change}))
+        with pytest.raises(InputError, match=r"state\.json.*the checkpoint is damaged"):
+            checkpoint.read_state(path)
+
     @pytest.mark.parametrize("text", [None, "", '{"step": 3'])
     def test_refuses_a_damaged_state(self, tmp_path: Path, text: str | None) -> None:
         if text is not None:
@@ -113,6 +148,7 @@ class TestWeights:
         [
             ({"bias": None}, "'bias' is in this network, not in the file"),
             ({"scale": torch.zeros(1)}, "'scale' is in the file, not in this network"),
+            ({"weight": torch.zeros(2, 3, dtype=torch.float64)}, r"'weight' is torch.float64, expected torch.float32"),
             ({"weight": torch.zeros(3, 2)}, r"'weight' has shape \[3, 2\], expected \[2, 3\]"),
         ],
     )

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from trilemma.process import Draw, Schedule, Times, TimeSampler
 from trilemma.training import Affine, Batch, Batches, ClassifierLearner, DenoisingLearner, Trainer
+from trilemma.training.denoising import DenoisingSettings
 
 MakeLearner = Callable[..., DenoisingLearner]
 MakeBatches = Callable[..., Batches]
@@ -43,6 +44,12 @@ class TestDenoising:
         learner.validate(batch)
         counts = torch.bincount(asked[0].long(), minlength=21)[1:]
         assert counts.min() >= 8 and counts.max() <= 12  # ten each, evenly
+
+    def test_a_recipe_that_says_nothing_trains_ho_et_al_s(self) -> None:
+        """ε-prediction by L_simple at uniform times, σ² = β, without labels (Ho et al. 2020, sections 3.2 and 3.4)."""
+        silent = DenoisingSettings()
+        assert (silent.objective, silent.times, silent.parameterization) == ("simple", "uniform", "epsilon")
+        assert (silent.variance, silent.conditional) == ("fixed_large", False)
 
 
 class Weighted(TimeSampler):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from trilemma.errors import InputError
@@ -35,6 +37,14 @@ def assert_same(left: dict[str, Tensor], right: dict[str, Tensor], **tolerance: 
             torch.testing.assert_close(value, right[name], **tolerance, msg=lambda text, name=name: f"{name}: {text}")
         else:
             assert torch.equal(value, right[name]), name
+
+
+def first(held: dict[str, Any]) -> str:
+    return next(iter(held))
+
+
+def moment(held: dict[str, Any]) -> str:
+    return next(name for name in held if name.endswith(".exp_avg"))
 
 
 def losses(reports: Iterator[Report]) -> list[float]:
@@ -128,8 +138,52 @@ class TestResume:
         list(trainer.run(batches))
         path = tmp_path / "run" / "checkpoints" / "step-00000001" / f"{name}.safetensors"
         path.write_bytes(path.read_bytes()[:-7])
-        with pytest.raises(InputError, match=rf"{name}\.safetensors is not a whole safetensors file"):
+        with pytest.raises(InputError, match=rf"{name}\.safetensors is not as it was written"):
             make_trainer()[0].resume()
+
+    @pytest.mark.parametrize(
+        ("file", "change", "says"),
+        [
+            ("optimizer", lambda held: held.clear(), "is not whole"),
+            ("optimizer", lambda held: held.pop(next(iter(held))), "is not whole"),
+            ("optimizer", lambda held: held.update(other=held.pop(moment(held))), "state of ''|no weight"),
+            ("optimizer", lambda held: held.update({moment(held): torch.zeros(3, 1, 2)}), r"has shape \[3, 1, 2\]"),
+            ("optimizer", lambda held: held.update({moment(held): held[moment(held)].double()}), "is torch.float64"),
+            ("ema", lambda held: held.clear(), r"average '.*' is in this network, not in the file"),
+            ("ema", lambda held: held.update({first(held): torch.zeros(9, 9)}), r"average '.*' has shape \[9, 9\]"),
+            ("ema", lambda held: held.update({first(held): held[first(held)].double()}), "is torch.float64"),
+            ("state", lambda held: held.pop("skipped"), "skipped is missing"),
+            ("state", lambda held: held.update(learner={}), "learner.times is missing"),
+            ("state", lambda held: held.update(learner={"times": 1}), "learner.times is 1, expected dict"),
+        ],
+    )
+    def test_of_a_checkpoint_that_does_not_fit_is_refused(
+        self, make_trainer: Make, tmp_path: Path, file: str, change: Callable[[dict[str, Any]], Any], says: str
+    ) -> None:
+        """Even where its hashes are not looked at."""
+        trainer, batches = make_trainer(steps=1)
+        list(trainer.run(batches))
+        folder = tmp_path / "run" / "checkpoints" / "step-00000001"
+        if file == "state":
+            held = json.loads((folder / "state.json").read_text())
+            change(held)
+            (folder / "state.json").write_text(json.dumps(held))
+        else:
+            held = load_file(folder / f"{file}.safetensors")
+            change(held)
+            save_file(held, folder / f"{file}.safetensors")
+        with pytest.raises(InputError, match=says):
+            make_trainer()[0].resume(verify=False)
+
+    def test_of_a_checkpoint_of_an_earlier_version_goes_on(self, make_trainer: Make, tmp_path: Path) -> None:
+        trainer, batches = make_trainer(steps=1)
+        list(trainer.run(batches))
+        place = tmp_path / "run" / "checkpoints" / "step-00000001" / "state.json"
+        state = json.loads(place.read_text())
+        place.write_text(json.dumps({key: value for key, value in state.items() if key not in checkpoint.OPTIONAL}))
+        again, _ = make_trainer()
+        again.resume()
+        assert again.step == 1
 
     def test_of_another_network_is_refused(self, make_trainer: Make, make_learner: MakeLearner) -> None:
         trainer, batches = make_trainer(steps=1)
@@ -215,6 +269,7 @@ class TestNotFinite:
         with pytest.raises(DivergedError, match=r"3 steps in a row .* stopped at step 8") as caught:
             watched()
         assert "\n" not in str(caught.value)
+        assert str(tmp_path / "run" / "checkpoints" / "step-00000004") in str(caught.value)
         assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [2, 4]
         again, _ = make_trainer(**settings)
         again.resume()
@@ -222,9 +277,25 @@ class TestNotFinite:
 
     def test_an_absurd_rate_ends_so_too(self, make_trainer: Make) -> None:
         trainer, batches = make_trainer(steps=60, learning_rate=1e30, skip_limit=4)
-        with pytest.raises(DivergedError, match=r"training\.learning_rate"):
+        with pytest.raises(DivergedError, match=r"no checkpoint to go back to\..*training\.learning_rate"):
             list(trainer.run(batches))
         assert trainer.step < 20 and trainer.skipped >= 4
+
+    @pytest.mark.parametrize("where", ["weights", "averages"])
+    def test_weights_are_never_written_as_a_good_checkpoint(
+        self, make_trainer: Make, tmp_path: Path, where: str
+    ) -> None:
+        trainer, batches = make_trainer(steps=12, checkpoint_every=2)
+        reports = trainer.run(batches)
+        for report in reports:
+            if report.step == 4:
+                break
+        held = trainer.network.state_dict() if where == "weights" else trainer.ema.shadow
+        held[trainer.ema.parameters[0]].view(-1)[0] = float("inf")
+        with pytest.raises(DivergedError, match=r"is not finite at step 4.*step-00000002") as caught:
+            list(reports)
+        assert "\n" not in str(caught.value)
+        assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [2]
 
 
 class TestAverage:

@@ -25,19 +25,20 @@ def compare(
 ) -> None:
     """Compare evaluations: one table, what in it cannot be compared and why, and what differs beyond its standard
     errors."""
-    from trilemma import report
     from trilemma.machine import say, show
     from trilemma.machine.files import write_json
+    from trilemma.report import compare as job
+    from trilemma.report.sources import read_compared
 
-    evaluations = report.read_compared(sources)
+    evaluations = read_compared(sources)
     if json_ is not None and json_.resolve() in {one.path.resolve() for one in evaluations if one.path}:
         raise InputError(f"--json {json_}: is one of the evaluations; expected another file")
-    comparison = report.compare(evaluations, baseline=baseline, strict=strict)
+    comparison = job.compare(evaluations, baseline=baseline, strict=strict)
     if markdown:
-        typer.echo(report.comparison_markdown(comparison), nl=False)
+        typer.echo(job.comparison_markdown(comparison), nl=False)
     else:
-        show(report.comparison_table(comparison))
+        show(job.comparison_table(comparison))
     if json_ is not None:
-        write_json(json_, report.comparison_json(comparison), "--json")
+        write_json(json_, job.comparison_json(comparison), "--json")
         if not markdown:
             say(f"comparison: {json_}")

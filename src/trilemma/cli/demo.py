@@ -17,7 +17,9 @@ def demo(
 
     from trilemma import jobs
     from trilemma.machine import say, show
-    from trilemma.report import build_report, build_table, to_rich
+    from trilemma.report.html import build_report
+    from trilemma.report.table_views import to_rich
+    from trilemma.report.tables import build_table
 
     began = time.perf_counter()
     run, evaluations = jobs.demo(out, n)

@@ -35,11 +35,10 @@ def evaluate(
     ] = None,
     seeds: o.Seeds = None,
     class_: o.Class = None,
-    surrogate: o.Surrogate = None,
-    t_mid: o.TMid = None,
     samples: Annotated[Path | None, typer.Option(help="Where the samples go: FILE.npz or a folder.")] = None,
     root: o.Root = None,
     label: Annotated[str | None, typer.Option(help="What tables call it.")] = None,
+    no_verify: o.NoVerify = False,
     **settings: Any,
 ) -> None:
     """Measure quality, coverage and speed against a reference. A run is sampled first, by the flags that `sample`
@@ -61,8 +60,7 @@ def evaluate(
         out=out,
         root=root,
         label=label,
-        surrogate=surrogate,
-        t_mid=t_mid,
+        verify=not no_verify,
         **settings,
     )
     say(str(evaluation))

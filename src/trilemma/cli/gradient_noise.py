@@ -17,9 +17,9 @@ def gradient_noise(
     out: Annotated[Path | None, typer.Option(help="FILE.json; RUN/evaluations/gradient-noise/… unless given.")] = None,
 ) -> None:
     """Measure the simple noise scale tr(Σ)/‖g‖² of a run's model under each objective and time sampler."""
-    from trilemma import jobs
+    from trilemma.jobs import gradient_noise as job
     from trilemma.machine import say, show
 
-    found = jobs.gradient_noise(run, objectives.split(","), times.split(","), batch=batch, batches=batches)
-    show(jobs.noise_table(found))
-    say(f"gradient noise: {jobs.write_noise(run, found, out)}")
+    found = job.gradient_noise(run, objectives.split(","), times.split(","), batch=batch, batches=batches)
+    show(job.noise_table(found))
+    say(f"gradient noise: {job.write_noise(run, found, out)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -40,19 +40,10 @@ def import_(
     from trilemma import exchange
     from trilemma.machine import say
 
-    orders: dict[str | None, Literal["legacy", "new"] | None] = {None: None, "legacy": "legacy", "new": "new"}
-    if attention_order not in orders:
-        raise InputError(f"--attention-order {attention_order!r}: expected legacy or new")
     run = exchange.import_run(
-        path,
-        format_,
-        out=out,
-        name=name,
-        size=_size(size),
-        data=data,
-        attention_order=orders[attention_order],
+        path, format_, out=out, name=name, size=_size(size), data=data, attention_order=attention_order,
         overrides=set_ or [],
-    )
+    )  # fmt: skip
     say(f"imported: {run.path}  (next: trilemma sample {run.path})")
 
 

@@ -20,22 +20,23 @@ def network(
 ) -> None:
     """Print networks' parameters, multiply-adds, activation memory and time beside their sources' figures. Needs none
     of the recipes' data."""
-    from trilemma import jobs
+    from trilemma.jobs import network_costs as job
     from trilemma.machine import say, show
-    from trilemma.report import network_tables, write_drawing
+    from trilemma.report.network_drawing import write_drawing
+    from trilemma.report.network_table import network_tables
 
     if svg is not None and svg.suffix == ".svg" and len(recipes) > 1:
         raise InputError(f"--svg {svg}: one file, and {len(recipes)} recipes: expected a directory")
-    found = [jobs.anatomy(jobs.resolve(recipe)) for recipe in recipes]
+    found = [job.anatomy(job.resolve(recipe)) for recipe in recipes]
     names = [one.recipe.name for one in found]
     if svg is not None and (twice := next((name for name in names if names.count(name) > 1), None)):
         raise InputError(f"--svg {svg}: two recipes are called {twice!r}, and one drawing would overwrite the other's")
     drawn = [
         write_drawing(one, svg if svg.suffix == ".svg" else svg / f"{one.recipe.name}.svg") for one in found if svg
     ]
-    costs = jobs.network_costs(found, batch=batch, timing=not no_timing, device=device)
-    show(network_tables(costs, jobs.machine(device)))
+    costs = job.network_costs(found, batch=batch, timing=not no_timing, device=device)
+    show(network_tables(costs, job.machine(device)))
     for picture in drawn:
         say(f"drawing: {picture}")
     if json is not None:
-        say(f"figures: {jobs.write_network_costs(costs, json, batch=batch, device=device)}")
+        say(f"figures: {job.write_network_costs(costs, json, batch=batch, device=device)}")

@@ -25,7 +25,7 @@ def nll(
     """Print L_T, ΣL_t, L_0 and their total in bits/dim with standard errors; save and plot every L_t."""
     from trilemma import jobs
     from trilemma.machine import say, show
-    from trilemma.report import likelihood_figure, likelihood_table
+    from trilemma.report.likelihood import likelihood_figure, likelihood_table
 
     result = jobs.nll(run, reference, n=n, ode=ode, out=out, root=root, **settings)
     show(likelihood_table(result))

@@ -14,10 +14,6 @@ from typer.core import TyperCommand
 from trilemma.errors import InputError, shown
 
 Seeds = Annotated[str | None, typer.Option(help="Image seeds, such as 0-999 or 3,7,20-29. Instead of -n.")]
-Surrogate = Annotated[
-    str | None, typer.Option(help="Begin from these images: module:function, or samples (.npz, folder, zip).")
-]
-TMid = Annotated[float | None, typer.Option(help="The time that the surrogate's images are noised to.")]
 Class = Annotated[
     str | None, typer.Option("--class", help="Class of every image, by number or name; balanced unless given.")
 ]
@@ -36,6 +32,9 @@ def _renamed(old: str, new: str) -> Any:
 Grid = _renamed("--grid", "--picture, a PNG of the samples, or --spacing")
 Out = _renamed("--out", "--picture")
 Root = Annotated[str | None, typer.Option(help="Where the data's files lie, for data that would be downloaded.")]
+NoVerify = Annotated[
+    bool, typer.Option("--no-verify", help="Do not hold the checkpoint's files against their hashes: quicker to begin.")
+]
 
 LIMIT = 10_000_000
 """Images in one set."""
@@ -107,6 +106,8 @@ def sampling_options() -> Iterator[inspect.Parameter]:
     from trilemma.recipes import SamplingSettings
     from trilemma.samplers import SAMPLERS
 
+    yield _option("surrogate", str, "Begin from these images: module:function, or samples (.npz, folder, zip).")
+    yield _option("t_mid", float, "The time that the surrogate's images are noised to.")
     yield _option("sampler", str, "See `trilemma list samplers`; the recipe's unless given.")
     taken: dict[str, dict[str, Any]] = {}
     for name, kernel in SAMPLERS.items():

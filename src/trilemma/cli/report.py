@@ -14,7 +14,10 @@ def report(
 ) -> None:
     """Write one self-contained HTML page of runs and evaluations: table, figures, samples, what was run and on what."""
     from trilemma.machine import say, show
-    from trilemma.report import build_report, build_table, read_sources, to_rich
+    from trilemma.report.html import build_report
+    from trilemma.report.sources import read_sources
+    from trilemma.report.table_views import to_rich
+    from trilemma.report.tables import build_table
 
     page = build_report(sources, out)
     _, evaluations = read_sources(sources)

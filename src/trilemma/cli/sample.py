@@ -16,14 +16,13 @@ def sample(
     n: Annotated[int, typer.Option("-n", help="How many images (seeds 0 to n−1).", min=1, max=o.LIMIT)] = 64,
     seeds: o.Seeds = None,
     class_: o.Class = None,
-    surrogate: o.Surrogate = None,
-    t_mid: o.TMid = None,
     out: Annotated[Path | None, typer.Option(help="FILE.npz or a folder of PNG; RUN/samples/… unless given.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Write a picture of the first 100 samples: FILE.png.")] = None,
     strip: Annotated[
         Path | None, typer.Option(help="Write the way from noise to image of the first seeds: FILE.png.")
     ] = None,
     grid: o.Grid = None,
+    no_verify: o.NoVerify = False,
     **settings: Any,
 ) -> None:
     """Generate images. Image i depends on its own seed alone; an interrupted call made again goes on where it was."""
@@ -33,13 +32,11 @@ def sample(
 
     check_png(picture, "picture")
     check_png(strip, "strip")
-    opened = runs.Run(run)
-    samples = opened.sample_to(
-        out, n=n, seeds=o.parse_seeds(seeds), cls=class_, surrogate=surrogate, t_mid=t_mid, **settings
-    )
+    opened = runs.Run(run, verify=not no_verify)
+    samples = opened.sample_to(out, n=n, seeds=o.parse_seeds(seeds), cls=class_, **settings)
     say(f"samples: {samples.path}")
     if picture is not None:
         say(f"picture: {write_png(picture, samples.picture())}")
     if strip is not None:
-        way = opened.reverse_strip(samples.seeds[:10], samples.labels, surrogate=surrogate, t_mid=t_mid, **settings)
+        way = opened.reverse_strip(samples.seeds[:10], samples.labels, **settings)
         say(f"picture: {write_png(strip, way.picture())}")

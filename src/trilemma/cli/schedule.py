@@ -24,7 +24,7 @@ def schedule(
     """Print ᾱ, SNR, β̃/β, terminal SNR and L_T of schedules, and draw them with an image noised by each."""
     from trilemma import runs
     from trilemma.machine import say, show
-    from trilemma.report import schedule_figure, schedule_table
+    from trilemma.report.schedules import schedule_figure, schedule_table
 
     image, moment = runs.example(data)
     chosen = {name: runs.schedule_of(name) for name in names}

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from trilemma.cli import options as o
+
 
 def train(
     recipe: Annotated[str, typer.Argument(help="Name of a packaged recipe, or a YAML file.")],
@@ -14,6 +16,7 @@ def train(
     set_: Annotated[list[str] | None, typer.Option("--set", help="Override, such as training.steps=1000.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint.")] = False,
     init: Annotated[Path | None, typer.Option(help="Begin from the averaged weights of this run.")] = None,
+    no_verify: o.NoVerify = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the resolved recipe, parameters, memory, steps.")
     ] = False,
@@ -27,5 +30,5 @@ def train(
     if dry_run:
         print(jobs.dry_run(recipe, overrides), end="")
         return
-    run = jobs.train(recipe, out=out, overrides=overrides, resume=resume, init=init)
+    run = jobs.train(recipe, out=out, overrides=overrides, resume=resume, init=init, verify=not no_verify)
     say(f"trained to step {run.step}: {run.path}  (next: trilemma sample {run.path})")

@@ -53,8 +53,8 @@ def _opened(data: io.BufferedIOBase | io.BytesIO, file: str) -> Iterator[Image.I
     with blaming(file), warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with Image.open(data, formats=_FORMATS) as image:  # type: ignore[arg-type]
-            if not 0 < image.width * image.height <= PIXEL_LIMIT:
-                raise ValueError(f"{image.width}x{image.height} pixels, expected 1 to {PIXEL_LIMIT:,}")
+            if image.width * image.height > PIXEL_LIMIT:
+                raise ValueError(f"{image.width}x{image.height} pixels, expected at most {PIXEL_LIMIT:,}")
             yield image
 
 

@@ -98,9 +98,7 @@ def check_png(path: Path | None, what: str) -> None:
     """
     if path is None:
         return
-    if path.suffix.lower() != ".png":
-        raise InputError(f"{what}: {path} should end in .png")
-    check_writable(path, what)
+    check_writable(path, what, suffix=".png")
 
 
 def _is_npz(path: Path) -> bool:

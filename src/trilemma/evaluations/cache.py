@@ -59,11 +59,6 @@ def features_of_set(data: ImageSet, extractor: Extractor) -> Features:
     return features
 
 
-def is_kept(data: ImageSet, extractor: Extractor) -> bool:
-    """Whether the features of this set are on disk."""
-    return place_of(data, extractor).exists()
-
-
 def place_of(data: ImageSet, extractor: Extractor) -> Path:
     """Where the features of this set are kept, if they are."""
     return cache_folder() / "features" / f"{hashlib.sha256(_key(data, extractor).encode()).hexdigest()}.npz"
@@ -94,8 +89,7 @@ def _read(place: Path, data: ImageSet, extractor: Extractor) -> Features | None:
 
 
 def _write(place: Path, features: Features, key: str) -> None:
-    parts = {"pooled": features.pooled, "logits": features.logits, "spatial": features.spatial}
-    there = {name: part for name, part in parts.items() if part is not None}
+    there = {name: part for name, part in vars(features).items() if part is not None}
     try:
         write_npz(place, {"key": np.array(key), **there}, "cache")
     except InputError as error:

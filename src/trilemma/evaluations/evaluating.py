@@ -35,6 +35,7 @@ from trilemma.evaluations.speed import speed_of
 from trilemma.evaluations.wanted import Wanted, check_measurable
 from trilemma.machine.devices import process_state
 from trilemma.machine.environment import environment
+from trilemma.machine.files import keeping
 from trilemma.metrics import Speed, compute, extract, gathered_cautions
 from trilemma.runs.run import Run
 from trilemma.runs.sample_sets import read_record, record_of
@@ -73,6 +74,7 @@ def evaluate(
     out: str | Path | None = None,
     root: str | None = None,
     label: str | None = None,
+    verify: bool = True,
     **settings: Any,
 ) -> Evaluation:
     """Measure a run (by `n` samples, 1 000 unless given, made or taken up as `Run.sample` does) or a set of samples
@@ -81,8 +83,9 @@ def evaluate(
     `reference`: DATA[:SPLIT] or STATS.npz; a run's own training split unless given. `metrics`, `features`,
     `neighbours`, `counts`, `root`, `label`: see `measure`; memorisation unasked only where held-out images cost little,
     and a run was trained on the reference. `out`: where the evaluation is written; RUN/evaluations/… unless given.
-    Raises InputError for what cannot be done, before anything is sampled."""
-    run = subject if isinstance(subject, Run) else _as_run(Path(subject))
+    `verify`: hold the checkpoint's files against their hashes. Raises InputError for what cannot be done, before
+    anything is sampled."""
+    run = subject if isinstance(subject, Run) else _as_run(Path(subject), verify)
     if run is None:
         asked = {**settings, "class": cls, "n": n, "seeds": seeds, "samples": samples_out}
         if given := [key for key, value in asked.items() if value is not None]:
@@ -96,7 +99,6 @@ def evaluate(
         )  # fmt: skip
         return _written(measured, out or default_out(None, measured, features))
     began, data = time.perf_counter(), run.recipe.data
-    assert run.recipe.images is not None
     wanted = Wanted.of(metrics, features or features_for(run.recipe.images.shape), neighbours, counts)
     reference = reference or f"{data.name}:{data.split}"
     name, split = parse_reference(reference)
@@ -201,12 +203,13 @@ def _said(evaluation: Evaluation, warnings: list[str], began: float, label: str 
 def _written(evaluation: Evaluation, place: str | Path) -> Evaluation:
     """The evaluation with what an earlier one in its place keeps, on disk."""
     whole = with_kept(Path(place), evaluation)
-    return whole.write(Path(place)) if process_state().is_main_process else whole
+    with keeping(lambda: f"the samples are safe in {evaluation.samples.file}"):
+        return whole.write(Path(place)) if process_state().is_main_process else whole
 
 
-def _as_run(path: Path) -> Run | None:
+def _as_run(path: Path, verify: bool) -> Run | None:
     if (path / "recipe.yaml").is_file() or (path / "checkpoints").is_dir():
-        return Run(path)
+        return Run(path, verify=verify)
     if not path.exists():
         raise InputError(f"{path} does not exist: expected a run directory, or samples as an .npz, a folder or a zip")
     return None

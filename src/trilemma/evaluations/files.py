@@ -9,7 +9,7 @@ from pathlib import Path
 from trilemma.data.trees import open_store
 from trilemma.errors import InputError
 from trilemma.evaluations.judge import unlike
-from trilemma.evaluations.record import Evaluation, read
+from trilemma.evaluations.record import FORMAT, Evaluation, read
 from trilemma.machine.files import check_writable, sha256
 from trilemma.metrics import METRICS
 from trilemma.runs.sample_sets import record_of
@@ -52,9 +52,7 @@ def check_out(out: str | Path | None, subject: Path | None, reference: str) -> N
     for what, path in inputs:
         if out.resolve() == path.resolve():
             raise InputError(f"out: {out} is {what}, which would be overwritten; expected another FILE.json")
-    if out.suffix.lower() != ".json":
-        raise InputError(f"out: {out} should end in .json")
-    check_writable(out)
+    check_writable(out, suffix=".json", format=FORMAT)
 
 
 def with_kept(place: Path, evaluation: Evaluation) -> Evaluation:

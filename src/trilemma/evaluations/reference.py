@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from trilemma.data import ImageSet, open_data, parse_reference
-from trilemma.data.catalogue import SOURCES
+from trilemma.data import SOURCES, ImageSet, open_data, parse_reference
 from trilemma.errors import InputError
-from trilemma.evaluations.cache import BATCH, features_of_set, is_kept
+from trilemma.evaluations.cache import BATCH, features_of_set, place_of
 from trilemma.evaluations.extractors import Stamp, extractor_of, stamp
 from trilemma.evaluations.statistics_files import holds_statistics, open_statistics
+from trilemma.machine.files import check_writable
 from trilemma.machine.progress import say
 from trilemma.metrics import (
     Extractor,
@@ -27,8 +27,6 @@ from trilemma.metrics import (
     gathered_cautions,
     save_statistics,
 )
-
-__all__ = ["BATCH", "Reference", "data_record", "extractor_of", "features_of", "open_reference", "write_statistics"]
 
 Size = int | tuple[int, int] | None
 
@@ -121,7 +119,7 @@ def _has_test(name: str, root: str | None, extractor: str, size: Size, channels:
         data = open_data(name, split="test", root=root, size=size, channels=channels)
     except InputError:
         return False
-    return asked or (data.in_memory and len(data) <= FEW) or is_kept(data, extractor_of(extractor))
+    return asked or (data.in_memory and len(data) <= FEW) or place_of(data, extractor_of(extractor)).exists()
 
 
 def write_statistics(
@@ -139,8 +137,7 @@ def write_statistics(
     of them. Says as warnings what a reader must know, such as fewer images than a covariance of so many features takes.
     Raises InputError for features that have no spatial part, and for what cannot be read or written."""
     out = Path(out)
-    if out.suffix != ".npz":
-        raise InputError(f"out: {out} should end in .npz")
+    check_writable(out, suffix=".npz", source=spec)
     name, split = parse_reference(spec)
     data, look = open_data(name, split=split, root=root), extractor_of(extractor)
     pooled, places = Moments(), Moments()
@@ -148,11 +145,9 @@ def write_statistics(
         for batch in image_batches(data):
             seen = look(batch)
             pooled.update(seen.pooled)
-            if spatial and seen.spatial is None:
-                raise InputError(
-                    f"features {extractor!r} have no spatial part for mu_s and sigma_s; 'inception' has one"
-                )
-            if spatial and seen.spatial is not None:
+            if spatial:
+                if seen.spatial is None:
+                    raise InputError(f"features {extractor!r} have no spatial part for mu_s, sigma_s; 'inception' has")
                 places.update(seen.spatial)
         for moments, kind in ((pooled, "features"), (places, "spatial features")):
             if 0 < moments.count <= (dim := len(moments.mean)):

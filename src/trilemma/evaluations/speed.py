@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -35,8 +35,8 @@ def speed_of(beside: Path, sampler: Sampler, run: Run, batch: int) -> Speed:
             seeds = range(count)
             sampler.generate(seeds, labels_for(seeds, run.classes, None))
 
-        timed = measure(generate, batch=min(batch, 16), network_evaluations=sampler.evaluations)
-        timed = replace(timed, multiply_adds=_multiply_adds(sampler, run))
+        each, count = _multiply_adds(sampler, run), sampler.evaluations
+        timed = measure(generate, batch=min(batch, 16), network_evaluations=count, multiply_adds=each)
         record |= {"speed": asdict(timed), "environment": here}
         if state.is_main_process:
             write_json(beside, record)

@@ -43,8 +43,7 @@ def open_statistics(
     are features themselves. Images beside statistics (`arr_0`, as in ADM's reference batches) are looked at by `look`
     if `features` are needed: of a batch they are but a part of the images that the statistics are of. Files of others
     don't say what they are of: the record then has the hash of the file, and a caution says so. Raises InputError for
-    a file that cannot be used, or of features of another length.
-    """
+    a file that cannot be used, or of features of another length."""
     path = Path(spec)
     keys = _keys(path)
     if "mu" not in keys:

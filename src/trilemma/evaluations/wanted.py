@@ -64,4 +64,4 @@ def check_measurable(
     if real.spatial is not None and seen.spatial is not None and real.spatial.dim != seen.spatial.shape[1]:
         dims = real.spatial.dim, seen.spatial.shape[1]
         raise InputError(f"reference {name!r}: {dims[0]} spatial features, expected {dims[1]} of {features!r}")
-    check_needs(metrics, real=real, classifies=seen.logits is not None, spatial=seen.spatial is not None, **there)
+    check_needs(metrics, real, seen, **there)

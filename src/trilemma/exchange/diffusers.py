@@ -15,6 +15,9 @@ from trilemma.exchange.files import Config, One, Positive, read_config, read_sha
 from trilemma.exchange.schedulers import SchedulerConfig, left_out, sections
 from trilemma.exchange.weights import Layout
 
+Down = Literal["DownBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D"]
+Up = Literal["UpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D"]
+
 
 class UNetConfig(Config):
     """Those of UNet2DModel's settings that the networks here have as well."""
@@ -28,19 +31,9 @@ class UNetConfig(Config):
     time_embedding_dim: Positive | None = None
     freq_shift: Literal[0, 1] = 0
     flip_sin_to_cos: bool = True
-    down_block_types: tuple[Literal["DownBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D"], ...] = (
-        "DownBlock2D",
-        "AttnDownBlock2D",
-        "AttnDownBlock2D",
-        "AttnDownBlock2D",
-    )
+    down_block_types: tuple[Down, ...] = ("DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D")
     mid_block_type: Literal["UNetMidBlock2D"] = "UNetMidBlock2D"
-    up_block_types: tuple[Literal["UpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D"], ...] = (
-        "AttnUpBlock2D",
-        "AttnUpBlock2D",
-        "AttnUpBlock2D",
-        "UpBlock2D",
-    )
+    up_block_types: tuple[Up, ...] = ("AttnUpBlock2D", "AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D")
     block_out_channels: Annotated[tuple[Positive, ...], Len(1)] = (224, 448, 672, 896)
     layers_per_block: Positive = 2
     mid_block_scale_factor: One = 1

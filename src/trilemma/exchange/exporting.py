@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from trilemma.errors import InputError, unknown
@@ -70,7 +69,7 @@ def export_run(
         for name, document in documents.items():
             (partial / name).parent.mkdir(parents=True, exist_ok=True)
             (partial / name).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-        save_file(tensors, partial / "unet" / f"{WEIGHTS}.safetensors", metadata={"format": "pt"})
+        checkpoint.write_tensors(partial / "unet" / f"{WEIGHTS}.safetensors", tensors, {"format": "pt"})
     for note in not_carried(opened.recipe, scheduler):
         say(f"note: {note}")
     return place

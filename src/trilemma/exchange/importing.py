@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, cast
@@ -38,7 +38,7 @@ def import_run(
     name: str | None = None,
     size: tuple[int, int] | None = None,
     data: str | None = None,
-    attention_order: openai.Order | None = None,
+    attention_order: str | None = None,
     overrides: Sequence[str] = (),
 ) -> Run:
     """Turn a checkpoint of `format` (`IMPORT_FORMATS`) into the run directory `out` (default runs/NAME), at step 0: its
@@ -75,19 +75,16 @@ def import_run(
     return Run(place)
 
 
-def _read(path: Path, format: str, size: tuple[int, int] | None, order: openai.Order | None) -> Draft:
-    readers: dict[str, Callable[[], Draft]] = {"diffusers": lambda: diffusers.read(path, size)}
-    readers |= {
-        family: lambda family=family: openai.read(path, size, family, order or "legacy")  # type: ignore[misc]
-        for family in openai.ASSUMED
-    }
-    if format not in readers:
-        raise unknown("--format", format, readers)
+def _read(path: Path, format: str, size: tuple[int, int] | None, order: str | None) -> Draft:
+    if format not in IMPORT_FORMATS:
+        raise unknown("--format", format, IMPORT_FORMATS)
+    if order not in (None, *openai.ORDERS):
+        raise InputError(f"--attention-order {order!r}: expected {' or '.join(openai.ORDERS)}")
     if order is not None and format != "guided-diffusion":
         raise InputError(f"--attention-order {order!r}: only --format guided-diffusion has it, not {format}")
     if not path.exists():
         raise InputError(f"{path} does not exist")
-    return readers[format]()
+    return diffusers.read(path, size) if format == "diffusers" else openai.read(path, size, format, order or "legacy")
 
 
 def _recipe(draft: Draft, name: str, data: str | None, overrides: Sequence[str]) -> CompletedRecipe:

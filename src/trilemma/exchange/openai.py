@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from trilemma.errors import InputError
 from trilemma.exchange.drafts import Draft, attention_sides, multipliers
 from trilemma.exchange.files import read_state_dict
 from trilemma.exchange.weights import Layout, Weights
 
-Order = Literal["legacy", "new"]
+ORDERS = ("legacy", "new")
 
 ASSUMED: dict[str, dict[str, dict[str, Any]]] = {
     "improved-diffusion": {
@@ -40,7 +40,7 @@ AXES = {
 """Weights that every such network has, among them those it is read off, and their axes."""
 
 
-def layout(order: Order) -> Layout:
+def layout(order: str) -> Layout:
     """UNetModel's names; `order` is that of q, k and v in an attention's rows (`use_new_attention_order`)."""
     places = {
         "stem": "input_blocks.0.0",
@@ -72,7 +72,7 @@ def layout(order: Order) -> Layout:
     return Layout(places, leaves, axes=3, per_head=order == "legacy")
 
 
-def read(path: Path, size: tuple[int, int] | None, family: str, order: Order) -> Draft:
+def read(path: Path, size: tuple[int, int] | None, family: str, order: str) -> Draft:
     """A state dict as their training writes it (model….pt, ema_….pt). Raises InputError for what is none, and for an
     upsampler or a classifier."""
     if size is None:

@@ -29,8 +29,7 @@ class Layout:
     leaves: the names inside, by ours; three where q, k and v are apart. A leaf of one place alone is `place.leaf`.
     axes: of the matrices in an attention, where ours are 1×1 convolutions: 2 of linear layers, 3 of 1-D convolutions.
     per_head: q, k, v of the first head, then those of the next; ours and other layouts have q of all heads first.
-    sine_first: the time embedding's sines come before its cosines; ours come after.
-    """
+    sine_first: the time embedding's sines come before its cosines; ours come after."""
 
     places: Mapping[str, str]
     leaves: Mapping[str, Sequence[str]]
@@ -62,16 +61,14 @@ def correspondence(network: UNet, layout: Layout) -> list[Row]:
         names = layout.leaves.get(f"{kind}.{leaf}") or layout.leaves[leaf]
         inside = layout.places[kind].format_map(numbers)
         matrix = leaf in ("qkv", "project") and parameter == "weight"
-        attention: Any = network.get_submodule(prefix) if leaf == "qkv" else None
-        first = kind == "time in" and parameter == "weight"
+        attention: Any = network.get_submodule(prefix) if leaf == "qkv" and layout.per_head else None
+        swapped = layout.sine_first and kind == "time in" and parameter == "weight"
         table.append(
             Row(
                 ours,
                 tuple(".".join(part for part in (inside, name, parameter) if part) for name in names),
-                rows=_by_head(attention.heads, attention.norm.num_channels)
-                if layout.per_head and attention is not None
-                else None,
-                columns=_halves_swapped(network.get_parameter(ours).shape[1]) if layout.sine_first and first else None,
+                rows=_by_head(attention.heads, attention.norm.num_channels) if attention is not None else None,
+                columns=_halves_swapped(network.get_parameter(ours).shape[1]) if swapped else None,
                 axes=layout.axes if matrix else None,
             )
         )

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int64, UInt8
 
 from trilemma.data import check_png, open_data, parse_reference, read_samples, write_png
 from trilemma.errors import InputError
-from trilemma.machine.files import write_npz
+from trilemma.machine.files import check_writable, write_npz
 from trilemma.machine.untrusted import open_arrays
 from trilemma.process import Condition, Draw, image_grid, to_model, to_uint8
 from trilemma.runs.run import Run
@@ -57,9 +57,9 @@ def invert(
     class-conditional model needs labelled images. `settings`: steps, spacing and weights,
     as sampling has them. Raises InputError for what cannot be done."""
     run, out = run if isinstance(run, Run) else Run(run), Path(out)
-    if out.suffix != ".npz":
-        raise InputError(f"out: {out} should end in .npz")
-    check_png(picture, "picture")
+    check_writable(out, suffix=".npz", source=images)
+    if picture is not None:
+        check_writable(picture, "picture", suffix=".png", source=images)
     sampler = _ddim(run, settings)
     held, labels = _images(images, n, run)
     if held.shape[1:] != (*sampler.shape[1:], sampler.shape[0]):
@@ -106,12 +106,11 @@ def interpolate(
     first one's of the pair, or `cls`. `settings` as `invert` takes them. Raises InputError for what cannot be done."""
     run = run if isinstance(run, Run) else Run(run)
     sampler = _ddim(run, settings)
-    if (seeds is None) == (encodings is None):
-        raise InputError("interpolate: give either seeds or encodings")
-    if encodings is not None:
+    if encodings is not None and seeds is None:
         ends, labels = _encoded(encodings)
+    elif seeds is None or encodings is not None:
+        raise InputError("interpolate: give either seeds or encodings")
     else:
-        assert seeds is not None
         ends = noise_start(sampler.denoiser.schedule, list(seeds), sampler.shape, sampler.device)
         labels = labels_for(list(seeds), run.classes, cls)
     if tuple(ends.shape[1:]) != sampler.shape:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from trilemma.data import SOURCES, ImageSet, image_set, open_data, parse_referen
 from trilemma.jobs.training import check_unchanged
 from trilemma.jobs.watching import batches_of, take_up, watched
 from trilemma.machine.devices import accelerator
+from trilemma.machine.locks import locked
 from trilemma.parts import GIVEN, construct, described
 from trilemma.process import Denoiser
 from trilemma.recipes import CompletedRecipe, Recipe, load
@@ -72,15 +74,17 @@ def fit(
     process = accelerator(recipe.training.precision)
     batches = batches_of(recipe, images, process)
     place = Path(out) if out is not None else None
-    begun = place is not None and (place / "recipe.yaml").exists()
-    if begun and place is not None:
-        check_unchanged(load(place / "recipe.yaml"), recipe, f"{place}, ")
-    trainer = Trainer(learner, recipe.training, process, place, recipe.model_dump(mode="json"))
-    if place is not None:
-        if process.is_main_process:
-            prepare(place, recipe)
-        take_up(trainer)
-    return _reports(trainer, batches, recipe, place)
+    with ExitStack() as held:
+        if place is not None and process.is_main_process:
+            held.enter_context(locked(place))
+        if place is not None and (place / "recipe.yaml").exists():
+            check_unchanged(load(place / "recipe.yaml"), recipe, f"{place}, ")
+        trainer = Trainer(learner, recipe.training, process, place, recipe.model_dump(mode="json"))
+        if place is not None:
+            if process.is_main_process:
+                prepare(place, recipe)
+            take_up(trainer)
+        return _reports(trainer, batches, recipe, place, held.pop_all())
 
 
 def _part(recipe: Recipe, key: str, given: Any) -> Any:
@@ -88,9 +92,12 @@ def _part(recipe: Recipe, key: str, given: Any) -> Any:
     return recipe.learner[key] if isinstance(given, str | dict) else given
 
 
-def _reports(trainer: Trainer, batches: Batches, recipe: CompletedRecipe, place: Path | None) -> Iterator[Report]:
+def _reports(
+    trainer: Trainer, batches: Batches, recipe: CompletedRecipe, place: Path | None, held: ExitStack
+) -> Iterator[Report]:
     try:
-        yield from trainer.run(batches) if place is None else watched(trainer, batches, recipe, place, shown=False)
+        with held:
+            yield from trainer.run(batches) if place is None else watched(trainer, batches, recipe, place, shown=False)
     finally:
         if trainer.ema is not None:
             trainer.ema.module.load_state_dict(trainer.ema.shadow)

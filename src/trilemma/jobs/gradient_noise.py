@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich import box
@@ -68,7 +69,7 @@ def gradient_noise(
         for sampler in times:
             learner = _learner(run, objective, sampler, bins)
             if isinstance(learner.times, Importance):
-                _fill(learner, source)
+                _fill(learner, learner.times, source)
             found.append(_measure(learner, source, objective, sampler, batches))
     return found
 
@@ -78,19 +79,16 @@ def _learner(run: Run, objective: str, sampler: str, bins: int | None) -> Denois
     denoiser, conditional = denoiser_of(weights, run.recipe), bool(run.classes)
     denoiser.network.requires_grad_(True)
     steps = denoiser.schedule.steps
-    chosen = {"name": sampler}
+    chosen: dict[str, Any] = {"name": sampler}
     if sampler == "importance" and steps is not None:
-        width = bins or next(w for w in range(max(1, steps // 100), steps + 1) if steps % w == 0)
-        chosen["bins"] = width  # type: ignore[assignment]
+        chosen["bins"] = bins or next(w for w in range(max(1, steps // 100), steps + 1) if steps % w == 0)
     drawn = construct("times", component("times", chosen, "times"), denoiser.schedule)
     made = construct("objective", component("objective", objective, "objective"))
     return DenoisingLearner(denoiser, made, drawn, conditional)
 
 
-def _fill(learner: DenoisingLearner, source: Batches) -> None:
+def _fill(learner: DenoisingLearner, sampler: Importance, source: Batches) -> None:
     """Ten losses for each group of times, at a time drawn within it."""
-    sampler = learner.times
-    assert isinstance(sampler, Importance)
     groups, history = sampler.losses.shape
     wanted = torch.arange(groups).repeat(history)
     with progress("filling the history", len(wanted), "losses") as advance, torch.no_grad():

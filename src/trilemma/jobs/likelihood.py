@@ -48,7 +48,10 @@ def nll(
     what cannot be done."""
     began = time.perf_counter()
     if out is not None:
-        check_writable(Path(out))
+        out = Path(out)
+        check_writable(out, suffix=".json", format=FORMAT, source=reference)
+        if not out.exists() and out.with_suffix(".png").exists():
+            raise InputError(f"out: {out.with_suffix('.png')}, where its picture goes, is there already")
     run = run if isinstance(run, Run) else Run(run)
     name, split = parse_reference(reference)
     root = root or (run.recipe.data.root if name == run.recipe.data.name else None)
@@ -104,7 +107,7 @@ def nll(
         "reference": data_record(data) | {"used": len(chosen), "seed": seed},
         "grid": {"steps": len(times) - 1, "spacing": spacing, "clip": clip, "ode_steps": ode},
         "bits_per_dim": figures,
-        "terms": {"t": bound.times.tolist(), "mean": each.mean(0).tolist(), "standard_error": _plain(_error(each))},
+        "terms": {"t": bound.times.tolist(), "mean": each.mean(0).tolist(), "standard_error": _errors(each)},
         "wall_time_s": round(time.perf_counter() - began, 2),
         "environment": environment(device),
     }
@@ -115,13 +118,9 @@ def nll(
 
 
 def _mean(each: torch.Tensor) -> dict[str, float | None]:
-    return {"mean": float(each.mean()), "standard_error": _plain(_error(each))}
+    return {"mean": float(each.mean()), "standard_error": _errors(each[:, None])[0]}
 
 
-def _plain(value: torch.Tensor) -> Any:
-    """As JSON takes it: null where one image has no standard error."""
-    return [None if math.isnan(v) else v for v in value.tolist()] if value.dim() else _plain(value[None])[0]
-
-
-def _error(each: torch.Tensor) -> torch.Tensor:
-    return each.std(0) / math.sqrt(len(each)) if len(each) > 1 else torch.full_like(each[0], math.nan)
+def _errors(each: torch.Tensor) -> list[float | None]:
+    """The standard error of each column's mean; none where there is one image."""
+    return (each.std(0) / math.sqrt(len(each))).tolist() if len(each) > 1 else [None] * each.shape[1]

@@ -171,14 +171,12 @@ def ratios(found: Sequence[NetworkCosts]) -> list[Ratios]:
 
     given = []
     for one in found:
-        first, theirs, firsts = found[0], one.source, found[0].source
-        same = theirs is not None and firsts is not None and theirs.paper == firsts.paper
-        speed = over(rate(one.forward), rate(first.forward))
-        training = over(rate(first.step), rate(one.step))
+        first, its, firsts = found[0], one.source, found[0].source
         source_speed = source_training = None
-        if same and theirs is not None and firsts is not None:
-            source_speed = over(theirs.images_per_second, firsts.images_per_second)
-            source_training = over(theirs.training_hours, firsts.training_hours)
+        if its is not None and firsts is not None and its.paper == firsts.paper:
+            source_speed = over(its.images_per_second, firsts.images_per_second)
+            source_training = over(its.training_hours, firsts.training_hours)
+        speed, training = over(rate(one.forward), rate(first.forward)), over(rate(first.step), rate(one.step))
         given.append(Ratios(speed, source_speed, training, source_training))
     return given
 

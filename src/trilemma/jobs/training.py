@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -12,7 +13,8 @@ from trilemma.errors import InputError
 from trilemma.evaluations.during_training import EvaluateEvery
 from trilemma.jobs.dry_run import check_memory
 from trilemma.jobs.watching import batches_of, take_up, validation_of, watched
-from trilemma.machine.devices import accelerator
+from trilemma.machine.devices import accelerator, process_state
+from trilemma.machine.locks import locked
 from trilemma.machine.progress import console, say
 from trilemma.process import Schedule, stream_seed
 from trilemma.recipes import CompletedRecipe, Recipe, load
@@ -36,15 +38,30 @@ def train(
     overrides: Sequence[str] = (),
     resume: bool = False,
     init: str | Path | None = None,
+    verify: bool = True,
 ) -> Run:
     """Train a recipe (by name or file, with `a.b=VALUE` overrides) into the run directory `out` (default runs/NAME).
 
     `resume` goes on from the newest checkpoint there, or begins if there is none. `init` begins from the averaged
-    weights of another run. Works alike in one process and under `torchrun` or `accelerate launch`. SIGTERM and Ctrl-C
-    finish the step, write a checkpoint, and raise SystemExit(128 + signal). Raises InputError for bad input and
-    DivergedError when steps stay non-finite."""
+    weights of another run. `verify`: hold the files of checkpoints against their hashes. Works alike in one process and
+    under `torchrun` or `accelerate launch`. SIGTERM and Ctrl-C finish the step, write a checkpoint, and raise
+    SystemExit(128 + signal). Raises InputError for bad input, for a directory that another process trains in, and for a
+    full disk; DivergedError when steps stay non-finite."""
     asked = load(recipe)
     path = Path(out) if out is not None else Path("runs") / load(recipe, overrides).name
+    with locked(path) if process_state().is_main_process else nullcontext():
+        return _train(asked, path, recipe, overrides, resume, init, verify)
+
+
+def _train(
+    asked: Recipe,
+    path: Path,
+    recipe: str | Path,
+    overrides: Sequence[str],
+    resume: bool,
+    init: str | Path | None,
+    verify: bool,
+) -> Run:
     begun = (path / "recipe.yaml").exists()
     if not begun and checkpoint.steps(path / "checkpoints"):
         raise InputError(f"{path} has checkpoints but no recipe.yaml: choose another --out")
@@ -62,7 +79,7 @@ def train(
     learner = build_learner(chosen)
     validation = validation_of(chosen)
     if init is not None:
-        source = Run(init)
+        source = Run(init, verify=verify)
         source.load_into(learner, "ema" if source.recipe.training.ema else "raw")
     evaluation = EvaluateEvery(chosen, learner, process) if chosen.evaluate.every else None
     # Nothing is written before all of this stands: what is refused leaves no run in the way.
@@ -70,7 +87,7 @@ def train(
         prepare(path, chosen)
         console.print(f"run directory: {path}")
     trainer = Trainer(learner, chosen.training, process, path, chosen.model_dump(mode="json"))
-    take_up(trainer)
+    take_up(trainer, verify)
     if process.is_main_process:
         _introduce(chosen, data, learner, trainer.step)
     for _ in watched(trainer, batches, chosen, path, validation, evaluation):
@@ -81,7 +98,7 @@ def train(
                 f"stopped by {trainer.stopped.name} at step {trainer.step}, checkpoint written; go on with --resume"
             )
         raise SystemExit(128 + trainer.stopped)
-    return Run(path)
+    return Run(path, verify=False)  # just written
 
 
 def _resumed(path: Path, asked: Recipe, overrides: Sequence[str]) -> Recipe:

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from trilemma.data import ImageSet, write_png
 from trilemma.errors import InputError
 from trilemma.evaluations.during_training import EvaluateEvery
+from trilemma.machine.files import keeping
 from trilemma.machine.progress import progress
 from trilemma.process import image_grid, stream_seed, to_model
 from trilemma.recipes import CompletedRecipe, Recipe
@@ -35,11 +36,11 @@ def batches_of(recipe: Recipe, data: ImageSet, process: Accelerator) -> Batches:
     )
 
 
-def take_up(trainer: Trainer) -> None:
+def take_up(trainer: Trainer, verify: bool = True) -> None:
     """Go on from the newest checkpoint, if there is one. Raises InputError where that is beyond the settings' steps."""
     if trainer.checkpoints is None or not checkpoint.steps(trainer.checkpoints):
         return
-    trainer.resume()
+    trainer.resume(verify)
     steps = trainer.settings.steps
     if trainer.step > steps:
         raise InputError(f"training.steps {steps}: the run is at step {trainer.step} already")
@@ -68,9 +69,9 @@ def watched(
 ) -> Iterator[Report]:
     """The loop's reports, looked at on their way: log, validation, figures of samples, grids, progress if `shown`."""
     settings, main = recipe.training, trainer.accelerator.is_main_process
-    window = Window(settings.batch)
+    window = Window(settings.batch, trainer.watching)
     bar = progress("training", settings.steps, "steps", start=trainer.step, shown=main and shown)
-    with Log(path, trainer.step, write=main) as log, bar as advance:
+    with keeping(lambda: trainer.safe), Log(path, trainer.step, write=main) as log, bar as advance:
         for report in trainer.run(batches):
             window.add(report)
             last = report.step == settings.steps

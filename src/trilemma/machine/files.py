@@ -1,6 +1,8 @@
 """Files written whole or not at all, places looked at before any work is spent on them, and hashes.
 
-What stood in a place before stays as it was until what replaces it is complete and on the disk.
+What stood in a place before stays as it was until what replaces it is complete and on the disk. What may be replaced:
+a file of the ending that a command writes, for whoever names it wishes so; of JSON, whose ending says little, only a
+file of the same `format`, or an empty one. Folders that hold something, devices and a command's own input never are.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,19 @@ def replacing(path: Path, what: str = "out") -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def keeping(safe: Callable[[], str]) -> Iterator[None]:
+    """Where what happens inside cannot write, the error goes on to say what is safe."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{error.filename or 'a file'}: {error.strerror or error}; {safe()}") from error
+    except InputError as error:
+        if not isinstance(error.__cause__, OSError):
+            raise
+        raise InputError(f"{error}; {safe()}") from error.__cause__
+
+
 def _check_replaceable(path: Path, what: str) -> None:
     if path.is_dir() and not path.is_symlink():
         if any(path.iterdir()):
@@ -75,7 +90,9 @@ def write_text(path: Path, text: str, what: str = "out") -> Path:
 
 
 def write_json(path: Path, value: Any, what: str = "out") -> Path:
-    """Write plain JSON values. Raises InputError as `replacing` does."""
+    """Write plain JSON values. Raises InputError as `replacing` does, and where another kind of file stands there."""
+    if isinstance(value, dict) and "format" in value:
+        _check_format(path, value["format"], what)
     return write_text(path, json.dumps(value, indent=1) + "\n", what)
 
 
@@ -86,9 +103,31 @@ def write_npz(path: Path, arrays: Mapping[str, Any], what: str = "out", *, compr
     return path
 
 
-def check_writable(path: Path, what: str = "out") -> None:
+def _check_format(path: Path, format: str, what: str) -> None:
+    """Versions of a format, after the slash, may replace each other."""
+    kind = format.partition("/")[0]
+    try:
+        if not path.is_file() or not path.stat().st_size:
+            return
+        found = json.loads(path.read_text(encoding="utf-8"))
+        own = isinstance(found, dict) and str(found.get("format")).partition("/")[0] == kind
+    except (OSError, ValueError, RecursionError):
+        own = False
+    if not own:
+        raise InputError(f"{what}: {path} is there already, and no {kind} file: remove it, or choose another place")
+
+
+def check_writable(path: Path, what: str = "out", *, suffix: str = "", format: str = "", source: str = "") -> None:
     """Make the folder of `path`, and make sure that a file can be written there; what it holds is left alone. Raises
-    InputError, which calls it `what`."""
+    InputError, which calls it `what`; also for another ending than `suffix`, for a file that is no JSON of `format`,
+    and for one that `source` (DATA[:SPLIT] or a path) is or holds."""
+    if suffix and path.suffix.lower() != suffix:
+        raise InputError(f"{what}: {path} should end in {suffix}")
+    if format:
+        _check_format(path, format, what)
+    for one in {source, source.rpartition(":")[0]} - {""}:
+        if path.exists() and path.resolve().is_relative_to(Path(one).resolve()):
+            raise InputError(f"{what}: {path} is read by this command, and would be overwritten; expected another file")
     try:
         if path.is_dir():
             raise InputError(f"{what}: {path} is a folder, expected a file such as {path / 'NAME'}")

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
+import sys
 import threading
 import time
 import uuid
@@ -32,8 +34,10 @@ def locked(place: Path) -> Iterator[None]:
     """Hold the lock of `place` (the file PLACE.lock) while the block runs.
 
     Raises InputError, which names the process that holds it, if another one does; a lock whose holder is gone is taken
-    over. Where no file can be written there is nothing to protect: the writing itself will say so."""
-    path = place.with_name(f"{place.name}.lock")
+    over. Where no file can be written there is nothing to protect: the writing itself will say so. SIGTERM, if nobody
+    else heeds it, raises SystemExit meanwhile, so that the lock is given back."""
+    whole = place.resolve()
+    path = whole.with_name(f"{whole.name}.lock")
     mine = _me()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,12 +49,25 @@ def locked(place: Path) -> Iterator[None]:
     beat = threading.Thread(target=_count, args=(path, mine, over), daemon=True)
     beat.start()
     try:
-        yield
+        with _terminable():
+            yield
     finally:
         over.set()
         beat.join()
         if (found := _read(path)) is not None and found.get("token") == mine["token"]:
             path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    mine = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if mine:
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        if mine:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _me() -> dict[str, Any]:

@@ -69,11 +69,14 @@ def kind_of(path: str | os.PathLike[str]) -> Literal["file", "folder"] | None:
 
 
 def read_bounded(stream: IO[bytes], limit: int = FILE_LIMIT) -> bytes:
-    """All bytes of a stream. Raises ValueError for more than `limit`, having read no more."""
-    content = stream.read(limit + 1)
-    if len(content) > limit:
-        raise ValueError(f"more than {limit:,} bytes")
-    return content
+    """All bytes of a stream. Raises ValueError for more than `limit`, having read hardly more."""
+    parts, size = [], 0
+    while part := stream.read(2**20):  # a single call would take the whole limit's memory at once
+        parts.append(part)
+        size += len(part)
+        if size > limit:
+            raise ValueError(f"more than {limit:,} bytes")
+    return b"".join(parts)
 
 
 def read_text(path: Path, limit: int = FILE_LIMIT) -> str:
@@ -103,33 +106,36 @@ def parse_json(text: str | bytes) -> Any:
 def parse_yaml(text: str) -> Any:
     """What a YAML text says; nothing in it can run code. Raises ValueError for what is none, is nested deeper than
     `NESTING`, or has more than `NODES` values with its aliases written out."""
-    loader = yaml.SafeLoader(text)
     try:
+        loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         if node is None:
             return None
-        if _nodes(node, {}, 0) > NODES:  # before anything is made of it: merged keys multiply too
+        if _extent(node, {}, 0)[0] > NODES:  # before anything is made of it: merged keys multiply too
             raise ValueError(f"more than {NODES:,} values with its aliases written out")
         return loader.construct_document(node)
     except RecursionError:
         raise ValueError(f"nested deeper than {NESTING} levels") from None
     except (LookupError, AttributeError, yaml.YAMLError) as error:  # PyYAML's of a tag that its value does not fit
         raise ValueError(" ".join(str(error).split())) from error
-    finally:
-        loader.dispose()
 
 
-def _nodes(node: yaml.Node, known: dict[int, int], depth: int) -> int:
-    """Values that a node stands for. An alias of what it lies in has no end, and so is nested too deeply."""
-    if depth > NESTING:
-        raise ValueError(f"nested deeper than {NESTING} levels")
-    if id(node) not in known:
+def _extent(node: yaml.Node, known: dict[int, tuple[int, int]], depth: int) -> tuple[int, int]:
+    """The values that a node at this depth stands for, and their levels. Raises ValueError where it is nested too
+    deeply, as an alias of what it lies in is."""
+    if id(node) not in known and depth <= NESTING:
         inner: list[yaml.Node] = []
         if isinstance(node, yaml.MappingNode):
             inner = [part for pair in node.value for part in pair]
         elif isinstance(node, yaml.SequenceNode):
             inner = node.value
-        known[id(node)] = 1 + sum(_nodes(part, known, depth + 1) for part in inner)
+        extents = [_extent(part, known, depth + 1) for part in inner]
+        known[id(node)] = (
+            1 + sum(count for count, _ in extents),
+            max((1 + levels for _, levels in extents), default=0),
+        )
+    if depth > NESTING or depth + known[id(node)][1] > NESTING:
+        raise ValueError(f"nested deeper than {NESTING} levels")
     return known[id(node)]
 
 

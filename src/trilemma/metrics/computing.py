@@ -41,12 +41,11 @@ def compute(
 
     Warns of what a reader must know, in `MetricWarning`s: gather them with `gathered_cautions`; among it, what was left
     out because there are too few images. Raises InputError for a name that does not exist, a measure asked for by name
-    whose needs aren't met, and what the measures refuse.
-    """
+    whose needs aren't met, and what the measures refuse."""
     chosen = check_names(names)
     record = {"features": features} if features else {}
     inputs = Inputs(frozenset(chosen), real, fake, labels, sampler, neighbours, counts, record)
-    met = inputs.there()
+    met = there(real, fake, labels=labels is not None, sampler=sampler is not None, counts=counts is not None)
     lacking = {name: absent for name in chosen if (absent := METRICS[name].needs - met)}
     if names is not None:
         refuse(lacking, met)
@@ -54,7 +53,7 @@ def compute(
     if left_out:
         caution(f"left out: {', '.join(left_out)}; the reference is given by its statistics alone")
 
-    done: dict[Measure, dict[str, Any] | TooFewError] = {}
+    done: dict[Measure, dict[str, Any]] = {}
     values: dict[str, Any] = {}
     for name in chosen:
         if name in lacking:
@@ -63,22 +62,21 @@ def compute(
         if metric.measure not in done:
             done[metric.measure] = _measured(metric.measure, inputs)
         found = done[metric.measure]
-        few = found if isinstance(found, TooFewError) else found[name]
-        if isinstance(few, TooFewError):
+        if isinstance(few := found[name], TooFewError):
             if names is not None and not lenient:
                 raise few
             caution(f"left out: {name}; {few}")
-        elif not isinstance(found, TooFewError):
+        else:
             values |= {key: _plain(found[key]) for key in metric.keys if key in found}
     return values
 
 
-def _measured(measure: Measure, inputs: Inputs) -> dict[str, Any] | TooFewError:
-    """What it gives, or that there are too few images for it."""
+def _measured(measure: Measure, inputs: Inputs) -> dict[str, Any]:
+    """What it gives, or, in place of every figure, that there are too few images for it."""
     try:
         return measure(inputs)
     except TooFewError as few:
-        return few
+        return dict.fromkeys(inputs.names, few)
 
 
 def check_enough(names: Sequence[str], count: int, *, dim: int, neighbours: int = 3) -> None:
@@ -90,20 +88,10 @@ def check_enough(names: Sequence[str], count: int, *, dim: int, neighbours: int 
             raise TooFewError(f"{name}: {count} generated image(s), expected at least {least}")
 
 
-def check_needs(
-    names: Sequence[str] | None,
-    *,
-    real: ReferenceFeatures,
-    classifies: bool,
-    labels: bool,
-    sampler: bool,
-    spatial: bool = False,
-    counts: bool = False,
-) -> None:
+def check_needs(names: Sequence[str] | None, real: ReferenceFeatures, fake: Features, **given: bool) -> None:
     """Refuse now, before anything is generated, what `compute` would refuse then: a metric that does not exist, or one
-    asked for by name whose needs will not be met, given whether the features classify and have a spatial part, classes
-    were asked for, counts given, and there is a sampler to time. Raises InputError."""
-    met = there(real, classifies=classifies, spatial=spatial, labels=labels, counts=counts, sampler=sampler)
+    asked for by name whose needs will not be met (see `there`). `fake`: features of any image. Raises InputError."""
+    met = there(real, fake, **given)
     if names is not None:
         refuse({name: absent for name in check_names(names) if (absent := METRICS[name].needs - met)}, met)
 

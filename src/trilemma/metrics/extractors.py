@@ -22,8 +22,7 @@ def open_extractor(name: str, *, device: Device = "cpu") -> Extractor:
     """The extractor called `name` (`trilemma list features`), ready on `device`: NAME, or NAME:ARGUMENT for one that
     takes an argument.
 
-    Raises InputError for a name that does not exist, and for weights that cannot be had.
-    """
+    Raises InputError for a name that does not exist, and for weights that cannot be had."""
     kind, _, argument = name.partition(":")
     if name.endswith(":") or not any((":" in form) == (":" in name) for form in _forms(kind)):
         raise EXTRACTORS.unknown(name, "features", [form for each in EXTRACTORS for form in _forms(each)])

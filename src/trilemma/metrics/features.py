@@ -53,8 +53,7 @@ class Extractor(ABC):
 
     `name`: what `open_extractor` and evaluation files call it. `dim`: length of a feature vector; None if it is that of
     the images. `sha256`: of the weights (of no bytes, if there are none). `resize`: what is done to images of another
-    size, "none" if nothing. `classes`: what its logits are of, if it classifies and its card says.
-    """
+    size, "none" if nothing. `classes`: what its logits are of, if it classifies and its card says."""
 
     name: str
     dim: int | None
@@ -90,8 +89,7 @@ class ClassifierExtractor(Extractor):
 
     `shape` (c, h, w) is what the network was trained on, `bounds` what black and white were to it. Images of a size in
     `cropped` lose an equal margin on every side (for digits padded to 32×32); any other size is refused, never resized.
-    So are images of other channels.
-    """
+    So are images of other channels."""
 
     def __init__(
         self,

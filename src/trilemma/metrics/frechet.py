@@ -27,8 +27,7 @@ def frechet_distance(*, real: Statistics, fake: Statistics, name: str = "frechet
 
     Warns where images are no more than features (such covariances are singular and the distance is biased upward), and
     where all images of a side have the same features. Raises InputError for NaN, for a matrix that is no covariance,
-    and for statistics of different features.
-    """
+    and for statistics of different features."""
     if real.dim != fake.dim:
         raise InputError(f"{name}: {fake.dim} features an image in fake, expected {real.dim} as in real")
     check_same_features(real.metadata.get("features"), fake.metadata.get("features"), f"{name}: fake")
@@ -61,8 +60,7 @@ def frechet_standard_error(
 
     It is of first order: where the distance is mostly its own bias (equal distributions, few images for the features)
     it comes out too large, by some 20 to 50 %. There the bootstrap, which sees copies of images, is two to three times
-    too large. Raises InputError for NaN, fewer than two images, features of another length than the reference's.
-    """
+    too large. Raises InputError for NaN, fewer than two images, features of another length than the reference's."""
     check_count(fake, 2, f"{name}: generated")
     if real.dim != fake.shape[1]:
         raise InputError(f"{name}: {fake.shape[1]} features an image in fake, expected {real.dim} as in real")
@@ -79,8 +77,7 @@ def frechet_standard_error(
 def _transport(start: Float64[np.ndarray, "d d"], end: Float64[np.ndarray, "d d"]) -> Float64[np.ndarray, "d d"]:
     """T with T·start·T = end, on the span of `start` (and zero off it).
 
-    With start = GGᵀ and P the inverse of G, or its pseudo-inverse where `start` is singular, T = Pᵀ(Gᵀ end G)^½P.
-    """
+    With start = GGᵀ and P the inverse of G, or its pseudo-inverse where `start` is singular, T = Pᵀ(Gᵀ end G)^½P."""
     first, last = (torch.from_numpy(np.array(cov, dtype=np.float64)) for cov in (start, end))
     factor = _cholesky(first)
     if factor is not None:
@@ -101,8 +98,7 @@ def trace_sqrt_product(a: Float64[np.ndarray, "d d"], b: Float64[np.ndarray, "d 
     A root turns an error of 1e-16 at an eigenvalue of zero into 1e-8, so where a covariance is singular, or nearly, the
     trace is taken as the sum of the singular values of FᵀG instead, a = FFᵀ and b = GGᵀ, which is the same number
     without roots. F and G come from pivoted Cholesky factorisations, which end at the rank. That is exact for singular
-    covariances, and takes two to three times as long. Raises InputError for a matrix that is no covariance.
-    """
+    covariances, and takes two to three times as long. Raises InputError for a matrix that is no covariance."""
     left, right = (torch.from_numpy(np.array(cov, dtype=np.float64)) for cov in (a, b))
     lower, failed = torch.linalg.cholesky_ex(left)
     if not failed:

@@ -40,8 +40,7 @@ def frechet_infinity(
 
     Only the number of generated images is taken out: a small reference biases this as it does the distance. Raises
     `TooFewError` unless each of the smallest parts has more images than there are features (the distance is no line in
-    1/N below that), and InputError for fewer than 3 parts, NaN, features of another length than the reference's.
-    """
+    1/N below that), and InputError for fewer than 3 parts, NaN, features of another length than the reference's."""
     name = "frechet_infinity"
     if parts < 3:
         raise InputError(f"{name}: parts is {parts}, expected 3 or more for a line with an error")
@@ -71,8 +70,7 @@ def frechet_by_count(
     distance for each count.
 
     Warns as `frechet_distance` does. Raises InputError for no count, a count below 2 or above n, NaN, features of
-    another length than the reference's.
-    """
+    another length than the reference's."""
     name = "frechet_by_count"
     check_count(fake, 2, f"{name}: generated")
     wrong = [count for count in counts if not 2 <= count <= len(fake)]

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,15 +49,11 @@ def bicubic(images: Images, device: str | torch.device = "cpu") -> Float[Tensor,
     return (torch.from_numpy(stacked).to(device) - 128) / 128
 
 
-class Resize(NamedTuple):
-    record: str
-    apply: Callable[[Images, str | torch.device], Tensor]
-
-
 RESIZES = {
-    "inception": Resize("bilinear-299 (pytorch-fid)", bilinear),
-    "inception-clean": Resize("bicubic-299 (clean-fid)", bicubic),
+    "inception": ("bilinear-299 (pytorch-fid)", bilinear),
+    "inception-clean": ("bicubic-299 (clean-fid)", bicubic),
 }
+"""What is recorded of each extractor's resizing, and what does it."""
 
 
 class InceptionExtractor(Extractor):
@@ -73,7 +68,7 @@ class InceptionExtractor(Extractor):
         convert_conv2d_weight_memory_format(self.network, torch.channels_last)
         self.batch = 8 if torch.device(device).type == "cpu" else 64
         self.name, self.sha256, self.device = name, sha256, device
-        self.resize = RESIZES[name].record
+        self.resize, self._resized = RESIZES[name]
 
     @torch.inference_mode()
     def __call__(self, images: UInt8[np.ndarray, "n h w c"]) -> Features:
@@ -86,7 +81,7 @@ class InceptionExtractor(Extractor):
         parts = []
         with full_precision():
             for start in range(0, len(coloured), self.batch):
-                x = RESIZES[self.name].apply(coloured[start : start + self.batch], self.device)
+                x = self._resized(coloured[start : start + self.batch], self.device)
                 outputs = self.network.outputs(x.contiguous(memory_format=torch.channels_last))
                 parts.append([part.cpu().numpy() for part in outputs])
         return Features(*(np.concatenate(column) for column in zip(*parts, strict=True)))

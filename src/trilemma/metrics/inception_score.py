@@ -40,8 +40,7 @@ def inception_score(*, fake: Float[np.ndarray, "n k"], splits: int = SPLITS, see
     score downward.
 
     Warns where a part has fewer images than there are classes. Raises InputError for NaN, splits below 2, and
-    `TooFewError` for fewer images than splits.
-    """
+    `TooFewError` for fewer images than splits."""
     if splits < 2:
         raise InputError(f"inception_score: splits is {splits}, expected 2 or more")
     check_count(fake, splits, "inception_score: generated", f" for {splits} splits")

@@ -59,28 +59,17 @@ class Inputs:
     counts: Sequence[int] | None
     metadata: Mapping[str, Any]
 
-    def there(self) -> frozenset[Need]:
-        """The needs that are met."""
-        return there(
-            self.real,
-            classifies=self.fake.logits is not None,
-            spatial=self.fake.spatial is not None,
-            labels=self.labels is not None,
-            counts=self.counts is not None,
-            sampler=self.sampler is not None,
-        )
-
 
 def there(
-    real: ReferenceFeatures, *, classifies: bool, spatial: bool, labels: bool, counts: bool, sampler: bool
+    real: ReferenceFeatures, fake: Features, *, labels: bool, sampler: bool, counts: bool = False
 ) -> frozenset[Need]:
-    """The needs that are met: given whether the features of generated images classify and have a spatial part, classes
-    were asked for, counts given, and there is a sampler to time."""
+    """The needs that are met: given features of generated images or of any that are looked at alike, and whether
+    classes were asked for, there is a sampler to time, and counts are given."""
     met: dict[Need, bool] = {
         "features": real.features is not None,
-        "spatial": spatial and real.spatial is not None,
+        "spatial": fake.spatial is not None and real.spatial is not None,
         "holdout": real.holdout is not None,
-        "logits": classifies and (real.features is None or real.features.logits is not None),
+        "logits": fake.logits is not None and (real.features is None or real.features.logits is not None),
         "labels": labels,
         "counts": counts,
         "sampler": sampler,

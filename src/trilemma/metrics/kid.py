@@ -49,8 +49,7 @@ def kid(
     torch-fidelity and torchmetrics give `mean` and `std` for subsets of their own draw; torch-fidelity refuses sets
     smaller than a subset. The estimate is neither invariant to shifts of all features nor to their scale. Warns where
     all images of a side have the same features. Raises InputError for NaN, features of two lengths, subsets below 1 or
-    subset_size below 2, and `TooFewError` for fewer than two images a side.
-    """
+    subset_size below 2, and `TooFewError` for fewer than two images a side."""
     if subsets < 1 or subset_size < 2:
         raise InputError(f"kid: {subsets} subsets of {subset_size} images, expected 1 or more of at least 2")
     check_sets("kid", 2, real=real, generated=fake)

@@ -8,7 +8,6 @@ x_T is not noise, how far each reverse step is from the posterior, and how well 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -44,10 +43,9 @@ def variational_bound(
     condition: Condition,
     grid: Float64[Tensor, "k1"],
     draw: Draw,
-    watch: Callable[[int], None] | None = None,
     clip: Clipping = "none",
 ) -> Bound:
-    """One draw of noise an image and term. `grid` ends in 0, and has two steps or more; `watch` is told each step done.
+    """One draw of noise an image and term. `grid` ends in 0, and has two steps or more.
     `clip`: how x̂_0 is held in the data's range, static as improved-diffusion's `image_nll` does by default.
 
     Raises InputError for a grid of one step, whose decoder would have no variance floor."""
@@ -56,14 +54,12 @@ def variational_bound(
     schedule = denoiser.schedule
     terms = []
     noisier = grid[0]
-    for index, (t, s) in enumerate(pairwise(grid)):
+    for t, s in pairwise(grid):
         eps = draw.normal(x0)
         x_t = perturb(schedule, x0, t, eps)
         prediction = held(denoiser(x_t, t, condition), clip, denoiser, x_t, t)
         terms.append(bound_term(denoiser, x0, eps, prediction, t, s, noisier).double().cpu())
         noisier = t
-        if watch is not None:
-            watch(index + 1)
     return Bound(_prior(denoiser, x0, grid[0]), torch.stack(terms, 1), grid[:-1])
 
 

@@ -22,8 +22,7 @@ class Memorisation:
     about 1 where nothing is memorised, below where generated images come nearer. Both leave out held-out images that
     are copies of training images, and are NaN where none is left. `z`: the Mann-Whitney statistic of the same, in
     standard deviations: about 0, well below −3 for copying, above 3 where generated images are farther from the
-    training set than real ones, as poor images are. Such images can hide copies in `ratio` and `z`, not in `share`.
-    """
+    training set than real ones, as poor images are. Such images can hide copies in `ratio` and `z`, not in `share`."""
 
     share: float
     ratio: float
@@ -46,8 +45,7 @@ def memorisation(
     `real` must be what the model was trained on and `holdout` of the same distribution, without copies of it. Warns
     for fewer than 100 held-out images (no 1 % of them), and where some are copies of training images, with which the
     nearest 1 % of them would be at distance 0 and no copy nearer. `z` has them in. Raises
-    InputError for NaN, features of two lengths, and `TooFewError` for a side without images.
-    """
+    InputError for NaN, features of two lengths, and `TooFewError` for a side without images."""
     check_sets("memorisation", 1, real=real, generated=fake, holdout=holdout)
     far_fake = nearest_distances(fake, real, memory=memory)
     far_held = nearest_distances(holdout, real, memory=memory)

@@ -116,8 +116,7 @@ def metric(
 
         @metric("contrast", "standard deviation of the features", axis="quality", better="higher")
         def contrast(inputs):
-            return {"contrast": inputs.fake.pooled.std()}
-    """
+            return {"contrast": inputs.fake.pooled.std()}"""
 
     def keep(measure: Measure) -> Measure:
         title_ = title or name.replace("_", " ")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from trilemma.metrics.inputs import Inputs
 from trilemma.metrics.metric import TIMED, metric
+
+_cost = partial(metric, axis="speed", better="lower", needs={"sampler"})
 
 
 def _half_range(figures: Mapping[str, Any], count: int) -> float | None:
@@ -15,48 +18,37 @@ def _half_range(figures: Mapping[str, Any], count: int) -> float | None:
     return (between[1] - between[0]) / 2 if between else None
 
 
-@metric(
+@_cost(
     "peak_memory_bytes",
     "bytes at the peak of sampling a batch",
-    axis="speed",
-    better="lower",
     title="peak memory",
-    needs={"sampler"},
     details=("peak_memory_kind",),
     basis=(*TIMED, "metrics.peak_memory_kind"),
     unit="MiB",
     scale=2**-20,
 )
-@metric(
+@_cost(
     "multiply_adds",
     "multiply-adds of the networks for one image, over all evaluations",
-    axis="speed",
-    better="lower",
     title="multiply-adds",
-    needs={"sampler"},
     basis=(),
     exact=True,
     unit="G",
     scale=1e-9,
 )
-@metric(
+@_cost(
     "network_evaluations",
     "passes through the network for one image",
-    axis="speed",
-    better="lower",
-    needs={"sampler"},
     basis=(),
     exact=True,
     show="{:g}".format,
     column=True,
 )
-@metric(
+@_cost(
     "images_per_second",
     "images a second, median after a warm-up, at a stated batch and on a stated machine",
-    axis="speed",
     better="higher",
     title="images/s",
-    needs={"sampler"},
     details=("images_per_second_range", "seconds_per_image", "speed_batch"),
     basis=TIMED,
     estimate=_half_range,

@@ -94,8 +94,7 @@ def _on_gpu() -> Callable[[], tuple[int | None, str | None]]:
 def _in_process() -> Callable[[], tuple[int | None, str | None]]:
     """What will say by how many bytes this process has outgrown its present size at most, as Linux keeps it.
 
-    Before the warm-up, since an allocator keeps the memory of a first batch for the next.
-    """
+    Before the warm-up, since an allocator keeps the memory of a first batch for the next."""
     gc.collect()  # or garbage of before, let go of meanwhile, would hide what is taken
     before, mark = _resident("VmRSS"), _resident("VmHWM")
     try:

@@ -25,8 +25,7 @@ class Statistics:
     """Mean [d] and unbiased covariance [d, d] of the features of `count` images (None: a file that doesn't say).
 
     `metadata` is what an evaluation file says of them: "features" (name, sha256, dim, resize) and "reference" (data,
-    split, count, sha256, size), as far as they are known.
-    """
+    split, count, sha256, size), as far as they are known."""
 
     mean: Float64[np.ndarray, " d"]
     cov: Float64[np.ndarray, "d d"]
@@ -52,8 +51,7 @@ class Moments:
 
     Batches and other moments are joined by the pairwise update (Chan, Golub, LeVeque 1979), which doesn't cancel where
     Σxxᵀ − n·mean·meanᵀ does: features with a mean far from zero keep their digits. The result depends neither on the
-    order nor on the sizes of the batches, but for rounding.
-    """
+    order nor on the sizes of the batches, but for rounding."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -123,8 +121,7 @@ def load_statistics(
     `mu_s` and `sigma_s`.
 
     Raises InputError: no such file, not an .npz, no `mu` or `sigma`, shapes that don't fit, NaN, other features,
-    metadata that isn't what `Statistics` says.
-    """
+    metadata that isn't what `Statistics` says."""
     what, names = f"statistics {os.fspath(path)!r}", ("mu_s", "sigma_s") if spatial else ("mu", "sigma")
     with _reading(what, path, f"an .npz with {names[0]} and {names[1]}") as file:
         missing = [key for key in names if key not in file]

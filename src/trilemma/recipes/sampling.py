@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from pydantic import AfterValidator, BeforeValidator, InstanceOf, model_serializer
 from typing_extensions import Doc
 
-from trilemma.errors import InputError, unknown
+from trilemma.errors import InputError, shown, unknown
 from trilemma.process import Denoiser
 from trilemma.recipes.components import Section, checked, component, construct, section
 from trilemma.registry import registry
@@ -37,7 +37,7 @@ class SamplingSettings(Section):
 
     kernel: InstanceOf[Kernel] = Ancestral()
     steps: Annotated[
-        int | None, Ge(1), Doc("Grid intervals, 1 to T; every step unless given here or in the recipe.")
+        int | None, Ge(1), Le(1_000_000), Doc("Grid intervals, 1 to T; every step unless given here or in the recipe.")
     ] = None
     spacing: Annotated[
         str,
@@ -104,6 +104,8 @@ def parse_sampling(values: Any) -> SamplingSettings:
     sampler's."""
     values = section(values, "sampling", "sampler")
     name = values.pop("sampler", "ancestral")
+    if not isinstance(name, str):
+        raise InputError(f"sampling: {shown(repr(name))} names no sampler: expected a name")
     known = {other: {field.name for field in fields(kind)} for other, kind in registry("sampler").items()}
     if name not in known:
         raise registry("sampler").unknown(name, "sampling.sampler")

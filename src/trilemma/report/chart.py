@@ -62,8 +62,7 @@ def place_labels(
 
     points, radii and widths are in pixels inside `frame`; a label is one line high. A place that overlaps a marker,
     another label or a box in `taken`, leaves the frame, or is
-    cut off from its point by another marker, is used only where none is free within 110 pixels.
-    """
+    cut off from its point by another marker, is used only where none is free within 110 pixels."""
     # Three pixels of air keep a label from seeming to belong to the next marker.
     markers = [Box(x - r - 3, y - r - 3, x + r + 3, y + r + 3) for (x, y), r in zip(points, radii, strict=True)]
     placed: dict[int, Label] = {}

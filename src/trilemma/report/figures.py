@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -14,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
+from trilemma.machine.files import replacing
 from trilemma.process import image_grid
 
 _STYLE: dict[Any, Any] = {
@@ -33,12 +35,11 @@ _STYLE: dict[Any, Any] = {
     "text.color": "#1b2430",
 }
 # From clean to noisy, light to dark; told apart in grey print too.
-_QUARTERS = {"loss_t1": "#f0a04b", "loss_t2": "#d1495b", "loss_t3": "#7b3f8c", "loss_t4": "#1f2a5a"}
-_QUARTER_NAMES = {
-    "loss_t1": "1st quarter of t (cleanest)",
-    "loss_t2": "2nd quarter",
-    "loss_t3": "3rd quarter",
-    "loss_t4": "4th quarter (noisiest)",
+_QUARTERS = {
+    "loss_t1": ("#f0a04b", "1st quarter of t (cleanest)"),
+    "loss_t2": ("#d1495b", "2nd quarter"),
+    "loss_t3": ("#7b3f8c", "3rd quarter"),
+    "loss_t4": ("#1f2a5a", "4th quarter (noisiest)"),
 }
 
 
@@ -50,6 +51,13 @@ def _svg(figure: Figure) -> str:
     for quoted in ("'DejaVu Sans'", "&quot;DejaVu Sans&quot;"):
         text = text.replace(quoted, "system-ui, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif")
     return text
+
+
+def save_figure(figure: Figure, out: Path) -> Path:
+    """Write a figure as a PNG, whole or not at all. Raises InputError where that cannot be done."""
+    with replacing(out) as partial:
+        figure.savefig(partial, format="png")
+    return out
 
 
 def svg_uri(svg: str) -> str:
@@ -85,8 +93,7 @@ def loss_figure(log: Sequence[Mapping[str, Any]]) -> str | None:
     """SVG of the loss by quarter of t, its mean and the validation loss against the step; None without any loss.
 
     log: one mapping a logged step, with `step` and any of `loss`, `loss_t1` … `loss_t4`, `validation_loss`. The loss
-    axis is logarithmic unless a loss is not positive. Above 60 points a running mean is drawn over faint raw values.
-    """
+    axis is logarithmic unless a loss is not positive. Above 60 points a running mean is drawn over faint raw values."""
     drawn = {key: _series(log, key) for key in (*_QUARTERS, "loss", "validation_loss")}
     drawn = {key: pair for key, pair in drawn.items() if pair[0]}
     if not drawn:
@@ -98,7 +105,7 @@ def loss_figure(log: Sequence[Mapping[str, Any]]) -> str | None:
             if key == "validation_loss":
                 axes.plot(steps, values, "o--", color="#0b7a75", ms=4, lw=1, label="validation loss", zorder=5)
                 continue
-            colour, label = _QUARTERS.get(key, "#8a949e"), _QUARTER_NAMES.get(key, "training loss, all t")
+            colour, label = _QUARTERS.get(key, ("#8a949e", "training loss, all t"))
             style = "-" if key in _QUARTERS else (0, (1, 1.2))
             if len(values) > 60:
                 axes.plot(steps, values, color=colour, lw=0.6, alpha=0.25)
@@ -134,15 +141,12 @@ def _against_steps(axes: Axes, what: str, values: Sequence[float]) -> None:
     if min(values) > 0:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter(_minor_ticks(axes.get_ylim()))
+        low, high = axes.get_ylim()
+        # Minor ticks are written out only where few decades would leave the axis nearly bare.
+        axes.yaxis.set_minor_formatter("{x:.2g}" if high / low < 12 else "")
     axes.set_xlabel("training step")
     axes.set_ylabel(what)
     axes.margins(x=0.01)
-
-
-def _minor_ticks(limits: tuple[float, float]) -> str:
-    """Minor ticks of a log axis are written out only where few decades would leave it nearly bare."""
-    return "{x:.2g}" if limits[1] / limits[0] < 12 else ""
 
 
 def balance_figure(
@@ -151,8 +155,7 @@ def balance_figure(
     """SVG of how many samples a classifier puts in each class, one panel a way of sampling; None without counts.
 
     counts: a way's label -> images in each class. even: a line marks the even share, where classes were asked for
-    evenly. yardsticks: labels of real images, drawn in grey.
-    """
+    evenly. yardsticks: labels of real images, drawn in grey."""
     shown = {label: np.asarray(values, dtype=float) for label, values in counts.items() if len(values)}
     if not shown:
         return None

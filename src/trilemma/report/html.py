@@ -13,7 +13,7 @@ from trilemma.evaluations.record import Evaluation
 from trilemma.machine.files import check_writable, write_text
 from trilemma.report import figures
 from trilemma.report.chart import left_out, trilemma_chart
-from trilemma.report.provenance import provenance_html, training_facts
+from trilemma.report.provenance import provenance_html, training_words
 from trilemma.report.sources import RunFiles, read_sources, same_seeds
 from trilemma.report.style import STYLE
 from trilemma.report.table_views import ARROWS, KEY, to_html
@@ -47,6 +47,10 @@ def _picture(image: np.ndarray, alt: str, width: int) -> str:
     )
 
 
+def _drawn(svg: str, alt: str, caption: str = "") -> str:
+    return f'<figure>{caption}<img alt="{escape(alt)}" src="{figures.svg_uri(svg)}"></figure>'
+
+
 def _head(table: Table, runs: Sequence[RunFiles]) -> tuple[str, str]:
     """Title and subtitle: what was compared, and in which circumstances."""
     recipes = dict.fromkeys(row.evaluation.subject.recipe for row in table.models)
@@ -54,7 +58,7 @@ def _head(table: Table, runs: Sequence[RunFiles]) -> tuple[str, str]:
     title = " and ".join(names) if 0 < len(names) < 4 else "Diffusion models compared"
     ways = len(table.models)
     parts = [f"{ways} way{'s' * (ways != 1)} of sampling on three axes: quality, coverage, speed"] if ways else []
-    if len(runs) == 1 and (trained := training_facts(runs[0].log).get("Training")):
+    if len(runs) == 1 and (trained := training_words(runs[0].log)):
         parts.append("trained for " + ", ".join(p for p in trained.split(", ") if "steps" in p or "minutes" in p))
     hardware = {row.evaluation.environment.hardware for row in table.models}
     if len(hardware) == 1 and (known := hardware.pop()):
@@ -197,11 +201,9 @@ def _loss_section(runs: Sequence[RunFiles]) -> str:
     for run in runs:
         if svg := figures.loss_figure(run.log):
             caption = f"<figcaption>{escape(run.path.resolve().name)}</figcaption>" if len(runs) > 1 else ""
-            alt = f"Loss by quarter of t against the training step{_of(run, runs)}"
-            body += f'<figure>{caption}<img alt="{escape(alt)}" src="{figures.svg_uri(svg)}"></figure>'
+            body += _drawn(svg, f"Loss by quarter of t against the training step{_of(run, runs)}", caption)
         if svg := figures.progress_figure(run.log):
-            alt = f"Fréchet distance during training{_of(run, runs)}"
-            body += f'<figure><img alt="{escape(alt)}" src="{figures.svg_uri(svg)}"></figure>'
+            body += _drawn(svg, f"Fréchet distance during training{_of(run, runs)}")
     lead = "An average over all t hides where a model still learns: the quarters, from clean to noisy, show it."
     return _section("Loss by quarter of t", body, name="loss", lead=lead)
 
@@ -215,17 +217,14 @@ def _balance_section(table: Table) -> str:
     if svg is None:
         return ""
     lead = "The class that the classifier sees in each image." + (" The dashed line is the even share." if even else "")
-    alt = "Share of images in each class, one panel a way of sampling"
-    return _section(
-        "Class balance", f'<figure><img alt="{alt}" src="{figures.svg_uri(svg)}"></figure>', name="balance", lead=lead
-    )
+    body = _drawn(svg, "Share of images in each class, one panel a way of sampling")
+    return _section("Class balance", body, name="balance", lead=lead)
 
 
 def render(runs: Sequence[RunFiles], evaluations: Sequence[Evaluation]) -> str:
     """The whole page as text. Sections without material are left out.
 
-    Raises InputError where a samples file that an evaluation names is there but cannot be read.
-    """
+    Raises InputError where a samples file that an evaluation names is there but cannot be read."""
     table = build_table(evaluations)
     title, subtitle = _head(table, runs)
     sections = [
@@ -256,10 +255,9 @@ def build_report(sources: Sequence[Path], out: Path | None = None) -> Path:
 
     out: by default RUN/report.html for a single run directory, else report.html in the working directory. The file
     appears whole or not at all. Raises InputError for a source that is neither a run nor an evaluation, for an invalid
-    file in a run, and for an `out` that cannot be written.
-    """
+    file in a run, and for an `out` that cannot be written."""
     sources = [Path(source) for source in sources]
     if out is None:
         out = sources[0] / "report.html" if len(sources) == 1 and sources[0].is_dir() else Path("report.html")
-    check_writable(out, "--out")
+    check_writable(out, "--out", suffix=".html")
     return write_text(out, render(*read_sources(sources)), "--out")

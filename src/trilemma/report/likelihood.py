@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from rich import box
 from rich.table import Table
 
-from trilemma.report.saving import save_figure
+from trilemma.report.figures import save_figure
+from trilemma.report.tables import DASH
 
 WORDS = {
     "prior": "L_T   what of x_T is not noise",
@@ -30,14 +31,9 @@ def likelihood_table(result: Mapping[str, Any]) -> Table:
     for key, words in WORDS.items():
         if key in result["bits_per_dim"]:
             figure = result["bits_per_dim"][key]
-            table.add_row(
-                words, f"{figure['mean']:.4f}", _shown(figure["standard_error"]), end_section=key == "decoder"
-            )
+            cells = (DASH if value is None else f"{value:.4f}" for value in (figure["mean"], figure["standard_error"]))
+            table.add_row(words, *cells, end_section=key == "decoder")
     return table
-
-
-def _shown(error: float | None) -> str:
-    return "–" if error is None else f"{error:.4f}"
 
 
 def likelihood_figure(result: Mapping[str, Any], out: Path) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trilemma.jobs import Anatomy
+from trilemma.jobs.network_costs import Anatomy
 from trilemma.machine.files import write_text
 from trilemma.metrics.metric import significant
 from trilemma.networks import UNet
@@ -36,8 +36,8 @@ def draw_network(anatomy: Anatomy) -> str:
     )
     drawing.text((28, 42), anatomy.recipe.name, size=24, bold=True)
     drawing.text((28, 68), figures, size=14, colour=MUTED)
-    unets = [name for name, module in anatomy.network.named_modules() if isinstance(module, UNet)]
-    height = _Unet(anatomy, drawing, unets[0]).draw() if unets else _stages(anatomy, drawing)
+    unets = [(name, module) for name, module in anatomy.network.named_modules() if isinstance(module, UNet)]
+    height = _Unet(anatomy, drawing, *unets[0]).draw() if unets else _stages(anatomy, drawing)
     return drawing.finish(height, f"Network {anatomy.recipe.name}", figures, {"flow": MUTED, "skip": SKIP})
 
 
@@ -53,12 +53,10 @@ class _Unet:
     First at each resolution is what leads to it: at the left uppermost (the stem, or the change of resolution), at the
     right lowest. The decoder takes the skips up last come first, so its blocks stand opposite the trunk's."""
 
-    def __init__(self, anatomy: Anatomy, drawing: Drawing, name: str):
-        network = anatomy.network.get_submodule(name)
-        assert isinstance(network, UNet)
+    def __init__(self, anatomy: Anatomy, drawing: Drawing, name: str, network: UNet):
         self.anatomy, self.network, self.drawing = anatomy, network, drawing
         self.within = f"{name}." if name else ""
-        self.count = len(self.network.trunk.levels)
+        self.count = len(network.trunk.levels)
         # Between the columns of the coarsest level the skips need some room.
         room = WIDTH - LEFT - RIGHT - 2 * BOX_WIDTH - 140
         self.indent = min(INDENT, room / 2 / max(1, self.count - 1))
@@ -107,22 +105,21 @@ class _Unet:
         """The last box, and those whose outputs are skips with their channels."""
         trunk = self.network.trunk
         sources: list[tuple[str, Box]] = []
-        previous: Box | None = None
+        boxes: list[Box] = []
         for i, level in enumerate(trunk.levels):
             entry = "trunk.stem" if i == 0 else f"trunk.levels.{i - 1}.resample"
             names = [entry, *(f"trunk.levels.{i}.layers.{j}" for j in range(len(level.layers)))]
             for j, name in enumerate(names):
                 look = BLOCK if j else END if i == 0 else CHANGE
                 box = self._box(name, self._place(i, j), look, "↓ " if i and not j else "")
-                if previous is not None:
-                    self.drawing.arrow([(box.top[0], previous.bottom[1]), box.top])
+                if boxes:
+                    self.drawing.arrow([(box.top[0], boxes[-1].bottom[1]), box.top])
                 sources.append((self.within + name, box))
-                previous = box
+                boxes.append(box)
             if not trunk.every_block:
                 kept = len(names) if i < self.count - 1 else 0
                 sources = [*sources[: -len(names)], *sources[-1:]] if kept else sources[: -len(names)]
-        assert previous is not None
-        return previous, [(box, self.anatomy.calls[name].outputs[0]) for name, box in sources]
+        return boxes[-1], [(box, self.anatomy.calls[name].outputs[0]) for name, box in sources]
 
     def _middle(self) -> list[Box]:
         """The boxes at the bottom of the U, from left to right."""

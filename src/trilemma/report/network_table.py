@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from trilemma.jobs import NetworkCosts, Ratios, ratios
+from trilemma.jobs.network_costs import NetworkCosts, Ratios, ratios
 from trilemma.metrics.metric import significant
 from trilemma.metrics.speed import Speed
 from trilemma.recipes import Source

@@ -94,7 +94,7 @@ def facts(evaluation: Evaluation) -> dict[str, str]:
     return {name: text for name, text in found.items() if text}
 
 
-def training_facts(log: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def training_words(log: Sequence[Mapping[str, Any]]) -> str:
     """What a log says of a training: its length, time, rate and skipped steps."""
 
     def last(key: str) -> float | None:
@@ -103,7 +103,7 @@ def training_facts(log: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     step, images, seconds = last("step"), last("images"), last("time_s")
     skipped = max((entry["skipped"] for entry in log if isinstance(entry.get("skipped"), int)), default=0)
     validation = last("validation_loss")
-    text = _join(
+    return _join(
         f"{_grouped(int(step))} steps" if step is not None else "",
         f"{_grouped(int(images))} images seen" if images is not None else "",
         f"{seconds / 60:.1f} minutes" if seconds is not None else "",
@@ -111,7 +111,6 @@ def training_facts(log: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         f"{skipped} non-finite steps skipped" if skipped else "",
         f"validation loss at the end {validation:.4g}" if validation is not None else "",
     )
-    return {"Training": text} if text else {}
 
 
 def _evaluate_command(evaluation: Evaluation) -> str | None:
@@ -138,10 +137,6 @@ def commands(runs: Sequence[RunFiles], rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys([*trained, *(c for row in rows if (c := _evaluate_command(row.evaluation)))]))
 
 
-def _definitions(pairs: Mapping[str, str]) -> str:
-    return "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(text)}</dd></div>" for name, text in pairs.items())
-
-
 def provenance_html(table: Table, runs: Sequence[RunFiles]) -> str:
     """Shared facts as a list, the others as a table with one row an evaluation, then warnings, commands and recipes."""
     stated = [(row, facts(row.evaluation)) for row in table.rows]
@@ -154,13 +149,11 @@ def provenance_html(table: Table, runs: Sequence[RunFiles]) -> str:
     varying = [name for name in names if name not in shared]
     parts = []
     for run in runs:
-        trained = training_facts(run.log)
-        shared = {
-            **({f"Training of {run.path.name}": trained["Training"]} if len(runs) > 1 and trained else trained),
-            **shared,
-        }
+        if trained := training_words(run.log):
+            shared = {f"Training of {run.path.name}" if len(runs) > 1 else "Training": trained, **shared}
     if shared:
-        parts.append(f'<dl class="facts">{_definitions(shared)}</dl>')
+        known = (f"<div><dt>{escape(name)}</dt><dd>{escape(text)}</dd></div>" for name, text in shared.items())
+        parts.append(f'<dl class="facts">{"".join(known)}</dl>')
     if varying:
         heads = "".join(f'<th scope="col">{escape(name)}</th>' for name in varying)
         body = "".join(

@@ -15,7 +15,7 @@ from rich import box
 from rich.table import Table
 
 from trilemma.process import Draw, Schedule, pair, perturb, to_model, to_uint8
-from trilemma.report.saving import save_figure
+from trilemma.report.figures import save_figure
 
 COLOURS = ("#2a6f97", "#c1502e", "#5f8d4e", "#7b4b94", "#b8860b", "#444444")
 
@@ -24,27 +24,21 @@ def schedule_table(schedules: Mapping[str, Schedule], second_moment: float = 1.0
     """α², log₁₀ SNR and β̃/β at quarters of T, the terminal SNR, and L_T for data of this E[x²]."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("schedule")
-    for name in ("t", "ᾱ = α²", "SNR", "β̃/β"):
-        table.add_column(name, justify="right")
-    table.add_column("terminal SNR", justify="right")
-    table.add_column("L_T bits/dim", justify="right")
+    for head in ("t", "ᾱ = α²", "SNR", "β̃/β", "terminal SNR", "L_T bits/dim"):
+        table.add_column(head, justify="right")
     for name, schedule in schedules.items():
-        for i, t in enumerate(_marks(schedule)):
-            alpha2 = float(schedule.alpha(t)) ** 2
-            snr = math.exp(-float(schedule.gamma(t)))
-            last = i == len(_marks(schedule)) - 1
-            ends = (
-                [f"{schedule.terminal_snr():.3g}", f"{schedule.prior_bits_per_dim(second_moment):.3g}"] if last else []
-            )
-            row = [name if i == 0 else "", f"{float(t):.5g}", f"{alpha2:.5f}", f"{snr:.4g}", _ratio(schedule, t)]
-            table.add_row(*row, *ends, end_section=last)
+        first, *_, last = marks = _marks(schedule)
+        ends = f"{schedule.terminal_snr():.3g}", f"{schedule.prior_bits_per_dim(second_moment):.3g}"
+        for t in marks:
+            alpha2, snr = float(schedule.alpha(t)) ** 2, math.exp(-float(schedule.gamma(t)))
+            row = [name if t is first else "", f"{float(t):.5g}", f"{alpha2:.5f}", f"{snr:.4g}", _ratio(schedule, t)]
+            table.add_row(*row, *(ends if t is last else ()), end_section=t is last)
     return table
 
 
 def _marks(schedule: Schedule) -> list[torch.Tensor]:
-    first = 1.0 if schedule.steps is not None else schedule.t_min
-    marks = [first, *(schedule.T * q for q in (0.25, 0.5, 0.75, 1.0))]
     on_table = schedule.steps is not None
+    marks = [1.0 if on_table else schedule.t_min, *(schedule.T * q for q in (0.25, 0.5, 0.75, 1.0))]
     return [torch.tensor(float(round(m)) if on_table else m, dtype=torch.float64) for m in marks]
 
 
@@ -65,9 +59,8 @@ def schedule_figure(
     top, bottom = parts
     left, right = top.subplots(1, 2)
     for (name, schedule), colour in zip(schedules.items(), COLOURS * 9, strict=False):
-        steps = schedule.steps
         t = torch.linspace(max(schedule.t_min, schedule.T / 2000), schedule.T, 400, dtype=torch.float64)
-        t = t.round().unique() if steps is not None else t
+        t = t.round().unique() if schedule.steps is not None else t
         left.plot(t / schedule.T, schedule.alpha(t) ** 2, label=name, color=colour)
         right.plot(t / schedule.T, -schedule.gamma(t) / math.log(10), color=colour)
     left.set(xlabel="t / T", ylabel="signal, ᾱ = α²")

@@ -59,8 +59,7 @@ def read_log(path: Path) -> tuple[dict[str, Any], ...]:
 def read_strip(path: Path) -> Strip:
     """A strip's `.npz`: `images` uint8 (rows, steps, h, w, c) with 1 or 3 channels, `times` (steps).
 
-    Raises InputError for anything else.
-    """
+    Raises InputError for anything else."""
     try:
         with open_arrays(path) as file:
             images, times = file["images"], np.asarray(file["times"], dtype=float)
@@ -78,8 +77,7 @@ def read_strip(path: Path) -> Strip:
 def read_run(path: Path) -> tuple[RunFiles, list[Evaluation]]:
     """A run directory's files, and its evaluations in the order they were made.
 
-    Raises InputError where there is neither an evaluation nor a log, or one of the files is invalid.
-    """
+    Raises InputError where there is neither an evaluation nor a log, or one of the files is invalid."""
     evaluations = _read_all((path / "evaluations").glob("*.json"))
     log, recipe = path / "log.jsonl", path / "recipe.yaml"
     if not evaluations and not log.exists():
@@ -88,13 +86,8 @@ def read_run(path: Path) -> tuple[RunFiles, list[Evaluation]]:
         read_strip(file) if (file := path / "samples" / f"{way}-strip.npz").exists() else None
         for way in ("forward", "reverse")
     ]
-    return RunFiles(
-        path,
-        _text(recipe) if recipe.exists() else None,
-        read_log(log) if log.exists() else (),
-        strips[0],
-        strips[1],
-    ), evaluations
+    text, lines = _text(recipe) if recipe.exists() else None, read_log(log) if log.exists() else ()
+    return RunFiles(path, text, lines, *strips), evaluations
 
 
 def _read_all(paths: Iterable[Path]) -> list[Evaluation]:
@@ -123,17 +116,16 @@ def read_compared(sources: Sequence[Path]) -> list[Evaluation]:
     """The evaluations named: files, folders of them, and run directories (theirs, in the order they were made).
 
     Raises InputError for one that cannot be read, a folder without any, one named twice, and fewer than two."""
-    found: dict[Path, Evaluation] = {}
+    found: dict[Path | None, Evaluation] = {}
     for source in sources:
         folder = source / "evaluations" if (source / "evaluations").is_dir() else source
         several = _read_all(folder.glob("*.json")) if source.is_dir() else [read(source)]
         if not several:
             raise InputError(f"{source}: no *.json there, expected evaluations, or a run directory that has some")
         for one in several:
-            assert one.path is not None
-            if one.path.resolve() in found:
+            if (place := one.path and one.path.resolve()) in found:
                 raise InputError(f"{one.path}: named twice, expected different evaluations")
-            found[one.path.resolve()] = one
+            found[place] = one
     if len(found) < 2:
         given = next(iter(found.values())).path if found else "none"
         raise InputError(f"evaluations to compare: {given} alone, expected two or more")

@@ -97,7 +97,7 @@ def build_table(evaluations: Sequence[Evaluation], *, every: bool = False, basel
     Figures are held against the way most of their column were measured (models decide where there are any), or, with
     `baseline`, the first evaluation of the column; the rows then stay in their order."""
     ordered = list(evaluations) if baseline else sorted(evaluations, key=lambda one: one.yardstick)
-    reasons: dict[str, str] = {}
+    letters: dict[str, str] = {}
     columns: list[Column] = []
     cells: list[dict[str, Cell]] = [{} for _ in ordered]
     for metric in sorted(METRICS.values(), key=lambda metric: AXES.index(metric.axis)):
@@ -105,15 +105,17 @@ def build_table(evaluations: Sequence[Evaluation], *, every: bool = False, basel
         if not measured or not (every or metric.column):
             continue
         against = measured[0] if baseline else _usual(metric.name, measured)
-        columns.append(_column(metric, against))
+        features, count = against.features.name, against.samples.count
+        unit = f"{features} features" if metric.heading and features else metric.unit
+        columns.append(Column(metric, metric.called(features, count), unit))
         why = [unlike(metric.name, one, against) if one in measured else () for one in ordered]
         rivals = [i for i, one in enumerate(ordered) if one in measured and not (why[i] or one.yardstick)]
         best = {rivals[i] for i in leaders(metric.name, [ordered[i] for i in rivals])}
         for i, one in enumerate(ordered):
-            letters = tuple(_letter(reason, reasons) for reason in why[i])
-            cells[i][metric.name] = Cell(one.figure(metric.name), one.error(metric.name), i in best, letters)
+            marks = tuple(letters.setdefault(reason, _letter(len(letters))) for reason in why[i])
+            cells[i][metric.name] = Cell(one.figure(metric.name), one.error(metric.name), i in best, marks)
     rows = zip(unique_labels(ordered), ordered, cells, strict=True)
-    return Table(tuple(columns), tuple(Row(*row) for row in rows), reasons)
+    return Table(tuple(columns), tuple(Row(*row) for row in rows), {letter: why for why, letter in letters.items()})
 
 
 def _usual(name: str, measured: Sequence[Evaluation]) -> Evaluation:
@@ -122,21 +124,10 @@ def _usual(name: str, measured: Sequence[Evaluation]) -> Evaluation:
     return max(voters, key=lambda one: sum(not unlike(name, other, one) for other in voters))
 
 
-def _column(metric: Metric, of: Evaluation) -> Column:
-    features = of.features.name
-    unit = f"{features} features" if metric.heading and features else metric.unit
-    return Column(metric, metric.called(features, of.samples.count), unit)
-
-
-def _letter(reason: str, reasons: dict[str, str]) -> str:
-    """The letter of a reason: a new one for a reason that has none."""
-    for letter, known in reasons.items():
-        if known == reason:
-            return letter
-    turn, place = divmod(len(reasons), 25)
-    letter = "abcdefghijklmnoprstuvwxyz"[place] * (turn + 1)  # no q: it has no superscript
-    reasons[letter] = reason
-    return letter
+def _letter(count: int) -> str:
+    """The letter after so many others."""
+    turn, place = divmod(count, 25)
+    return "abcdefghijklmnoprstuvwxyz"[place] * (turn + 1)  # no q: it has no superscript
 
 
 def unique_labels(evaluations: Sequence[Evaluation]) -> list[str]:

@@ -12,7 +12,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from trilemma.errors import InputError
 from trilemma.machine.untrusted import memory
 
-TENSORS = 10_000
+TENSORS = 5_000
 """Weight tensors that a network may have: each is made in its turn, some thousands a second. ADM's largest network has
 567."""
 

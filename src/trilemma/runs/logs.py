@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
+from trilemma.errors import InputError
 from trilemma.machine.files import write_text
 from trilemma.training import Report
 
@@ -39,20 +41,24 @@ class Log:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        if self._file is not None and self._board is not None:
-            self._file.close()
-            self._board.close()
+        for opened in (self._file, self._board):
+            with suppress(OSError):  # lines are on their way when `write` returns: what cannot be written it has said
+                if opened is not None:
+                    opened.close()
 
     def write(self, figures: dict[str, Any]) -> None:
-        """One line of figures; `step` among them."""
+        """One line of figures; `step` among them. Raises InputError where it cannot be written."""
         if self._file is None or self._board is None:
             return
         # JSON has no NaN: what is not finite is null.
         plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in figures.items()}
-        self._file.write(json.dumps(plain) + "\n")
-        for name, value in plain.items():
-            if name != "step" and value is not None:
-                self._board.add_scalar(name, value, figures["step"])
+        try:
+            self._file.write(json.dumps(plain) + "\n")
+            for name, value in plain.items():
+                if name != "step" and value is not None:
+                    self._board.add_scalar(name, value, figures["step"])
+        except OSError as error:
+            raise InputError(f"log: cannot write {self._file.name} ({error.strerror or error})") from error
 
 
 def _step(line: str) -> float:
@@ -63,48 +69,57 @@ def _step(line: str) -> float:
 
 
 class Window:
-    """Means since the last line that was logged."""
+    """Means since the last line that was logged. They are kept in `state`, JSON values throughout, so that a checkpoint
+    that holds it goes on with them to the last bit."""
 
-    def __init__(self, batch: int):
-        self.batch, self.smooth = batch, math.nan
-        self._clear()
+    def __init__(self, batch: int, state: dict[str, Any] | None = None):
+        self.batch, self.state = batch, state if state is not None else {}
+        if not self.state:
+            self.state["smooth"] = None
+            self._clear()
+        self._since = time.perf_counter()
 
     def _clear(self) -> None:
-        self._loss: list[float] = []
-        self._parts: dict[str, list[float]] = {}
-        self._sums, self._counts = torch.zeros(4, dtype=torch.float64), torch.zeros(4, dtype=torch.float64)
+        self.state |= {"loss": [], "parts": {}, "sums": [0.0] * 4, "counts": [0] * 4}
         self._since = time.perf_counter()
+
+    @property
+    def smooth(self) -> float:
+        """The loss, averaged over some twenty steps; NaN before the first."""
+        return math.nan if self.state["smooth"] is None else self.state["smooth"]
 
     def add(self, report: Report) -> None:
         """Take in one step; a skipped one counts for nothing."""
-        outcome = report.outcome
+        outcome, state = report.outcome, self.state
         if outcome is None:
             return
         mean = report.loss
-        self._loss.append(mean)
+        state["loss"].append(mean)
         for name, part in outcome.parts.items():
-            self._parts.setdefault(name, []).append(float(part.double().mean()))
-        self.smooth = mean if math.isnan(self.smooth) else 0.95 * self.smooth + 0.05 * mean
+            state["parts"].setdefault(name, []).append(float(part.double().mean()))
+        state["smooth"] = mean if state["smooth"] is None else 0.95 * self.smooth + 0.05 * mean
         if outcome.times is not None:
             quarter = (outcome.times * 4).ceil().long().clamp(1, 4) - 1
-            self._sums.index_add_(0, quarter, outcome.each.double().cpu())
-            self._counts += torch.bincount(quarter, minlength=4)
+            sums = torch.tensor(state["sums"], dtype=torch.float64)
+            state["sums"] = sums.index_add_(0, quarter, outcome.each.double().cpu()).tolist()
+            new = torch.bincount(quarter, minlength=4).tolist()
+            state["counts"] = [a + b for a, b in zip(state["counts"], new, strict=True)]
 
     def line(self, report: Report, seconds: float) -> dict[str, Any]:
         """The figures since the last line, as log.jsonl has them. Rates are images a second of wall time."""
-        steps, elapsed = len(self._loss), time.perf_counter() - self._since
+        loss, steps, elapsed = self.state["loss"], len(self.state["loss"]), time.perf_counter() - self._since
         quarters = {
-            name: float(total / count)
-            for name, total, count in zip(QUARTERS, self._sums, self._counts, strict=True)
+            name: total / count
+            for name, total, count in zip(QUARTERS, self.state["sums"], self.state["counts"], strict=True)
             if count
         }
         figures = {
             "step": report.step,
             "time_s": round(seconds, 3),
             "images": report.step * self.batch,
-            "loss": sum(self._loss) / steps if steps else None,
+            "loss": sum(loss) / steps if steps else None,
             **quarters,
-            **{name: sum(values) / len(values) for name, values in self._parts.items()},
+            **{name: sum(values) / len(values) for name, values in self.state["parts"].items()},
             "grad_norm": report.grad_norm,
             "lr": report.learning_rate,
             "images_per_s": round(steps * self.batch / max(elapsed, 1e-9), 2),

@@ -28,13 +28,14 @@ from trilemma.training import Learner, checkpoint
 
 
 class Run:
-    """A trained run, opened at its newest checkpoint (or at `step`). Parts that `fit` was given as objects of no
+    """A trained run, opened at its newest checkpoint (or at `step`), whose files are held against their hashes
+    unless `verify` is False. Parts that `fit` was given as objects of no
     registered class are given again by name: `network`, `schedule`, and the learner's, such as `objective`.
 
     Raises InputError if `path` is no run directory, has no finished checkpoint, the checkpoint is damaged, or a part
     has to be given again."""
 
-    def __init__(self, path: str | Path, step: int | None = None, **own: Any):
+    def __init__(self, path: str | Path, step: int | None = None, *, verify: bool = True, **own: Any):
         self.path = Path(path)
         if not (self.path / "recipe.yaml").is_file():
             raise InputError(f"{self.path} is not a run directory: it has no recipe.yaml")
@@ -47,7 +48,7 @@ class Run:
         if step is not None and step not in checkpoint.steps(folder):
             raise InputError(f"{self.path} has no checkpoint of step {step} (has: {checkpoint.steps(folder)})")
         self.checkpoint = checkpoint.latest(folder) if step is None else checkpoint.path_of(folder, step)
-        self.step = int(checkpoint.read_state(self.checkpoint)["step"])
+        self.step = int(checkpoint.read_state(self.checkpoint, verify)["step"])
         self._denoisers: dict[str, Denoiser] = {}
 
     def __repr__(self) -> str:

@@ -4,9 +4,9 @@ made."""
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,17 @@ from trilemma.data import check_out, read_samples, write_samples
 from trilemma.errors import InputError, shown
 from trilemma.machine.devices import process_state
 from trilemma.machine.environment import environment
-from trilemma.machine.files import write_json, write_npz
-from trilemma.machine.progress import progress
+from trilemma.machine.files import keeping, replacing, write_json, write_npz
+from trilemma.machine.locks import locked
+from trilemma.machine.progress import progress, say
 from trilemma.machine.untrusted import parse_json, read_text
 from trilemma.recipes import renamed
 from trilemma.samplers import Sampler, Samples
 
 FORMAT = "trilemma-samples/1"
+
+MANIFEST = "record.json"
+"""The record among the parts of an unfinished set, which says whose they are."""
 
 
 def labels_for(seeds: Sequence[int], classes: Sequence[str], asked: str | int | None) -> Int64[np.ndarray, "n"] | None:
@@ -58,17 +62,32 @@ def sample_set(
 
     Each finished batch is kept in `out`.parts, so that the same call after an interruption makes only the rest, in any
     batch size and number of processes. `record` says how the images are made; it is written beside them as JSON, with
-    the times the batches took. A finished set of the same record is read, not made again; of another one refused.
+    the times the batches took. A finished set of the same record is read, not made again; of another one refused, and
+    so is one that another process is making.
     """
     state = process_state()
     beside, parts = record_of(out), out.with_name(out.name + ".parts")
     if out.exists() and beside.exists():
         samples = _finished(out, beside, record, seeds)
         if state.is_main_process:
-            shutil.rmtree(parts, ignore_errors=True)
+            with suppress(InputError):
+                read_record(parts / MANIFEST)
+                _discard(parts)
         return samples
-    if state.is_main_process:
-        _claim(parts, out, record)
+    safe = f"the parts that are finished are safe in {parts}, and the same command goes on from them"
+    with locked(out) if state.is_main_process else nullcontext(), keeping(lambda: safe):
+        if state.is_main_process:
+            _claim(parts, out, beside, record, seeds, sampler.shape)
+        _make(sampler, seeds, labels, parts)
+        if state.is_main_process:
+            _join(parts, seeds, labels, out, beside, record)
+        state.wait_for_everyone()
+    return _finished(out, beside, record, seeds)
+
+
+def _make(sampler: Sampler, seeds: Sequence[int], labels: Int64[np.ndarray, "n"] | None, parts: Path) -> None:
+    """The parts that are missing, shared by all processes."""
+    state = process_state()
     state.wait_for_everyone()
     done = {int(seed) for part in _parts(parts) for seed in part["seeds"]}
     state.wait_for_everyone()  # all have looked before any writes: they must agree on what is missing
@@ -85,10 +104,6 @@ def sample_set(
             count += len(chosen) * state.num_processes
             advance(min(count, len(seeds)), "")
     state.wait_for_everyone()
-    if state.is_main_process:
-        _join(parts, seeds, labels, out, beside, record)
-    state.wait_for_everyone()
-    return _finished(out, beside, record, seeds)
 
 
 def record_of(out: Path) -> Path:
@@ -115,20 +130,49 @@ def _current(record: dict[str, Any]) -> dict[str, Any]:
     return {**record, "sampler": renamed(record["sampler"]) | beside}
 
 
-def _claim(parts: Path, out: Path, record: dict[str, Any]) -> None:
-    """Make `parts` ours. Where it is already, and `out` is there without its record, an earlier call was interrupted
-    while it put the set together: `out` is made again from the parts."""
-    manifest = parts / "record.json"
-    if manifest.exists():
-        _same(read_record(manifest), record, parts)
-        if out.is_dir():
-            shutil.rmtree(out)
-        out.unlink(missing_ok=True)
-    elif out.is_file() or (out.is_dir() and any(out.iterdir())):
+def _claim(
+    parts: Path, out: Path, beside: Path, record: dict[str, Any], seeds: Sequence[int], shape: tuple[int, int, int]
+) -> None:
+    """Make `parts` ours, or take them up: they have to say that they are. Of `out` nothing is there yet, for its record
+    is written first: what is there is somebody else's. A part that is damaged is removed, to be made again."""
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise InputError(f"out: {out} exists and was not made by this command: remove it or choose another --out")
     check_out(out)
-    parts.mkdir(parents=True, exist_ok=True)
-    write_json(manifest, record)
+    if beside.exists():
+        read_record(beside)
+    if (parts / MANIFEST).exists():
+        _same(read_record(parts / MANIFEST), record, parts)
+    else:
+        with replacing(parts) as partial:
+            write_json(partial / MANIFEST, record)
+    for path in parts.glob("part-*.npz"):
+        if flaw := _flaw(path, set(seeds), shape):
+            say(f"warning: {path} is damaged ({flaw}), so its images are made again")
+            path.unlink()
+
+
+def _flaw(path: Path, seeds: set[int], shape: tuple[int, int, int]) -> str | None:
+    """What keeps a file from being a part of this set, if anything does."""
+    channels, *size = shape
+    try:
+        part = _read_part(path)
+        images, own = part["images"], part["seeds"]
+        if images.dtype != np.uint8 or images.shape != (len(own), *size, channels):
+            return f"its images are {images.dtype} {images.shape}"
+        if own.dtype != np.int64 or not set(own.tolist()) <= seeds or part["seconds"].shape != ():
+            return "its seeds are not this set's"
+    except Exception as error:  # whatever is wrong with it, it is made again
+        return " ".join(str(error).split()) or type(error).__name__
+    return None
+
+
+def _discard(parts: Path) -> None:
+    """Remove the parts, and nothing else that may lie among them."""
+    with suppress(OSError):
+        for pattern in ("part-*.npz", ".part-*.partial", MANIFEST):
+            for path in parts.glob(pattern):
+                path.unlink()
+        parts.rmdir()
 
 
 def _same(found: dict[str, Any], record: dict[str, Any], where: Path) -> None:
@@ -146,7 +190,12 @@ def _same(found: dict[str, Any], record: dict[str, Any], where: Path) -> None:
 
 
 def _parts(parts: Path) -> list[dict[str, np.ndarray]]:
-    return [dict(np.load(path, allow_pickle=False)) for path in sorted(parts.glob("part-*.npz"))]
+    return [_read_part(path) for path in sorted(parts.glob("part-*.npz"))]
+
+
+def _read_part(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as held:
+        return dict(held)
 
 
 def _write_part(parts: Path, seeds: Sequence[int], images: np.ndarray, seconds: float) -> None:
@@ -158,15 +207,17 @@ def _join(parts: Path, seeds: Sequence[int], labels: Any, out: Path, beside: Pat
     found = _parts(parts)
     where = {int(seed): (part["images"], row) for part in found for row, seed in enumerate(part["seeds"])}
     images = np.stack([where[seed][0][where[seed][1]] for seed in seeds])
-    write_samples(out, images, labels)
     timings = [[len(part["seeds"]), round(float(part["seconds"]), 4)] for part in found]
     made_on = environment(process_state().device, process_state().num_processes)
     write_json(beside, {**record, "batches": timings, "environment": made_on})
-    shutil.rmtree(parts, ignore_errors=True)
+    write_samples(out, images, labels)  # last: once it is there, the set is finished
+    _discard(parts)
 
 
 def _finished(out: Path, beside: Path, record: dict[str, Any], seeds: Sequence[int]) -> Samples:
     found = read_record(beside)
     _same(found, record, out)
     images, labels = read_samples(out)
+    if len(images) != len(seeds):
+        raise InputError(f"{out} holds {len(images)} images, expected {len(seeds)}: remove it, or choose another --out")
     return Samples(images, labels, list(seeds), out, found)

@@ -34,11 +34,10 @@ def open_surrogate(spec: str | None, t_mid: float | None) -> Surrogate:
         made = _function(spec, module, name)
         source = getattr(sys.modules[module], "__file__", None)
         digest = sha256(Path(source)) if source else None
-        return Surrogate(made, t_mid, {"name": spec, "sha256": digest, "t_mid": t_mid})
-    path = Path(spec)
-    images, _ = read_samples(path)
-    digest = hashlib.sha256(images.tobytes()).hexdigest()
-    return Surrogate(_of_samples(images, path), t_mid, {"name": spec, "sha256": digest, "t_mid": t_mid})
+    else:
+        held, _ = read_samples(Path(spec))
+        made, digest = _of_samples(held, Path(spec)), hashlib.sha256(held.tobytes()).hexdigest()
+    return Surrogate(made, t_mid, {"name": spec, "sha256": digest, "t_mid": t_mid})
 
 
 def _function(spec: str, module: str, name: str) -> SurrogateImages:

@@ -23,7 +23,7 @@ class EMA:
             name: value.detach().clone().float() if value.is_floating_point() else value.detach().clone()
             for name, value in module.state_dict().items()
         }
-        self._parameters = [name for name, _ in module.named_parameters()]
+        self.parameters = [name for name, _ in module.named_parameters()]
 
     @torch.no_grad()
     def update(self) -> None:
@@ -31,10 +31,10 @@ class EMA:
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
         present = self.module.state_dict()
-        shadows = [self.shadow[name] for name in self._parameters]
-        weights = [present[name].float() for name in self._parameters]
+        shadows = [self.shadow[name] for name in self.parameters]
+        weights = [present[name].float() for name in self.parameters]
         torch._foreach_lerp_(shadows, weights, 1.0 - decay)
-        for name in present.keys() - set(self._parameters):
+        for name in present.keys() - set(self.parameters):
             self.shadow[name].copy_(present[name])
 
     @contextmanager

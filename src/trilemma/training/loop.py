@@ -3,6 +3,7 @@ progress bars and pictures watch it from outside."""
 
 from __future__ import annotations
 
+import json
 import math
 import signal
 import time
@@ -16,6 +17,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from trilemma.errors import InputError
 from trilemma.process.noise import stream_seed
 from trilemma.training import checkpoint
 from trilemma.training.batches import Batch, Batches
@@ -26,7 +28,7 @@ from trilemma.training.updates import Updates
 
 
 class DivergedError(RuntimeError):
-    """Too many non-finite steps in a row. The last good checkpoint is kept."""
+    """Too many non-finite steps in a row, or weights that are not finite. The last good checkpoint is kept."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -55,7 +57,8 @@ class Trainer:
 
     Every process of a distributed run builds the same Trainer; process 0 writes. `recipe`: what each checkpoint says of
     how it came about, as JSON. Without a `directory` nothing is written. On SIGTERM or SIGINT the step is finished, a
-    checkpoint written, and `stopped` says by which signal.
+    checkpoint written, and `stopped` says by which signal. `watching`: JSON values of whoever watches the reports, kept
+    with each checkpoint.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class Trainer:
         self.learner, self.settings, self.accelerator = learner, settings, accelerator
         self.checkpoints, self.recipe = directory and directory / "checkpoints", recipe
         self.step, self.skipped, self.seconds, self._bad_in_a_row = 0, 0, 0.0, 0
+        self.watching: dict[str, Any] = {}
         self.stopped: signal.Signals | None = None
         self.network = learner.network.to(accelerator.device)
         if settings.channels_last:
@@ -79,31 +83,64 @@ class Trainer:
         self.updates = Updates(learner, settings, accelerator)
         self.ema = EMA(learner.averaged, settings.ema) if settings.ema else None
 
-    def resume(self) -> None:
-        """Go on from the newest checkpoint of the run directory. Raises InputError if there is none or it is
-        damaged."""
+    def resume(self, verify: bool = True) -> None:
+        """Go on from the newest checkpoint of the run directory; unless `verify` is False, its files' hashes are looked
+        at. Raises InputError if there is none or it is damaged."""
         assert self.checkpoints is not None
         if self.accelerator.is_main_process:
             checkpoint.clean(self.checkpoints, self.settings.keep)
         self.accelerator.wait_for_everyone()
         path = checkpoint.latest(self.checkpoints)
-        state = checkpoint.read_state(path)
+        state = checkpoint.read_state(path, verify)
+        for key in sorted(checkpoint.FIELDS.keys() - checkpoint.OPTIONAL - state.keys()):
+            raise InputError(f"{path}/state.json: {key} is missing: the checkpoint is damaged")
         checkpoint.load_weights(self.network, path / "model.safetensors")
-        optimizer = checkpoint.read_tensors(path / "optimizer.safetensors")
-        checkpoint.load_optimizers(self.updates.optimizers.values(), self.network, optimizer)
+        place = path / "optimizer.safetensors"
+        optimizer = checkpoint.read_tensors(place)
+        if len(optimizer) != state.get("optimizer_tensors", len(optimizer)) or (
+            not optimizer and state["step"] > state["skipped"] and self.updates.optimizers
+        ):
+            raise InputError(f"{place} is not whole ({len(optimizer)} tensors): the checkpoint is damaged")
+        checkpoint.load_optimizers(self.updates.optimizers.values(), self.network, optimizer, place)
         if self.ema is not None:
             shadow = checkpoint.read_tensors(path / "ema.safetensors")
+            checkpoint.check_tensors(path / "ema.safetensors", "average", shadow, self.ema.shadow)
             self.ema.shadow = {name: shadow[name].to(value.device) for name, value in self.ema.shadow.items()}
             self.ema.updates = state["ema_updates"]
         learnt = path / "learner.safetensors"
         tensors = checkpoint.read_tensors(learnt) if learnt.exists() else {}
+        own_tensors, own = checkpoint.split_state(self.learner.state_dict())
+        checkpoint.check_tensors(learnt, "state", tensors, own_tensors)
+        checkpoint.check_like(path / "state.json", state["learner"], json.loads(json.dumps(own)))
         self.learner.load_state_dict(checkpoint.join_state(tensors, state["learner"]))
         self.step, self.skipped, self.seconds = state["step"], state["skipped"], state["seconds"]
+        self.watching = state.get("watching", {})
+
+    @property
+    def safe(self) -> str:
+        """What there is to go back to, in words."""
+        found = checkpoint.steps(self.checkpoints) if self.checkpoints is not None else []
+        if self.checkpoints is None or not found:
+            return "there is no checkpoint to go back to"
+        return f"the last good checkpoint is {checkpoint.path_of(self.checkpoints, found[-1])}"
+
+    def _check_finite(self) -> None:
+        values: dict[str, Tensor] = {f"weight {name!r}": weight for name, weight in self.network.named_parameters()}
+        if self.ema is not None:
+            values |= {f"the average of {name!r}": self.ema.shadow[name] for name in self.ema.parameters}
+        for name, value in values.items():
+            if not bool(torch.isfinite(value).all()):
+                raise DivergedError(
+                    f"{name} is not finite at step {self.step}: no checkpoint is written of that; {self.safe}. Try a "
+                    "lower training.learning_rate, or training.precision fp32"
+                )
 
     def save(self) -> None:
-        """Write a checkpoint of this moment (process 0; the others wait for it)."""
+        """Write a checkpoint of this moment (process 0; the others wait for it). Raises DivergedError, and writes none,
+        where weights or averages are not finite; InputError where it cannot be written."""
         if self.checkpoints is None:
             return
+        self._check_finite()
         if self.accelerator.is_main_process:
             tensors, learnt = checkpoint.split_state(self.learner.state_dict())
             groups = {
@@ -123,6 +160,8 @@ class Trainer:
                 "seconds": self.seconds,
                 "ema_updates": self.ema.updates if self.ema else 0,
                 "learner": learnt,
+                "watching": self.watching,
+                "optimizer_tensors": len(groups["optimizer"]),
             }
             documents = {"state": state} if self.recipe is None else {"state": state, "recipe": self.recipe}
             checkpoint.write(self.checkpoints, self.step, groups, documents, self.settings.keep)
@@ -147,8 +186,8 @@ class Trainer:
                 if diverged:
                     raise DivergedError(
                         f"{self._bad_in_a_row} steps in a row gave non-finite losses or gradients "
-                        f"(training.skip_limit); stopped at step {self.step}. The last good checkpoint is kept in "
-                        f"{self.checkpoints}. Try a lower training.learning_rate, or training.precision fp32"
+                        f"(training.skip_limit); stopped at step {self.step}; {self.safe}. "
+                        "Try a lower training.learning_rate, or training.precision fp32"
                     )
                 if stop:
                     return
