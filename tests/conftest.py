@@ -181,33 +181,3 @@ def at_once() -> Iterator[None]:
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
-
-
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Result]
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
-    """Run `trilemma ARGUMENTS` in this process (importing torch takes seconds); gives exit code, standard output and
-    standard error."""
-    from trilemma.cli import main
-
-    def run(*arguments: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["trilemma", *map(str, arguments)])
-        capfd.readouterr()
-        code: int | str | None = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code
-        out, err = capfd.readouterr()
-        assert code is None or isinstance(code, int)
-        return Result(code or 0, out, err)
-
-    return run
