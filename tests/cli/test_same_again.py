@@ -36,6 +36,7 @@ def ways() -> Iterator[dict[str, Any]]:
         yield {"sampler": name, "steps": 3, **others}
     yield {}
     yield {"spacing": "log_snr", "steps": 4, "skip": 1}
+    yield {"skip": 0, "eta": 0.0}
     yield {"spacing": "2,1", "steps": 3}
     yield {"times": [5.5, 3.0, 1.25]}
     yield {"weights": "raw", "precision": "bf16", "cls": "2", "seeds": [4, 9, 2]}

@@ -6,7 +6,8 @@ Each attempt is one command in a fork, in a temporary folder of its own, as nobo
 on its memory and its time, and without a network. It survives if it ends with exit code 0, 1 or 2, with one line that
 begins `error:` where it is 2, without a traceback, having changed nothing outside its folder nor what was the user's
 in it; a command that goes on for long has to end when it is asked to. Of kills and full disks more is asked, see
-`kills` and `left_behind`. Tried and survived by class, and what did not survive, go to `results/reliability/attack.json`.
+`kills` and `left_behind`. Tried and survived by class, and what did not survive, go to
+`results/reliability/attack.json`.
 """
 
 from __future__ import annotations
