@@ -10,9 +10,7 @@ import typer
 from trilemma.cli import options as o
 from trilemma.errors import InputError
 
-FEATURES = (
-    "Feature extractor: digits | pixels | inception | inception-clean | inception:PATH | timm:NAME | classifier:RUN."
-)
+FEATURES = "Feature extractor, NAME or NAME:ARGUMENT: see `trilemma list features`."
 
 
 @o.sampling()

@@ -57,8 +57,10 @@ def _opened(name: str, stamp: Stamp) -> Extractor:
 
 @register("features", "classifier")
 def open_classifier(run: str, *, device: str | torch.device = "cpu") -> ClassifierExtractor:
-    """A classifier that a run has trained, by its averaged weights if it has them. Its record names the recipe, not the
-    place of the run. Raises InputError for a run that trains no classifier."""
+    """`classifier:RUN`, a classifier that a run has trained, by its averaged weights if it has them. Its record names
+    the recipe, not the place of the run.
+
+    Raises InputError for a run that trains no classifier."""
     trained = Run(run)
     recipe, weights = trained.recipe, _weights(trained)
     network = trained.classifier("ema" if recipe.training.ema else "raw")

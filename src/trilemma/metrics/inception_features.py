@@ -92,13 +92,13 @@ class InceptionExtractor(Extractor):
 
 @register("features", "inception")
 def open_fid(path: str | None = None, *, device: str | torch.device = "cpu") -> InceptionExtractor:
-    """The network of FID, its published weights or this file, images resized as pytorch-fid does."""
+    """The network of FID, its published weights (`inception:PATH`: this file's), images resized as pytorch-fid does."""
     return open_inception("inception", path, device=device)
 
 
 @register("features", "inception-clean")
 def open_clean_fid(path: str | None = None, *, device: str | torch.device = "cpu") -> InceptionExtractor:
-    """The network of FID, its published weights or this file, images resized as clean-fid does."""
+    """The network of FID, its published weights (`inception-clean:PATH`: this file's), images resized as clean-fid."""
     return open_inception("inception-clean", path, device=device)
 
 

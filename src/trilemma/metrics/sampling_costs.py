@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from trilemma.metrics.inputs import Inputs
 from trilemma.metrics.metric import TIMED, metric
 
-_cost = partial(metric, axis="speed", better="lower", needs={"sampler"})
+_COST: dict[str, Any] = {"axis": "speed", "needs": {"sampler"}}
 
 
 def _half_range(figures: Mapping[str, Any], count: int) -> float | None:
@@ -18,35 +17,42 @@ def _half_range(figures: Mapping[str, Any], count: int) -> float | None:
     return (between[1] - between[0]) / 2 if between else None
 
 
-@_cost(
+@metric(
     "peak_memory_bytes",
     "bytes at the peak of sampling a batch",
+    **_COST,
+    better="lower",
     title="peak memory",
     details=("peak_memory_kind",),
     basis=(*TIMED, "metrics.peak_memory_kind"),
     unit="MiB",
     scale=2**-20,
 )
-@_cost(
+@metric(
     "multiply_adds",
     "multiply-adds of the networks for one image, over all evaluations",
+    **_COST,
+    better="lower",
     title="multiply-adds",
     basis=(),
     exact=True,
     unit="G",
     scale=1e-9,
 )
-@_cost(
+@metric(
     "network_evaluations",
     "passes through the network for one image",
+    **_COST,
+    better="lower",
     basis=(),
     exact=True,
     show="{:g}".format,
     column=True,
 )
-@_cost(
+@metric(
     "images_per_second",
     "images a second, median after a warm-up, at a stated batch and on a stated machine",
+    **_COST,
     better="higher",
     title="images/s",
     details=("images_per_second_range", "seconds_per_image", "speed_batch"),

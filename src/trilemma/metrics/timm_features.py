@@ -55,7 +55,9 @@ class TimmExtractor(Extractor):
 
 @register("features", "timm")
 def open_timm(name: str, *, device: str | torch.device = "cpu") -> TimmExtractor:
-    """A pretrained network of the timm library, such as `resnet18.a1_in1k`; timm downloads its weights the first time.
+    """`timm:NAME`, a pretrained network of the timm library, such as `resnet18.a1_in1k`; timm downloads its weights the
+    first time.
+
     Raises InputError if timm is not installed, has no such network, or cannot get the weights."""
     model, name = name, f"timm:{name}"
     try:
