@@ -119,6 +119,13 @@ class TestText:
         with pytest.raises(ValueError, match=f"more than {NODES:,} values"):
             parse_yaml(bomb)
 
+    def test_no_more_are_read_than_there_may_be(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(untrusted, "NODES", 1000)
+        assert len(parse_yaml("[" + "a," * 999 + "]")) == 999
+        for count in (1000, 4_000_000):  # which take minutes to read
+            with pytest.raises(ValueError, match="more than .* values"):
+                parse_yaml("[" + "a," * count + "]")
+
     def test_aliases_are_as_deep_as_what_they_stand_for(self) -> None:
         half = NESTING // 2
         chain = ["a0: &a0 x"] + [f"a{i}: &a{i} {'[' * half}*a{i - 1}{']' * half}" for i in range(1, 4)]

@@ -153,4 +153,4 @@ def test_sizes_that_nothing_can_have(override: str, says: str) -> None:
 
 
 def test_packaged_recipes_stay_far_within_the_limits() -> None:
-    assert max(map(len, packaged().values())) < RECIPE_LIMIT / 100
+    assert max(map(len, packaged().values())) < RECIPE_LIMIT / 1000

@@ -216,5 +216,7 @@ def _folder_labels(inner: list[str]) -> tuple[Int64[np.ndarray, " n"] | None, tu
     classes = tuple(sorted(set(tops)))
     if len(classes) < 2:
         return None, None
+    if len(classes) > CLASS_LIMIT:
+        raise InputError(f"{len(classes)} class folders, expected at most {CLASS_LIMIT}")
     number = {name: k for k, name in enumerate(classes)}
     return np.array([number[top] for top in tops], dtype=np.int64), classes
