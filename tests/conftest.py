@@ -161,7 +161,9 @@ def outcome() -> Callable[[Path], dict[str, Any]]:
             for file in last.glob("*.safetensors")
             for name, value in load_file(file).items()
         }
-        found["state"] = {k: v for k, v in json.loads((last / "state.json").read_text()).items() if k != "seconds"}
+        found["state"] = {
+            k: v for k, v in json.loads((last / "state.json").read_text()).items() if k not in ("seconds", "sha256")
+        }
         lines = [json.loads(line) for line in (path / "log.jsonl").read_text().splitlines()]
         found["log"] = [{k: v for k, v in line.items() if k not in ("time_s", "images_per_s")} for line in lines]
         return found

@@ -156,7 +156,9 @@ class TestRunDirectory:
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
         before = contents(run / "checkpoints")
         if name != "optimizer":
-            said = refused("sample", run, "--weights", {"model": "raw", "ema": "ema"}[name])
+            weights = ("--weights", {"model": "raw", "ema": "ema"}[name])
+            assert f"{name}.safetensors is not as it was written" in refused("sample", run, *weights)
+            said = refused("sample", run, *weights, "--no-verify")
             assert f"{name}.safetensors is not a whole safetensors file" in said
         assert f"{name}.safetensors" in refused("train", recipe, "--out", run, "--resume", "--set", "training.steps=4")
         assert contents(run / "checkpoints") == before
@@ -172,9 +174,11 @@ class TestRunDirectory:
             torch.save({"weight": Trap()}, path)
         else:
             path.write_bytes(pickle.dumps(Trap()))
-        assert "is a pickle, which could run code: refused" in refused("sample", run)
-        assert "is a pickle" in refused("train", recipe, "--out", run.parent / "new", "--init", run)
-        assert "is a pickle" in refused("train", recipe, "--out", run, "--resume", "--set", "training.steps=4")
+        assert "is not as it was written" in refused("sample", run)
+        assert "is a pickle, which could run code: refused" in refused("sample", run, "--no-verify")
+        again = ("--no-verify", "--set", "training.steps=4")
+        assert "is a pickle" in refused("train", recipe, "--out", run.parent / "new", "--init", run, *again)
+        assert "is a pickle" in refused("train", recipe, "--out", run, "--resume", *again)
         assert not (run / "ran").exists()
 
     def test_with_a_recipe_that_was_damaged(self, refused: Refused, run: Path) -> None:

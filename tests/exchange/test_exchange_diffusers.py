@@ -268,7 +268,7 @@ class TestSchedulers:
         assert out.startswith("note: timestep_spacing 'trailing' has no counterpart") and out.count("\n") == 1
         scheduler = diffusers.DDPMScheduler.from_pretrained(place / "scheduler")
         scheduler.set_timesteps(20)
-        assert scheduler.timesteps.tolist() == [int(t) - 1 for t in run.sampler(run.recipe.sampling).times[:-1]]
+        assert scheduler.timesteps.tolist() == [int(t) - 1 for t in run.sampler(run.recipe.sampling).grid[:-1]]
 
     @pytest.mark.parametrize("count", [1, 3, 5, 7, 10, 20])
     @pytest.mark.parametrize("spacing", ["leading", "linspace"])

@@ -106,7 +106,7 @@ def test_what_a_command_reads_is_never_replaced(tmp_path: Path) -> None:
     for name in ("data.npz", "set/1.npz"):
         (tmp_path / name).write_text("kept")
     for source, place in (("data.npz", "data.npz"), ("data.npz:train", "set/../data.npz"), ("set", "set/1.npz")):
-        with pytest.raises(InputError, match="is read by this command, and would be overwritten"):
+        with pytest.raises(InputError, match="is read by this command and would be overwritten"):
             check_writable(tmp_path / place, suffix=".npz", source=str(tmp_path / source))
     check_writable(tmp_path / "set" / "2.npz", source=str(tmp_path / "set"))
     with pytest.raises(InputError, match=r"should end in \.npz"):

@@ -123,7 +123,7 @@ class TestText:
         monkeypatch.setattr(untrusted, "NODES", 1000)
         assert len(parse_yaml("[" + "a," * 999 + "]")) == 999
         for count in (1000, 4_000_000):  # which take minutes to read
-            with pytest.raises(ValueError, match="more than .* values"):
+            with pytest.raises(ValueError, match=r"more than .* values"):
                 parse_yaml("[" + "a," * count + "]")
 
     def test_aliases_are_as_deep_as_what_they_stand_for(self) -> None:

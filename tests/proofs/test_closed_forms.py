@@ -249,7 +249,7 @@ def test_decoder_keeps_its_digits_far_from_the_mean() -> None:
 
 
 def test_last_term_is_the_decoder_with_the_grids_floor() -> None:
-    """L_0 is the discretised decoder around x̂_0 with variance β̃ of the pair before (fixed small) or β (large)."""
+    """L_0 is the discretised decoder around x̂_0 with variance β̃ of the pair before, whichever variance is fixed."""
     schedule, x0, eps = Linear(steps=100), float(np.linspace(-1, 1, 256)[200]), 0.4
     times = grid(schedule, 10)
     t, noisier = times[-2], times[-3]
@@ -259,7 +259,7 @@ def test_last_term_is_the_decoder_with_the_grids_floor() -> None:
         sigma_t, sigma_n = float(schedule.sigma(t)), float(schedule.sigma(noisier))
         ratio = float(schedule.alpha(noisier) / schedule.alpha(t))
         small = (sigma_n**2 - ratio**2 * sigma_t**2) * sigma_t**2 / sigma_n**2
-        std = math.sqrt(small if variance == "fixed_small" else sigma_t**2)
+        std = math.sqrt(small)
         x, w = np.polynomial.legendre.leggauss(40)
         mass = float((w * normal(x0 + x / 255, guess.x0.item(), std**2)).sum() / 255)
         found = bound_term(denoiser, column([x0]), column([eps]), guess, t, number(0.0), noisier)

@@ -11,8 +11,8 @@ from torch import nn
 
 from trilemma.data import outline
 from trilemma.errors import InputError
-from trilemma.jobs import anatomy, resolve
 from trilemma.jobs.dry_run import check_memory
+from trilemma.jobs.network_costs import anatomy, resolve
 from trilemma.recipes import Recipe, load, packaged
 from trilemma.runs import estimate
 from trilemma.runs.build import build_network, completed, parameter_count

@@ -121,16 +121,16 @@ def check_writable(path: Path, what: str = "out", *, suffix: str = "", format: s
     """Make the folder of `path`, and make sure that a file can be written there; what it holds is left alone. Raises
     InputError, which calls it `what`; also for another ending than `suffix`, for a file that is no JSON of `format`,
     and for one that `source` (DATA[:SPLIT] or a path) is or holds."""
-    if suffix and path.suffix.lower() != suffix:
-        raise InputError(f"{what}: {path} should end in {suffix}")
-    if format:
-        _check_format(path, format, what)
-    for one in {source, source.rpartition(":")[0]} - {""}:
-        if path.exists() and path.resolve().is_relative_to(Path(one).resolve()):
-            raise InputError(f"{what}: {path} is read by this command, and would be overwritten; expected another file")
     try:
         if path.is_dir():
             raise InputError(f"{what}: {path} is a folder, expected a file such as {path / 'NAME'}")
+        if suffix and path.suffix.lower() != suffix:
+            raise InputError(f"{what}: {path} should end in {suffix}")
+        if format:
+            _check_format(path, format, what)
+        for one in {source, source.rpartition(":")[0]} - {""}:
+            if path.exists() and path.resolve().is_relative_to(Path(one).resolve()):
+                raise InputError(f"{what}: {path} is read by this command and would be overwritten: expected another")
         _check_replaceable(path, what)
         path.parent.mkdir(parents=True, exist_ok=True)
         probe = path.with_name(f".{path.name}.{os.getpid()}.partial")
