@@ -4,9 +4,9 @@ statistics in one pass, precision and recall in tiles; times and memory, each st
     python benchmarks/bench_measures.py [-n 50000] [--dim 2048] [--neighbours-n 10000] [--all] [--json FILE]
 
 pytorch-fid's method is `scipy.linalg.sqrtm` of the product of the covariances. The features are correlated Gaussians in
-float32, of other directions for the generated ones. Precision and recall take time with the square of the count, so they have
-a count of their own, and are computed of all n images with `--all` only: ten minutes on a core. Times are of the clock
-and of the processor; memory is what a stage takes beyond the features it is given.
+float32, of other directions for the generated ones. Precision and recall take time with the square of the count, so
+they have a count of their own, and are computed of all n images with `--all` only: ten minutes on a core. Times are of
+the clock and of the processor; memory is what a stage takes beyond the features it is given.
 """
 
 from __future__ import annotations

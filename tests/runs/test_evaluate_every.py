@@ -21,7 +21,7 @@ Write = Callable[..., Path]
 Outcome = Callable[[Path], dict[str, Any]]
 
 SECTION = ["evaluate.every=4", "evaluate.n=10", "evaluate.features=pixels"]
-NAMES = ["frechet_distance", "frechet_distance_se", "precision", "recall"]
+NAMES = ["frechet_distance", "frechet_distance_se", "precision", "precision_se", "recall", "recall_se"]
 
 
 def figures(path: Path) -> dict[int, dict[str, float]]:
