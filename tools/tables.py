@@ -102,27 +102,27 @@ def speed(path: Path) -> str:
 
 
 FIGURES = {
-    "statistics_s": "statistics of one set, one pass, s",
+    "statistics_cpu_s": "statistics of one set, one pass, s",
     "statistics_gib": "its memory beyond the features, GiB",
-    "trace_s": "the distance's trace term, s",
-    "sqrtm_s": "the same by `scipy.linalg.sqrtm`, s",
+    "trace_cpu_s": "the distance's trace term, s",
+    "sqrtm_cpu_s": "the same by `scipy.linalg.sqrtm`, s",
     "trace_ratio": "ratio",
-    "singular_trace_s": "the trace term of singular covariances (half as many images as features), s",
+    "singular_trace_cpu_s": "the trace term of singular covariances (half as many images as features), s",
     "trace_difference": "relative difference of the two",
-    "precision_recall_s": "precision and recall, s",
+    "precision_recall_cpu_s": "precision and recall with their errors ({precision_recall_count:,} images a side), s",
     "precision_recall_gib": "its memory beyond the features, GiB",
+    "precision_recall_all_cpu_s": "the same ({count:,} images a side), s",
+    "precision_recall_all_gib": "its memory beyond the features, GiB",
 }
 
 
 def figures(path: Path) -> str:
     """A benchmark's figures, one a row."""
     found = json.loads(path.read_text())
-    counts = f"{found['count']:,} × {found['dim']:,} features, {found['threads']} thread"
-    few = f" ({found['precision_recall_count']:,} images a side)"
-    rows = [
-        [words + (few if key == "precision_recall_s" else ""), f"{found[key]:.3g}"] for key, words in FIGURES.items()
-    ]
-    return markdown([counts, ""], rows)
+    title = f"{found['count']:,} × {found['dim']:,} features, {found['threads']} thread, processor time"
+    return markdown(
+        [title, ""], [[words.format(**found), f"{found[key]:.3g}"] for key, words in FIGURES.items() if key in found]
+    )
 
 
 def markdown(titles: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1) -> str:
