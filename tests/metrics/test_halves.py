@@ -43,8 +43,8 @@ def test_the_error_is_never_below_one_images_part():
         found = mean_by_halves(np.full(halves.shape, value), halves)
         assert (found.value, found.standard_error) == (value, 1 / 50)
     hits = np.zeros(halves.shape, bool)
-    hits[0, 0] = True  # among all, and in no half
-    assert mean_by_halves(hits, halves).standard_error == pytest.approx(1 / 50)
+    hits[0, :10] = True  # among all, and in no half: as if they were independent
+    assert mean_by_halves(hits, halves).standard_error == pytest.approx(np.sqrt(0.2 * 0.8 / 50))
 
 
 def test_without_splits_there_is_no_error():

@@ -3,11 +3,12 @@ their standard errors."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64, Int16
+from jaxtyping import Bool, Float, Float64, Int32
 
 from trilemma.errors import InputError
 from trilemma.metrics.cautions import caution
@@ -96,7 +97,7 @@ class _Balls:
     def __init__(
         self,
         nearest: Float64[np.ndarray, "n c"],
-        ranks: Int16[np.ndarray, "s+1 n"],
+        ranks: Int32[np.ndarray, "s+1 n"],
         centres: Bool[np.ndarray, "s+1 n"],
         points: Bool[np.ndarray, "s+1 m"],
     ) -> None:
@@ -137,12 +138,12 @@ def _balls(
     """Balls around each vector, for each k with its number of splits."""
     if not splits:
         return {}
-    # Among so many nearest ones are k of the same half, but for one image in some thousands.
-    count = min(4 * max(splits) + 8, len(features) - 1)
+    # Among so many nearest ones are k of the same half, but for one image in a thousand.
+    count = min(2 * max(splits) + 6 * math.isqrt(max(splits)) + 6, len(features) - 1)
     nearest, which = nearest_others(features, count, centre=centre, memory=memory)
-    ranks = {k: np.empty((1 + number, len(features)), np.int16) for k, number in splits.items()}
+    ranks = {k: np.empty((1 + number, len(features)), np.int32) for k, number in splits.items()}
     for split, half in enumerate(centres):
-        own = (half[which] == half[:, None]).cumsum(axis=1, dtype=np.int16)
+        own = (half[which] == half[:, None]).cumsum(axis=1, dtype=np.int32)
         for k, number in splits.items():
             if split <= number:
                 reaches = own >= k
