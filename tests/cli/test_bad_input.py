@@ -294,6 +294,15 @@ class TestHostile:
         (run / "checkpoints" / "step-00000003" / "state.json").write_text("[" * 100_000)
         assert "nested deeper" in refused("sample", run)
 
+    def test_a_log_that_others_wrote_into(self, refused: Refused, command: Command, run: Path, recipe: Path) -> None:
+        log, go_on = run / "log.jsonl", ["train", recipe, "--out", run, "--resume", "--set", "training.steps=4"]
+        before = log.read_text()
+        log.write_bytes(b"\xff")
+        assert "log.jsonl cannot be read as text" in refused(*go_on)
+        log.write_text(before + "[" * 100_000 + '\n{"step": "x"}\n{"step": [1]}\n')
+        assert command(*go_on).code == 0
+        assert log.read_text().startswith(before) and "[" not in log.read_text()
+
     def test_names_that_are_markup_or_steer_the_terminal(
         self, refused: Refused, command: Command, tmp_path: Path
     ) -> None:

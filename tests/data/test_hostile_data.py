@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trilemma.data import DamagedImageError, available_splits, check, open_data, read_samples
+from trilemma.data import DamagedImageError, available_splits, check, image_set, open_data, read_samples
 from trilemma.data import images as images_module
 from trilemma.data import stores as stores_module
 from trilemma.data.decoding import PIXEL_LIMIT, check_size, decode
@@ -150,6 +150,10 @@ class TestLabels:
             pytest.raises(InputError, match=rf"label {label} of 5\.png, expected .* {CLASS_LIMIT - 1}"),
         ):
             open_data(str(where))
+
+    def test_of_images_at_hand_are_bounded_too(self, rgb: np.ndarray) -> None:
+        with little_memory(), pytest.raises(InputError, match=f"digits: label {10**9}, expected labels below"):
+            image_set((rgb[:2], np.array([0, 10**9])), "digits")
 
     def test_up_to_there_count_classes(self, rgb: np.ndarray, tmp_path: Path) -> None:
         np.savez(tmp_path / "set.npz", rgb[:1], np.array([CLASS_LIMIT - 1]))

@@ -31,4 +31,4 @@ def image_set(images: Any, what: str, range: tuple[float, float] = (-1.0, 1.0)) 
     if labels is None:
         return MemorySet(array, name=what)
     numbers = np.asarray(labels, dtype=np.int64)
-    return MemorySet(array, numbers, name=what, classes=number_classes(numbers))
+    return MemorySet(array, numbers, name=what, classes=number_classes(numbers, what))

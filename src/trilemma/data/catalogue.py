@@ -65,7 +65,7 @@ def open_data(
     if path.suffix.lower() == ".npz" and path.is_file():
         split_parts(label, split, ("train",))
         images, labels = read_npz(path)
-        classes = None if labels is None else number_classes(labels)
+        classes = None if labels is None else number_classes(labels, label)
         return _adapted(MemorySet(images, labels, name=label, split="all", classes=classes), pair, channels)
     return open_tree(open_store(path), name=label, split=split, size=pair, channels=channels)
 

@@ -170,8 +170,14 @@ def check_fits(what: str, count: int, shape: tuple[int, int, int]) -> None:
         raise InputError(f"{what}: {images} take {needed:,} bytes of memory, of which there are {memory():,}")
 
 
-def number_classes(labels: Int64[np.ndarray, " n"]) -> tuple[str, ...]:
-    """Names for labels that come as bare numbers: "0" to the largest of them."""
+def number_classes(labels: Int64[np.ndarray, " n"], what: str) -> tuple[str, ...]:
+    """Names for labels that come as bare numbers: "0" to the largest of them.
+
+    Raises:
+        InputError: naming `what`, a label of `CLASS_LIMIT` or more.
+    """
+    if labels.size and int(labels.max()) >= CLASS_LIMIT:
+        raise InputError(f"{what}: label {int(labels.max())}, expected labels below {CLASS_LIMIT}")
     return tuple(str(k) for k in range(int(labels.max()) + 1)) if labels.size else ()
 
 

@@ -75,7 +75,7 @@ def read_tree(store: Store) -> Tree:
     table = _label_file(store, base)
     if table is not None:
         labels = _listed_labels(store, names, table)
-        classes = None if labels is None else number_classes(labels)
+        classes = None if labels is None else number_classes(labels, str(store.where))
     else:
         labels, classes = _folder_labels([name.split("/", 1)[1] for name in inner] if split_tops else inner)
     return Tree(store, tuple(names), splits, labels, classes)

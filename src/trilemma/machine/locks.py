@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from trilemma.errors import InputError
+from trilemma.machine.untrusted import parse_json, read_text
 
 BEAT = 2.0
 """Seconds between two counts of a lock."""
@@ -137,8 +138,8 @@ def _remove_stale(path: Path, held: dict[str, Any] | None, mine: dict[str, Any])
 def _read(path: Path) -> dict[str, Any] | None:
     """What a lock says; None where there is none, or one that was broken off."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = parse_json(read_text(path))
+    except ValueError:
         return None
     return found if isinstance(found, dict) else None
 

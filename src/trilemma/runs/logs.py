@@ -15,6 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from trilemma.errors import InputError
 from trilemma.machine.files import write_text
+from trilemma.machine.untrusted import parse_json, read_text
 from trilemma.training import Report
 
 QUARTERS = ("loss_t1", "loss_t2", "loss_t3", "loss_t4")
@@ -30,7 +31,11 @@ class Log:
             return
         place = path / "log.jsonl"
         if place.exists():
-            kept = [line for line in place.read_text(encoding="utf-8").splitlines() if _step(line) <= step]
+            try:
+                lines = read_text(place).splitlines()
+            except ValueError as error:
+                raise InputError(f"{place} cannot be read as text: {error}") from error
+            kept = [line for line in lines if _step(line) <= step]
             write_text(place, "".join(line + "\n" for line in kept))
         self._file = place.open("a", buffering=1, encoding="utf-8")
         self._board = SummaryWriter(str(path / "tensorboard"), purge_step=step + 1)
@@ -63,8 +68,8 @@ class Log:
 
 def _step(line: str) -> float:
     try:
-        return json.loads(line)["step"]
-    except (json.JSONDecodeError, KeyError, TypeError):
+        return float(parse_json(line)["step"])
+    except (ValueError, KeyError, TypeError):
         return math.inf  # the torn last line of a killed run
 
 
