@@ -94,6 +94,20 @@ SHARED = tuple(name for name in SamplingSettings.model_fields if name != "kernel
 """The settings that are not the kernel's."""
 
 
+LISTS = tuple(name for name, field in SamplingSettings.model_fields.items() if "list[" in str(field.annotation))
+"""The settings whose value is a list."""
+
+
+def said(settings: Mapping[str, Any]) -> str:
+    """Settings in words, as in: ddim, 10 steps, eta 0.5."""
+    words = []
+    for name, value in settings.items():
+        text = f"{value:g}" if isinstance(value, float) else str(value)
+        word = name.replace("_", " ")
+        words.append(text if name == "sampler" else f"{text} {word}" if name == "steps" else f"{word} {text}")
+    return ", ".join(words)
+
+
 def renamed(values: Mapping[str, Any]) -> dict[str, Any]:
     """A sampling section, or the like in a record, under today's names."""
     return {RENAMED.get(key, key): value for key, value in values.items()}
