@@ -140,6 +140,7 @@ class Protocol:
         self.wanted = Wanted.of(metrics, features or features_for(run.recipe.images.shape), neighbours, counts)
         reference = reference or training_split(run)
         name, split = parse_reference(reference)
+        own = (name, split) == (data.name, data.split)
         with gathered_cautions() as self._warnings:
             self.against = open_reference(
                 reference,
@@ -148,7 +149,7 @@ class Protocol:
                 data.size,
                 data.channels,
                 features=self.wanted.reference_features,
-                holdout=self.wanted.holdout if (name, split) == (data.name, data.split) or self.wanted.holdout else False,
+                holdout=self.wanted.holdout if own or self.wanted.holdout else False,
             )
             if counts is not None and max(counts) > count:
                 raise InputError(f"counts: {max(counts)} is more than the {count} images to be sampled")
