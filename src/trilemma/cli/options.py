@@ -112,7 +112,8 @@ def sampling_options(several: bool = False) -> Iterator[inspect.Parameter]:
     option = partial(_option, several=several)
     yield option("surrogate", str, "Begin from these images: module:function, or samples (.npz, folder, zip).")
     yield option("t_mid", float, "The time that the surrogate's images are noised to.")
-    yield option("sampler", Literal[tuple(SAMPLERS)], "See `trilemma list samplers`; the recipe's unless given.")
+    name: Any = Literal[tuple(SAMPLERS)]  # type: ignore[valid-type]
+    yield option("sampler", name, "See `trilemma list samplers`; the recipe's unless given.")
     taken: dict[str, dict[str, Any]] = {}
     for name, kernel in SAMPLERS.items():
         hints = get_type_hints(kernel, include_extras=True)

@@ -107,10 +107,10 @@ def evaluate(
         return _written(measured, out or default_out(None, measured, features))
     check_out(out, run.path, reference or training_split(run))
     count = len(seeds) if seeds is not None else IMAGES if n is None else n
-    asked = Protocol(
+    protocol = Protocol(
         run, reference, metrics, features=features, neighbours=neighbours, counts=counts, count=count, root=root
     )
-    return asked(seeds, cls, samples_out=samples_out, out=out, label=label, **settings)
+    return protocol(seeds, cls, samples_out=samples_out, out=out, label=label, **settings)
 
 
 def training_split(run: Run) -> str:

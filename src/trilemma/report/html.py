@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from html import escape
 from pathlib import Path
 
@@ -56,17 +56,17 @@ def _verdict_section(table: Table) -> str:
     return f'<section id="verdict" class="verdict">{sentences}<div class="axes">{cards}</div></section>'
 
 
-def table_section(table: Table) -> str:
-    """The table with its key and what its figures mean."""
+def table_section(table: Table, marked: Collection[Row] = (), note: str = "") -> str:
+    """The table with its key and what its figures mean; `note` says of the `marked` rows why they are."""
     if not table.columns:
         return ""
-    key = f"Bold: {KEY}; nothing, where standard errors are not known. {ARROWS}."
+    key = f"Bold: {KEY}; nothing, where standard errors are not known. {ARROWS}. {note}".rstrip()
     if any(row.evaluation.warnings for row in table.rows):
         key += ' Some figures come with <a href="#warnings">warnings</a>.'
     meanings = "; ".join(
         f"<b>{text_html(column.title)}</b> {escape(column.metric.description)}" for column in table.columns
     )
-    body = f'{to_html(table)}<p class="key">{key}</p><p class="key">{meanings}.</p>'
+    body = f'{to_html(table, marked)}<p class="key">{key}</p><p class="key">{meanings}.</p>'
     return section("Figures", body, name="figures")
 
 

@@ -18,14 +18,12 @@ from trilemma.evaluations.judge import front
 from trilemma.evaluations.record import Evaluation
 from trilemma.metrics import METRICS
 from trilemma.recipes.sampling import FOLLOWED, said
-from trilemma.report.table_views import ARROWS, KEY
+from trilemma.report.table_views import ARROWS, KEY, MARK
 from trilemma.report.tables import Column, Row, Table, build_table
 from trilemma.report.verdict import deciding_column
 
 DIAL = ("frechet_distance", "inception_score", "precision", "recall", "recognised")
 """What is drawn against a dial unless metrics were named: B's figure 4, and the share of the class asked for."""
-
-MARK = "◆"
 
 
 @dataclass(frozen=True)
@@ -92,13 +90,15 @@ def settings(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _axes(evaluations: Sequence[Evaluation]) -> dict[str, list[Any]]:
-    """The settings that several values are stated of, and these in their order."""
+    """The settings that several values are stated of, and these in their order; what changes fastest is last."""
     values: dict[str, list[Any]] = {}
+    changed: list[str] = []
     for evaluation in evaluations:
         for name, value in settings(evaluation).items():
             if value not in (known := values.setdefault(name, [])):
                 known.append(value)
-    return {name: known for name, known in values.items() if len(known) > 1}
+                changed += [name] * (len(known) == 2)
+    return {name: values[name] for name in reversed(changed)}
 
 
 def _speed(table: Table) -> Column | None:

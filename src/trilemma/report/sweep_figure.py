@@ -11,6 +11,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator
 
 from trilemma.metrics.metric import number
 from trilemma.recipes.sampling import said
@@ -58,9 +59,10 @@ def dial_figure(sweep: Sweep, dial: str, *, across: int = 3) -> str | None:
     with mpl.rc_context(STYLE):
         handles = _legend(sweep, others, looks)
         figure = Figure(layout="constrained")
+        beside = len(sweep.dials) < down * across and len(handles) <= 9
         columns = 3 if across > 1 else 2
-        legend_height = 0.24 * -(-len(handles) // columns) + 0.1
-        figure.set_size_inches(9.4 if across > 1 else 4.6, 2.7 * down + legend_height)
+        below = 0.0 if beside else 0.24 * -(-len(handles) // columns) + 0.1
+        figure.set_size_inches(9.4 if across > 1 else 4.6, 2.7 * down + below)
         panels = figure.subplots(down, across, squeeze=False)
         for panel in panels.flat[len(sweep.dials) :]:
             panel.set_axis_off()
@@ -68,7 +70,10 @@ def dial_figure(sweep: Sweep, dial: str, *, across: int = 3) -> str | None:
             for key, rows in lines:
                 _draw(panel, rows, column, sweep, dial, looks[key])
             _finish(panel, column, [(x, row) for _, rows in lines for x, row in rows], sweep, dial)
-        figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, handlelength=2.6)
+        if beside:  # in the room of a panel that is not there
+            panels.flat[-1].legend(handles=handles, loc="center left", frameon=False, handlelength=2.6)
+        else:
+            figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, handlelength=2.6)
         return svg_text(figure)
 
 
@@ -143,9 +148,11 @@ def _finish(panel: Axes, column: Column, points: Sequence[tuple[float, Row]], sw
     """Title, axes and ticks; an axis is logarithmic where its values span more than a decade or so."""
     cells = [row.cells[column.metric.name] for _, row in points]
     values = [cell.value for cell in cells if cell.value is not None and cell.comparable]
-    if values and min(values) > 0 and max(values) / min(values) > 20:
+    if values and min(values) > 0 and max(values) / min(values) > 10:
         panel.set_yscale("log")
+        panel.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         panel.yaxis.set_major_formatter("{x:g}")
+    panel.minorticks_off()
     unit = f", {column.metric.unit}" if column.metric.unit else ""
     panel.set_title(f"{column.title}{unit} {column.metric.arrow}", fontsize=10, loc="left", parse_math=False)
     panel.set_xlabel(against(dial))
@@ -156,7 +163,7 @@ def _finish(panel: Axes, column: Column, points: Sequence[tuple[float, Row]], sw
     xs = sorted({x for x, _ in points})
     if xs[0] > 0 and xs[-1] / xs[0] >= 8:
         panel.set_xscale("log")
-    panel.minorticks_off()
+        panel.minorticks_off()
     place = panel.xaxis.get_transform().transform
     ends = place([xs[0], xs[-1]])
     ticks: list[float] = []
@@ -171,13 +178,15 @@ def _legend(sweep: Sweep, others: Sequence[str], looks: dict[tuple[str, ...], Lo
     handles = []
     coloured = _coloured(sweep, others)
     if coloured:
-        for value, colour in _colours(sweep.axes[coloured]).items():
-            handles.append(Line2D([], [], color=colour, lw=3, label=said({coloured: value})))
+        colours = _colours(sweep.axes[coloured])
+        for value in sweep.axes[coloured]:
+            handles.append(Line2D([], [], color=colours[str(value)], lw=3, label=said({coloured: value})))
     rest = [i for i, name in enumerate(others) if name != coloured]
     styles = {tuple(key[i] for i in rest): look for key, look in looks.items()}
     if len(styles) > 1:
         for style, look in styles.items():
-            label = said(dict(zip([others[i] for i in rest], style, strict=True)))
+            values = {others[i]: text for i, text in zip(rest, style, strict=True)}
+            label = said({name: next(v for v in sweep.axes[name] if str(v) == text) for name, text in values.items()})
             handles.append(
                 Line2D([], [], color=_GREY, ls=look.dash, marker=look.marker, ms=5, mfc="white", lw=1.4, label=label)
             )

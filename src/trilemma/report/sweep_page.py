@@ -12,6 +12,7 @@ from trilemma.report.page import drawn, section, text_html, whole
 from trilemma.report.provenance import provenance_html
 from trilemma.report.sweep import FRONT, Sweep
 from trilemma.report.sweep_figure import against, dial_figure, dials
+from trilemma.report.table_views import MARK
 
 
 def _head(sweep: Sweep) -> tuple[str, str]:
@@ -30,8 +31,8 @@ def _head(sweep: Sweep) -> tuple[str, str]:
 def _front_section(sweep: Sweep) -> str:
     if not sweep.deciding:
         return ""
-    rule = f"The front is of quality, coverage and speed: {FRONT}."
-    return f'<section id="verdict" class="verdict"><p>{text_html(sweep.verdict)}</p><p class="key">{rule}</p></section>'
+    rule = f'<div class="key">The front is of quality, coverage and speed: {FRONT}.</div>'
+    return f'<section id="verdict" class="verdict"><p>{text_html(sweep.verdict)}</p>{rule}</section>'
 
 
 def _dial_section(sweep: Sweep, dial: str) -> str:
@@ -62,7 +63,7 @@ def render(sweep: Sweep) -> str:
         _front_section(sweep),
         *(_dial_section(sweep, dial) for dial in dials(sweep)),
         _chart_section(sweep),
-        table_section(sweep.table),
+        table_section(sweep.table, sweep.front, f"{MARK} on the Pareto front."),
         samples_section(sweep.front),
         section("What was run, and on what", provenance_html(sweep.table, []), name="provenance"),
     ]
