@@ -18,7 +18,7 @@ from trilemma.errors import InputError
 from trilemma.machine.devices import process_state
 from trilemma.machine.files import sha256, write_text
 from trilemma.machine.progress import say
-from trilemma.process import Denoiser, Draw, perturb, to_model, to_uint8
+from trilemma.process import ClassPosterior, Denoiser, Draw, perturb, to_model, to_uint8
 from trilemma.recipes import CompletedRecipe, SamplingSettings, dump, load
 from trilemma.runs.build import build_learner, build_network, denoiser_of, open_images, parameter_count, with_parts
 from trilemma.runs.sample_sets import FORMAT, labels_for, sample_set
@@ -96,11 +96,26 @@ class Run:
         return self._denoisers[weights]
 
     def classifier(self, weights: str = "ema") -> nn.Module:
-        """The trained classifier, if that is what the recipe trains."""
-        classifier = self.learner(weights).classifier
-        if classifier is None:
-            raise InputError(f"{self.path} trains a {self.recipe.learner['name']} model, not a classifier")
-        return classifier
+        """The trained classifier of clean images with these weights. Raises InputError where the recipe trains none."""
+        learner = self.learner(weights)
+        if learner.classifier is None:
+            noisy = "a classifier of noised images, which guides samplers and does not measure images"
+            raise self._other("a classifier of clean images", noisy if learner.posterior is not None else None)
+        return learner.classifier
+
+    def posterior(self, weights: str = "ema") -> ClassPosterior:
+        """The trained classifier of noised images with these weights, p(y | x_t), in evaluation mode, on this process's
+        device. Raises InputError where the recipe trains none."""
+        learner = self.learner(weights)
+        if learner.posterior is None:
+            clean = "a classifier of clean images, which knows nothing of x_t"
+            raise self._other("a classifier of noised images", clean if learner.classifier is not None else None)
+        learner.posterior.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return learner.posterior
+
+    def _other(self, expected: str, found: str | None) -> InputError:
+        found = found or f"a {self.recipe.learner['name']} model"
+        return InputError(f"{self.path} trains {found}: expected {expected}")
 
     @cached_property
     def parameters(self) -> int:
