@@ -1,4 +1,5 @@
-"""The process: schedules, the pair kernel, parameterisations, denoisers, posteriors of classes, times and the streams of noise."""
+"""The process: schedules, the pair kernel, parameterisations, denoisers, posteriors of classes, times and the streams
+of noise."""
 
 from trilemma.process.calling import Call
 from trilemma.process.denoiser import (
