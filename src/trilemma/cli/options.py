@@ -16,7 +16,8 @@ from trilemma.errors import InputError, shown
 
 Seeds = Annotated[str | None, typer.Option(help="Image seeds, such as 0-999 or 3,7,20-29. Instead of -n.")]
 Class = Annotated[
-    str | None, typer.Option("--class", help="Class of every image, by number or name; balanced unless given.")
+    str | None,
+    typer.Option("--class", help="Class of the images, by number or name, or several: 0,3,7; balanced unless given."),
 ]
 
 
@@ -112,7 +113,9 @@ def sampling_options(several: bool = False) -> Iterator[inspect.Parameter]:
     option = partial(_option, several=several)
     yield option("surrogate", str, "Begin from these images: module:function, or samples (.npz, folder, zip).")
     yield option("t_mid", float, "The time that the surrogate's images are noised to.")
-    name: Any = Literal[tuple(SAMPLERS)]  # type: ignore[valid-type]
+    yield option("classifier", str, "Guide by this run, a classifier of noised images: RUN or RUN@STEP.")
+    yield option("guide", str, "Guide away from this weaker run: RUN or RUN@STEP, or @STEP of the run itself.")
+    name: Any = Literal[tuple(SAMPLERS)]
     yield option("sampler", name, "See `trilemma list samplers`; the recipe's unless given.")
     taken: dict[str, dict[str, Any]] = {}
     for name, kernel in SAMPLERS.items():
@@ -142,11 +145,11 @@ COMMAS: dict[Any, tuple[str, str]] = {
 def _option(name: str, kind: Any, text: str, *, several: bool) -> inspect.Parameter:
     several = several and (kind in (int, float) or get_origin(kind) is Literal)
     kind = kind if kind in (bool, int, float) else str
+    option = typer.Option(help=text)
     if several:
         option = typer.Option(help=text, metavar=COMMAS[kind][0], callback=_listed(name, kind))
-    else:
-        option = typer.Option(help=text)
-    annotation = Annotated[(str if several else kind) | None, option]
+        kind = str
+    annotation = Annotated[kind | None, option]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 

@@ -44,9 +44,6 @@ from trilemma.runs.sample_sets import read_record, record_of
 IMAGES = 1000
 """Images of a run that are measured unless their number is given."""
 
-BEGIN = ("surrogate", "t_mid")
-"""What of the settings of a sample set is no sampling setting, but where its walks begin."""
-
 Images = str | Path | ImageSet | np.ndarray | Tensor | Any
 """Images to measure or to measure against: data or samples by name or path, a data set, uint8 NHWC or float NCHW in
 [−1, 1] as an array or tensor, or what has `images` and `labels`, such as sampling gives."""
@@ -108,8 +105,9 @@ def evaluate(
     check_out(out, run.path, reference or training_split(run))
     count = len(seeds) if seeds is not None else IMAGES if n is None else n
     protocol = Protocol(
-        run, reference, metrics, features=features, neighbours=neighbours, counts=counts, count=count, root=root
-    )
+        run, reference, metrics, features=features, neighbours=neighbours, counts=counts, count=count,
+        labelled=bool(run.way(**settings).classes), root=root,
+    )  # fmt: skip
     return protocol(seeds, cls, samples_out=samples_out, out=out, label=label, **settings)
 
 
@@ -120,8 +118,9 @@ def training_split(run: Run) -> str:
 
 class Protocol:
     """How sample sets of one run are measured: `count` images each, against a reference that is opened, and held
-    against what is asked, once, before anything is sampled. The arguments are those of `evaluate`; called with the
-    rest of them it samples and measures one set. Raises InputError for what could not be measured."""
+    against what is asked, once, before anything is sampled. `labelled`: whether classes are asked of the images. The
+    other arguments are those of `evaluate`; called with the rest of them it samples and measures one set. Raises
+    InputError for what could not be measured."""
 
     def __init__(
         self,
@@ -133,6 +132,7 @@ class Protocol:
         neighbours: int = NEIGHBOURS,
         counts: Sequence[int] | None = None,
         count: int = IMAGES,
+        labelled: bool = False,
         root: str | None = None,
     ) -> None:
         began, data = time.perf_counter(), run.recipe.data
@@ -155,7 +155,7 @@ class Protocol:
                 raise InputError(f"counts: {max(counts)} is more than the {count} images to be sampled")
             self._due = check_measurable(
                 run.recipe.images.shape, self.against, self.wanted.features, self.wanted.metrics,
-                counts=bool(counts), labels=bool(run.classes), sampler=True,
+                counts=bool(counts), labels=labelled, sampler=True,
             )  # fmt: skip
         self._opening = time.perf_counter() - began
 
@@ -288,21 +288,19 @@ def _as_run(path: Path, verify: bool) -> Run | None:
 
 
 def _of_run(run: Run, n: int, seeds: Sequence[int] | None, cls: Any, out: Any, settings: dict[str, Any]) -> Subject:
-    begin = {key: settings.pop(key) for key in BEGIN if key in settings}
-    chosen = run.recipe.sampling.changed(**settings)
-    samples = run.sample_to(out, n=n, seeds=seeds, cls=cls, **begin, **settings)
+    samples, way = run.sample_to(out, n=n, seeds=seeds, cls=cls, **settings), run.way(**settings)
     assert samples.path is not None and samples.record is not None
-    sampler, record, beside = run.sampler(chosen, **begin), samples.record, record_of(samples.path)
+    record, beside = samples.record, record_of(samples.path)
     return Subject(
         samples.images,
         samples.labels,
-        sampler.label,
+        way.sampler.label,
         SubjectRecord(
             kind="run",
             path=str(run.path),
             recipe=run.recipe.name,
             checkpoint_step=run.step,
-            weights=chosen.weights,
+            weights=way.settings.weights,
             weights_sha256=record["weights_sha256"],
             parameters=run.parameters,
         ),
@@ -314,7 +312,7 @@ def _of_run(run: Run, n: int, seeds: Sequence[int] | None, cls: Any, out: Any, s
             sha256=samples_sha256(samples.path),
         ),
         record["sampler"],
-        lambda: speed_of(beside, sampler, run, chosen.batch),
+        lambda: speed_of(beside, way),
     )
 
 

@@ -86,11 +86,12 @@ def beats(names: Sequence[str], a: Evaluation, b: Evaluation) -> bool:
     calls one of them better. Never so where one of them cannot be compared: it may be the reason."""
     for name in names:
         first, second = a.figure(name), b.figure(name)
-        if first is None or second is None or unlike(name, a, b):
+        if first is None or second is None:
             return False
         if first != second and (first < second) != (METRICS[name].better == "lower"):
             return False
-    return any(judge(name, a, b).outcome == "better" for name in names)
+    judged = [judge(name, a, b) for name in names if not unlike(name, a, b)]
+    return len(judged) == len(names) and any(one.outcome == "better" for one in judged)
 
 
 def front(names: Sequence[str], evaluations: Sequence[Evaluation]) -> list[int]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from trilemma.errors import InputError, shown
 from trilemma.evaluations import Evaluation
-from trilemma.evaluations.evaluating import BEGIN, IMAGES, Protocol
+from trilemma.evaluations.evaluating import IMAGES, Protocol
 from trilemma.evaluations.record import NEIGHBOURS
 from trilemma.machine.devices import process_state
 from trilemma.machine.progress import say
@@ -27,12 +27,13 @@ MOST = 10_000
 @dataclass(frozen=True)
 class Point:
     """One point: its settings and the swept ones of them in words, and its sample set: where that goes, the record of
-    how it is made, and the network evaluations of an image."""
+    how it is made, whether classes are asked of it, and the network evaluations of an image."""
 
     settings: dict[str, Any]
     words: str
     place: Path
     record: dict[str, Any]
+    labelled: bool
     evaluations: int
 
 
@@ -68,8 +69,9 @@ def sweep(
         if (other := places.setdefault(point.place, point)) is not point:
             raise InputError(f"{point.words}: the same images as {other.words}, expected settings that change them")
     protocol = Protocol(
-        run, reference, metrics, features=features, neighbours=neighbours, count=len(numbers), root=root
-    )
+        run, reference, metrics, features=features, neighbours=neighbours, count=len(numbers),
+        labelled=all(point.labelled for point in points), root=root,
+    )  # fmt: skip
     found = protocol.standing([point.record for point in points])
     process_state().wait_for_everyone()  # all have looked before any writes
     missing = [point for point, one in zip(points, found, strict=True) if one is None]
@@ -112,12 +114,10 @@ def _values(name: str, value: Any) -> list[Any]:
 
 def _point(run: Run, settings: dict[str, Any], words: str, seeds: list[int], cls: Any) -> Point:
     """A point that can be sampled. Raises InputError, naming it, where it cannot."""
-    begin = {key: value for key, value in settings.items() if key in BEGIN}
     try:
-        chosen = run.recipe.sampling.changed(**{key: value for key, value in settings.items() if key not in BEGIN})
-        labels_for(seeds, run.classes, cls)
-        sampler = run.sampler(chosen, **begin)
+        way = run.way(**settings)
+        labels_for(seeds, way.classes, cls)
     except InputError as error:
         raise InputError(f"{words}: {error}" if words else str(error)) from error
-    place = run.default_out(sampler, chosen, seeds, cls)
-    return Point(settings, words, place, run.record(sampler, chosen, seeds, cls), sampler.evaluations)
+    place, record = run.default_out(way, seeds, cls), run.record(way, seeds, cls)
+    return Point(settings, words, place, record, bool(way.classes), way.sampler.evaluations)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from annotated_types import Ge, Le
 from pydantic import AfterValidator, BeforeValidator, InstanceOf, model_serializer
 from typing_extensions import Doc
 
 from trilemma.errors import InputError, shown, unknown
+from trilemma.guidance import ClassifierFree, Guide, Interval
+from trilemma.guidance.guides import check_interval
 from trilemma.process import Denoiser
 from trilemma.recipes.components import Section, checked, component, construct, section
 from trilemma.registry import registry
@@ -19,7 +21,7 @@ from trilemma.samplers import Ancestral, Kernel, Sampler, Surrogate, check_spaci
 RENAMED = {"name": "sampler", "grid": "spacing"}
 """What earlier recipes and records called two of the settings."""
 
-FOLLOWED = ("times_sha256", "network_evaluations", "surrogate")
+FOLLOWED = ("times_sha256", "network_evaluations", "surrogate", "guide")
 """What stands in a record beside the settings, because it followed from them or was given with them."""
 
 
@@ -52,6 +54,17 @@ class SamplingSettings(Section):
     ] = None
     weights: Annotated[Literal["ema", "raw"], Doc("The averaged weights, or those that were trained.")] = "ema"
     batch: Annotated[int, Ge(1), Doc("Images at once in one process. Changes speed, not the images.")] = 64
+    guidance: Annotated[
+        float,
+        Ge(0),
+        Doc("Scale of guidance, 0 for none: classifier-free unless a classifier or a weaker run is named."),
+    ] = 0.0
+    guidance_interval: Annotated[
+        Interval | None,
+        BeforeValidator(_numbers),
+        AfterValidator(lambda value: value if value is None else check_interval(value)),
+        Doc("Guide at times t from, to alone: 10,80."),
+    ] = None
     precision: Annotated[Literal["fp32", "bf16"], Doc("What the network is computed in.")] = "fp32"
     compile: Annotated[bool, Doc("Compile the network for the batch, once: for large sets of a large network.")] = False
 
@@ -80,22 +93,37 @@ class SamplingSettings(Section):
         elif given.keys() & {"steps", "spacing", "skip"}:
             base |= {"times": None}
         if given.get("sampler", self.sampler) != self.sampler:
-            kept = {"weights", "batch", "precision", "compile", *(field.name for field in fields(Kernel))}
+            kept = {*SHARED, *(field.name for field in fields(Kernel))} - {"steps", "spacing", "skip", "times"}
             base = {key: value for key, value in base.items() if key in kept}
         return parse_sampling(base | given)
 
-    def build(self, denoiser: Denoiser, shape: tuple[int, int, int], surrogate: Surrogate | None = None) -> Sampler:
-        """The sampler of images of this shape (c, h, w). Raises InputError as it does."""
-        shared = {name: getattr(self, name) for name in SHARED if name != "weights"}
-        return Sampler(denoiser, self.kernel, shape=shape, surrogate=surrogate, **shared)
+    def build(
+        self,
+        denoiser: Denoiser,
+        shape: tuple[int, int, int],
+        surrogate: Surrogate | None = None,
+        guide: Callable[..., Guide] = ClassifierFree,
+    ) -> Sampler:
+        """The sampler of images of this shape (c, h, w). `guide`: what makes the guide of a scale and an interval.
+        Raises InputError as it does."""
+        guides = [guide(self.guidance, interval=self.guidance_interval)] if self.guidance else []
+        shared = {name: getattr(self, name) for name in SHARED if name not in ("weights", *GUIDANCE)}
+        return Sampler(denoiser, self.kernel, shape=shape, surrogate=surrogate, guides=guides, **shared)
 
+
+GUIDANCE = ("guidance", "guidance_interval")
+"""The settings that a guide is made of."""
 
 SHARED = tuple(name for name in SamplingSettings.model_fields if name != "kernel")
 """The settings that are not the kernel's."""
 
 
-LISTS = tuple(name for name, field in SamplingSettings.model_fields.items() if "list[" in str(field.annotation))
-"""The settings whose value is a list."""
+LISTS = tuple(
+    name
+    for name, field in SamplingSettings.model_fields.items()
+    if {list, tuple} & {get_origin(part) for part in get_args(field.annotation)}
+)
+"""The settings whose value is itself several numbers."""
 
 
 def said(settings: Mapping[str, Any]) -> str:
@@ -153,5 +181,6 @@ def sampling_words(recorded: Mapping[str, Any], seeds: str | None, classes: str 
             words += [f"--{option}", text]
     begun = recorded.get("surrogate")
     words += ["--surrogate", str(begun["name"]), "--t-mid", str(begun["t_mid"])] if begun else []
+    words += [f"--{guide['kind']}", str(guide["name"])] if (guide := recorded.get("guide")) else []
     words += ["--seeds", seeds] if seeds else []
     return [*words, "--class", classes] if classes not in (None, "balanced") else words

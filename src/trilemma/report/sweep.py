@@ -80,13 +80,16 @@ FRONT = "a point is off it if another is at least as good in all of these and be
 
 
 def settings(evaluation: Evaluation) -> dict[str, Any]:
-    """The sampling settings that an evaluation states, and where its walks began."""
+    """The sampling settings that an evaluation states, where its walks began and what guided them."""
     if evaluation.sampler is None:
         return {}
     stated = evaluation.sampler.model_dump(mode="json", exclude_none=True)
-    begun = evaluation.sampler.surrogate or {}
-    own = {key: value for key, value in stated.items() if key not in FOLLOWED}
-    return own | ({"surrogate": begun.get("name"), "t_mid": begun.get("t_mid")} if begun else {})
+    found = {key: value for key, value in stated.items() if key not in FOLLOWED}
+    if begun := evaluation.sampler.surrogate:
+        found |= {"surrogate": begun.get("name"), "t_mid": begun.get("t_mid")}
+    if guide := evaluation.sampler.guide:
+        found |= {str(guide.get("kind")): guide.get("name")}
+    return found
 
 
 def _axes(evaluations: Sequence[Evaluation]) -> dict[str, list[Any]]:

@@ -127,6 +127,8 @@ def build_table(
 def _usual(name: str, measured: Sequence[Evaluation]) -> Evaluation:
     """The first of those that most of a column were measured like."""
     voters = [one for one in measured if not one.yardstick] or measured
+    if not any(unlike(name, other, voters[0]) for other in voters):
+        return voters[0]
     return max(voters, key=lambda one: sum(not unlike(name, other, one) for other in voters))
 
 

@@ -15,6 +15,7 @@ from jaxtyping import Float64, Int64, UInt8
 from torch import Tensor, nn
 
 from trilemma.errors import InputError
+from trilemma.guidance import Guide, bind
 from trilemma.process import Condition, Denoiser, Draw, to_model, to_uint8
 from trilemma.samplers.compiled import Compiled
 from trilemma.samplers.grids import cut, explicit, grid
@@ -34,6 +35,7 @@ class Sampler:
 
     The grid: `steps` intervals (None: every step of a table) by `spacing`, less `skip` of the noisiest; or `times`
     written out, noisiest first, instead. `surrogate`: begin from its images at its t_mid instead of at noise.
+    `guides`: what steers the denoiser on the way; they are added up.
     `precision`: fp32, or bf16 under autocast. `compile`: have the network compiled for this batch (see `Compiled`).
     Sampling is done where the network is, in evaluation mode, in which it is not left if it was training.
 
@@ -51,6 +53,7 @@ class Sampler:
     batch: int = 64
     compile: bool = False
     surrogate: Surrogate | None = None
+    guides: Sequence[Guide] = ()
     grid: Float64[Tensor, "k1"] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -77,9 +80,18 @@ class Sampler:
         return len(self.grid) - 1
 
     @property
+    def asked(self) -> list[float]:
+        """The times at which the denoiser is asked."""
+        return self.kernel.asks(self.denoiser.schedule, self.grid).tolist() if self.intervals else []
+
+    @property
     def evaluations(self) -> int:
-        """Network evaluations an image takes."""
-        return self.kernel.evaluations(self.intervals) if self.intervals else 0
+        """Network evaluations an image takes: the denoiser's, and those of the guides where they act."""
+        return sum(1 + sum(guide.evaluations for guide in self.acting(t)) for t in self.asked)
+
+    def acting(self, t: float) -> tuple[Guide, ...]:
+        """The guides that act at time t."""
+        return tuple(guide for guide in self.guides if guide.acts(t))
 
     @property
     def label(self) -> str:
@@ -99,7 +111,8 @@ class Sampler:
         skip = [f"skip {self.skip}"] if self.skip else []
         begun = self.surrogate
         start = [f"surrogate {Path(begun.record['name']).stem} at {begun.t_mid:g}"] if begun else []
-        return [*own, *spacing, *skip, *start]
+        guided = [words for guide in self.guides if (words := guide.words)]
+        return [*own, *spacing, *skip, *start, *guided]
 
     @property
     def device(self) -> torch.device:
@@ -144,11 +157,12 @@ class Sampler:
         """Every step of the walk for these seeds."""
         condition = Condition(None if labels is None else torch.tensor(labels, device=self.device))
         start, draw = self._start(seeds, labels), Draw.for_seeds(seeds, "step")
-        steps = walk(self.kernel, self._denoiser.bind(condition), self.grid, start, draw)
-        mixed, network = self.precision == "bf16", self.denoiser.network
+        steps = walk(self.kernel, bind(self._denoiser, condition, self.guides), self.grid, start, draw)
+        networks = [self.denoiser.network, *(network for guide in self.guides for network in guide.networks)]
+        mixed = self.precision == "bf16"
         while True:
             # Entered for each step: held across a yield these would leak into whoever watches.
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed), _evaluating(network):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed), _evaluating(networks):
                 step = next(steps, None)
             if step is None:
                 return
@@ -157,7 +171,10 @@ class Sampler:
     @cached_property
     def _denoiser(self) -> Denoiser:
         """The denoiser that is asked."""
-        return self.denoiser.over(Compiled(self.denoiser.network, self.batch)) if self.compile else self.denoiser
+        if not self.compile:
+            return self.denoiser
+        halves = 2 if any(guide.wants_without_class for guide in self.guides) else 1
+        return self.denoiser.over(Compiled(self.denoiser.network, halves * self.batch))
 
     def _start(self, seeds: Sequence[int], labels: Int64[np.ndarray, "n"] | None) -> Tensor:
         schedule = self.denoiser.schedule
@@ -170,11 +187,11 @@ class Sampler:
 
 
 @contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
-    """The network in evaluation mode; each of its modules is left in the mode it was in."""
-    training = [module for module in network.modules() if module.training]
-    if training:
-        network.eval()
+def _evaluating(networks: Sequence[nn.Module]) -> Iterator[None]:
+    """The networks in evaluation mode; each of their modules is left in the mode it was in."""
+    training = [module for network in networks for module in network.modules() if module.training]
+    for module in training:
+        module.training = False
     try:
         yield
     finally:
