@@ -135,9 +135,11 @@ def _draw(
     errors = [scale * (row.cells[name].error or 0.0) for _, row in shown]
     dash = look.dash if _numeric(sweep, dial) else "none"
     panel.errorbar(xs, ys, errors, ls=dash, color=look.colour, lw=1.4, elinewidth=1, capsize=2)
-    for x, y, (_, row) in zip(xs, ys, shown, strict=True):
-        face = look.colour if row in sweep.front else "white"
-        panel.plot([x], [y], look.marker, color=look.colour, mfc=face, ms=5, mew=1.3, zorder=5)
+    on = [row in sweep.front for _, row in shown]
+    for front, face in ((False, "white"), (True, look.colour)):
+        some = [(x, y) for x, y, found in zip(xs, ys, on, strict=True) if found == front]
+        if some:
+            panel.plot(*zip(*some, strict=True), look.marker, color=look.colour, mfc=face, ms=5, mew=1.3, zorder=5)
 
 
 def _numeric(sweep: Sweep, dial: str) -> bool:
