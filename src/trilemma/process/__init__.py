@@ -25,7 +25,7 @@ from trilemma.process.parameterization import PARAMETERIZATIONS, Parameterizatio
 from trilemma.process.pixels import check_images, image_grid, png, to_model, to_uint8
 from trilemma.process.posterior import ClassPosterior
 from trilemma.process.schedules import EDM, SCHEDULES, ContinuousVP, Cosine, Linear, Schedule, Tabulated
-from trilemma.process.times import GOLDEN, TIME_SAMPLERS, Importance, Times, TimeSampler, Uniform, spread
+from trilemma.process.times import GOLDEN, TIME_SAMPLERS, Importance, Times, TimeSampler, Uniform, quarters, spread
 
 __all__ = [
     "EDM",
@@ -64,6 +64,7 @@ __all__ = [
     "perturb",
     "png",
     "posterior_mean",
+    "quarters",
     "spread",
     "stream",
     "stream_seed",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -12,9 +13,9 @@ from torch import nn
 
 from trilemma.data import ImageSet, Outline, open_data, parse_reference
 from trilemma.errors import InputError, unknown
-from trilemma.parts import GIVEN
+from trilemma.parts import GIVEN, construct, constructor
 from trilemma.process import Denoiser, Schedule, to_model
-from trilemma.recipes import CompletedRecipe, Images, Recipe, component, construct
+from trilemma.recipes import CompletedRecipe, Images, Recipe, component
 from trilemma.runs.estimate import check_network
 from trilemma.training import Given, Learner, LearnerSettings
 
@@ -73,8 +74,21 @@ def _given(recipe: CompletedRecipe) -> Given:
         tuple(recipe.images.classes or ()),
         recipe.data.range,
         partial(construct, "schedule", recipe.schedule),
-        partial(construct, "network", recipe.network),
+        partial(_network, recipe),
     )
+
+
+def _network(recipe: Recipe, *given: Any) -> nn.Module:
+    """The recipe's network, of what its learner gives. Raises InputError for one that is made of something else."""
+    make = constructor("network", recipe.network)
+    try:
+        if isinstance(recipe.network, Mapping) and make is not None:
+            inspect.signature(make).bind(*given)
+    except TypeError as error:
+        learner, name = recipe.learner["name"], recipe.network["name"]
+        raise InputError(f"network {name!r} is none that a {learner} learner trains ({error})") from error
+    network: nn.Module = construct("network", recipe.network, *given)
+    return network
 
 
 def build_network(recipe: CompletedRecipe) -> nn.Module:

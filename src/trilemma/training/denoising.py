@@ -5,44 +5,34 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from trilemma.errors import InputError
 from trilemma.objectives import Losses, Objective
 from trilemma.parts import Part, construct, constructor, named
-from trilemma.process import FIXED, GOLDEN, VARIANCES, Condition, Denoiser, Draw, Times, TimeSampler, Variance, spread
+from trilemma.process import FIXED, VARIANCES, Condition, Denoiser, Draw, Times, TimeSampler, Variance
 from trilemma.registry import register
 from trilemma.training.batches import Batch
-from trilemma.training.learners import Given, LearnerSettings, Loop, OneLoss, Outcome
+from trilemma.training.learners import Given, LearnerSettings, Outcome, TimedLearner
 
 
-class DenoisingLearner(OneLoss):
+class DenoisingLearner(TimedLearner):
     """Trains a denoiser by an objective at times drawn by a time sampler; on the images' labels too, if it is
     `conditional`."""
 
     denoiser: Denoiser
 
     def __init__(self, denoiser: Denoiser, objective: Objective, times: TimeSampler, conditional: bool = True):
-        super().__init__(denoiser.network)
-        self.denoiser, self.objective, self.times, self.conditional = denoiser, objective, times, conditional
-
-    def step(self, batch: Batch, loop: Loop) -> Outcome:
-        outcome = super().step(batch, loop)
-        self.observe(outcome)
-        for other in loop.unseen(self.losses, self.times.extra):
-            self.observe(other)
-        return outcome
+        super().__init__(denoiser.network, denoiser.schedule, times)
+        self.denoiser, self.objective, self.conditional = denoiser, objective, conditional
 
     def losses(self, batch: Batch) -> Outcome:
         draw = batch.draw()
         times = self.times.sample(draw)
         found = self.losses_at(batch, times, draw)
-        each = found.total
-        loss = (each * times.weight.to(each.dtype).to(each.device)).mean()
         parts = {f"loss_{name}": part.detach() for name, part in found.parts.items()} if len(found.parts) > 1 else {}
-        return Outcome(loss, each.detach(), times.t / self.denoiser.schedule.T, parts)
+        return self.outcome(times, found.total, parts)
 
     def losses_at(self, batch: Batch, times: Times, draw: Draw) -> Losses:
         """The objective's losses of a batch at these times, with the noise of these streams."""
@@ -51,22 +41,7 @@ class DenoisingLearner(OneLoss):
 
     def validate(self, batch: Batch) -> dict[str, Float[Tensor, "n"]]:
         """The objective at fixed times, spread evenly over the schedule, and fixed noise."""
-        # The position in the key, not in the batch, fixes the time: the same whatever the batch size.
-        position = torch.tensor([int(key[-1]) for key in batch.keys], dtype=torch.float64)
-        t = spread(self.denoiser.schedule, position * GOLDEN % 1.0)
-        times = Times(t, torch.ones_like(t))
-        return {"validation_loss": self.losses_at(batch, times, batch.draw()).total}
-
-    def observe(self, outcome: Outcome) -> None:
-        """Tell the time sampler the losses of a global batch."""
-        assert outcome.times is not None
-        self.times.observe(outcome.times * self.denoiser.schedule.T, outcome.each)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"times": self.times.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.times.load_state_dict(state["times"])
+        return {"validation_loss": self.losses_at(batch, self.held_out(batch), batch.draw()).total}
 
 
 @register("learner", "denoising")
