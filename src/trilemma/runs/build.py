@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from trilemma.errors import InputError, unknown
 from trilemma.parts import GIVEN, construct, constructor
 from trilemma.process import Denoiser, Schedule, to_model
 from trilemma.recipes import CompletedRecipe, Images, Recipe, component
+from trilemma.registry import registry
 from trilemma.runs.estimate import check_network
 from trilemma.training import Given, Learner, LearnerSettings
 
@@ -79,16 +80,21 @@ def _given(recipe: CompletedRecipe) -> Given:
 
 
 def _network(recipe: Recipe, *given: Any) -> nn.Module:
-    """The recipe's network, of what its learner gives. Raises InputError for one that is made of something else."""
+    """The recipe's network, made of what its learner gives. Raises InputError for one that is made of other things."""
     make = constructor("network", recipe.network)
-    try:
-        if isinstance(recipe.network, Mapping) and make is not None:
-            inspect.signature(make).bind(*given)
-    except TypeError as error:
-        learner, name = recipe.learner["name"], recipe.network["name"]
-        raise InputError(f"network {name!r} is none that a {learner} learner trains ({error})") from error
+    if isinstance(recipe.network, Mapping) and make is not None and not _takes(make, given):
+        fitting = [name for name, part in registry("network").registered().items() if _takes(part, given)]
+        raise unknown(f"network of a {recipe.learner['name']} learner", recipe.network["name"], fitting)
     network: nn.Module = construct("network", recipe.network, *given)
     return network
+
+
+def _takes(make: Any, given: Sequence[Any]) -> bool:
+    try:
+        inspect.signature(make).bind(*given)
+    except TypeError:
+        return False
+    return True
 
 
 def build_network(recipe: CompletedRecipe) -> nn.Module:
