@@ -109,7 +109,10 @@ def test_it_is_trained_on(tmp_path: Path, data: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"out.2.c_proj.weight": None}, r"lacks 'out\.2\.c_proj\.weight': not the state dict of a guided-diffusion Encoder"),
+        (
+            {"out.2.c_proj.weight": None},
+            r"lacks 'out\.2\.c_proj\.weight': not the state dict of a guided-diffusion Encoder",
+        ),
         ({"out.2.qkv_proj.bias": None}, r"lacks the weight 'out\.2\.qkv_proj\.bias'"),
         ({"out.2.extra": torch.zeros(1)}, r"has, and this network has not, the weight 'out\.2\.extra'"),
         ({"out.2.positional_embedding": torch.zeros(64)}, "expected 2 axes"),

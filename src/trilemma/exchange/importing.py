@@ -110,9 +110,7 @@ def _recipe(draft: Draft, name: str, data: str | None, overrides: Sequence[str])
     recipe = load(values, overrides)
     network = values["network"]["name"]
     if (recipe.network["name"], recipe.learner["name"]) != (network, learner["name"]) or recipe.images is None:
-        raise InputError(
-            f"--set: this run has network {network}, learner {learner['name']}, and the model's images"
-        )
+        raise InputError(f"--set: this run has network {network}, learner {learner['name']}, and the model's images")
     if recipe.learner.get("conditional") != learner.get("conditional"):
         raise InputError(
             f"--set learner.conditional={str(recipe.learner['conditional']).lower()}: expected "

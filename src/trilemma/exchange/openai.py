@@ -1,5 +1,5 @@
-"""improved-diffusion and guided-diffusion: state dicts of their UNetModel, and of guided-diffusion's EncoderUNetModel, a
-classifier of noised images. They carry no settings. What the names and shapes tell is read off them; the rest are the
+"""improved-diffusion and guided-diffusion: state dicts of their UNetModel, and of guided-diffusion's EncoderUNetModel,
+which classifies noised images. They carry no settings. What the names and shapes tell is read off them; the rest are the
 settings of the published models, to be overridden where they differ."""
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ AXES = {
     "UNetModel": {**TRUNK, "output_blocks.0.0.in_layers.0.weight": 1, "out.2.weight": 4},
     "EncoderUNetModel": {**TRUNK, "out.2.positional_embedding": 2, "out.2.c_proj.weight": 3},
 }
-"""Weights that every such network has, among them those it is read off, and their axes. The second is a classifier's, with
-attention pooling."""
+"""Weights that every such network has, among them those it is read off, and their axes: a denoiser's and a
+classifier's."""
 
 POOLING = "out.2.positional_embedding"
 """What tells a classifier."""
@@ -51,8 +51,8 @@ POOL_HEAD = 64
 
 
 def layout(order: str, model: str = "UNetModel") -> Layout:
-    """The model's names; `order` is that of q, k and v in an attention's rows (`use_new_attention_order`). The pooling's
-    are new always."""
+    """The model's names; `order` is that of q, k and v in an attention's rows (`use_new_attention_order`), but for the
+    pooling, where it is always new."""
     places = {
         "stem": "input_blocks.0.0",
         "time in": "time_embed.0",
@@ -119,7 +119,11 @@ def _classifier(weights: Weights, size: tuple[int, int], order: str, where: str)
     _check(weights, "guided-diffusion", "EncoderUNetModel", where)
     assumed = {part: dict(values) for part, values in ASSUMED["guided-diffusion"].items()}
     each, levels = _by_pooling(weights, size, where)
-    network = {"name": "noisy_classifier", **_trunk(weights, size, each, levels, where), "pool_head_channels": POOL_HEAD}
+    network = {
+        "name": "noisy_classifier",
+        **_trunk(weights, size, each, levels, where),
+        "pool_head_channels": POOL_HEAD,
+    }
     values = {**assumed, "network": {**network, **assumed["network"]}, "learner": {"name": "noisy_classifier"}}
     shape = (weights["input_blocks.0.0.weight"].shape[1], *size)
     classes = len(weights["out.2.c_proj.weight"])

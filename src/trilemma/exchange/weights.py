@@ -27,8 +27,8 @@ class Layout:
 
     places: a module's name by its place; of level `i`, layer `j`, the count `n` of modules before it in its half, and
         `last`, its position where it follows the block and, if there is one, the attention.
-    leaves: the names inside, by ours; three where q, k and v are apart. A leaf of one place alone is `place.leaf`; so is
-        a tensor that is in no module inside.
+    leaves: the names inside, by ours; three where q, k and v are apart. A leaf of one place alone is `place.leaf`, and
+        so is a tensor of its own.
     axes: of the matrices in an attention, where ours are 1×1 convolutions: 2 of linear layers, 3 of 1-D convolutions.
     per_head: in self-attention, q, k, v of the first head, then those of the next; ours and other layouts have q of all
         heads first.

@@ -1,4 +1,4 @@
-"""The process: schedules, the pair kernel, parameterisations, denoisers, posteriors of classes, times and the streams of noise."""
+"""The process: schedules, the pair kernel, parameterisations, denoisers, p(y | x_t), times and the streams of noise."""
 
 from trilemma.process.calling import Call
 from trilemma.process.denoiser import (

@@ -79,22 +79,25 @@ def _given(recipe: CompletedRecipe) -> Given:
     )
 
 
-def _network(recipe: Recipe, *given: Any) -> nn.Module:
+def _network(recipe: Recipe, *given: Any, **named: Any) -> nn.Module:
     """The recipe's network, made of what its learner gives. Raises InputError for one that is made of other things."""
     make = constructor("network", recipe.network)
-    if isinstance(recipe.network, Mapping) and make is not None and not _takes(make, given):
-        fitting = [name for name, part in registry("network").registered().items() if _takes(part, given)]
-        raise unknown(f"network of a {recipe.learner['name']} learner", recipe.network["name"], fitting)
+    if isinstance(recipe.network, Mapping) and make is not None:
+        bound = _bound(make, given, named)
+        if bound is None:
+            fitting = [name for name, part in registry("network").registered().items() if _bound(part, given, named)]
+            raise unknown(f"network of a {recipe.learner['name']} learner", recipe.network["name"], fitting)
+        given = bound.args
     network: nn.Module = construct("network", recipe.network, *given)
     return network
 
 
-def _takes(make: Any, given: Sequence[Any]) -> bool:
+def _bound(make: Any, given: Sequence[Any], named: Mapping[str, Any]) -> inspect.BoundArguments | None:
+    """These arguments in their places, if they are those that `make` asks for."""
     try:
-        inspect.signature(make).bind(*given)
+        return inspect.signature(make).bind(*given, **named)
     except TypeError:
-        return False
-    return True
+        return None
 
 
 def build_network(recipe: CompletedRecipe) -> nn.Module:

@@ -37,9 +37,11 @@ class Affine:
         return self._distorted(images, draw) if self.rotate or self.shift or self.scale else images
 
     def _cropped(self, images: Float[Tensor, "n c h w"], draw: Draw) -> Float[Tensor, "n c h w"]:
-        (n, c, h, w), count = images.shape, 2 * self.crop + 1
+        (n, _, h, w), count = images.shape, 2 * self.crop + 1
         top, left = ((draw.uniform() * count).long().to(images.device) for _ in range(2))
-        rows, columns = (start[:, None] + torch.arange(side, device=images.device) for start, side in ((top, h), (left, w)))
+        rows, columns = (
+            start[:, None] + torch.arange(side, device=images.device) for start, side in ((top, h), (left, w))
+        )
         padded = functional.pad(images, [self.crop] * 4, mode="replicate").permute(0, 2, 3, 1)
         each = torch.arange(n, device=images.device)[:, None, None]
         return padded[each, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
@@ -81,8 +83,8 @@ class ClassifierLearner(OneLoss):
 
 
 class NoisyClassifierLearner(TimedLearner):
-    """Trains p(y | x_t) by cross-entropy, on images that `augment` has distorted and that are then noised to times drawn
-    by a time sampler (Dhariwal & Nichol 2021, section 4). Its accuracy is told with the loss, by quarter of t."""
+    """Trains p(y | x_t) by cross-entropy, on images that `augment` has distorted, noised to times that a time sampler
+    draws (Dhariwal & Nichol 2021, section 4). Its accuracy is told with the loss, by quarter of t."""
 
     posterior: ClassPosterior
 
@@ -128,7 +130,7 @@ class ClassifierSettings(LearnerSettings):
     label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
 
     def network(self, given: Given) -> nn.Module:
-        return given.network(given.shape[0], len(given.classes))
+        return given.network(given.shape[0], classes=len(given.classes))
 
     def learner(self, network: nn.Module, given: Given) -> Learner:
         return ClassifierLearner(network, self.augment(given), self.label_smoothing)
@@ -153,7 +155,7 @@ class NoisyClassifierSettings(ClassifierSettings):
 
     def network(self, given: Given) -> nn.Module:
         channels, *size = given.shape
-        return given.network(channels, len(given.classes), tuple(size))
+        return given.network(channels, classes=len(given.classes), size=tuple(size))
 
     def learner(self, network: nn.Module, given: Given) -> NoisyClassifierLearner:
         posterior = ClassPosterior(network, given.schedule())
