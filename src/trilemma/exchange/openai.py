@@ -1,6 +1,6 @@
 """improved-diffusion and guided-diffusion: state dicts of their UNetModel, and of guided-diffusion's EncoderUNetModel,
-which classifies noised images. They carry no settings. What the names and shapes tell is read off them; the rest are the
-settings of the published models, to be overridden where they differ."""
+which classifies noised images. They carry no settings. What the names and shapes tell is read off them; the rest are
+the settings of the published models, to be overridden where they differ."""
 
 from __future__ import annotations
 

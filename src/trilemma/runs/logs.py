@@ -73,8 +73,8 @@ def _step(line: str) -> float:
 
 class Window:
     """Means since the last line that was logged, of the loss and of its parts: over all images and, as `loss_t1` to
-    `loss_t4`, over those of each quarter of t, t1 next to clean data and t4 the noisiest. They are kept in `state`, JSON
-    values throughout, so that a checkpoint that holds it goes on with them to the last bit."""
+    `loss_t4`, over those of each quarter of t, t1 next to clean data and t4 the noisiest. They are kept in `state`,
+    JSON values throughout, so that a checkpoint that holds it goes on with them to the last bit."""
 
     def __init__(self, batch: int, state: dict[str, Any] | None = None):
         self.batch, self.state = batch, state if state is not None else {}

@@ -63,6 +63,7 @@ def _losses(logits: Float[Tensor, "n k"], batch: Batch, label_smoothing: float =
 
 def _right(logits: Float[Tensor, "n k"], batch: Batch) -> Float[Tensor, "n"]:
     """1 where the likeliest class is the image's, 0 elsewhere."""
+    assert batch.labels is not None
     return (logits.detach().argmax(1) == batch.labels).float()
 
 
