@@ -128,8 +128,9 @@ def test_what_does_not_fit_is_refused(free: Run, plain: Run, labelled: Run, cont
     refused(free, "nowhere is not a run directory", guide="nowhere", guidance=1.0)
     refused(plain, "it is conditioned on classes, and .* on none", guide=str(labelled.path), guidance=1.0)
     refused(free, "its schedule is .*expected the same", guide=str(continuous.path), guidance=1.0)
-    refused(continuous, "its schedule is .*expected the same", classifier=str(noisy.path), guidance=1.0)
-    other = recipe(data, data={"size": [12, 12]}, training={"steps": 2, "warmup": 0, "checkpoint_every": 2})
+    refused(continuous, "its schedule is .*expected the same", steps=4, classifier=str(noisy.path), guidance=1.0)
+    other = recipe(data, training={"steps": 2, "warmup": 0, "checkpoint_every": 2})
+    other["data"] |= {"size": [12, 12]}
     smaller = trained(tmp_path, other)
     refused(free, r"guide .*: its images are \(1, 12, 12\).*the run's", guide=str(smaller), guidance=1.0)
     assert not list(tmp_path.glob("none.npz*"))
