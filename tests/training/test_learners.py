@@ -148,6 +148,28 @@ class TestAffine:
         alone = affine(images[:1], Draw.for_seeds([1], "affine"))
         torch.testing.assert_close(alone[0], together[1])
 
+    def test_crops_are_all_the_shifts_by_whole_pixels(self) -> None:
+        """Every one of (2 · 2 + 1)² is as likely, and each is a view of the image with its edge repeated."""
+        image = torch.rand(1, 2, 7, 9)
+        padded = functional.pad(image, [2] * 4, mode="replicate")[0]
+        views = torch.stack([padded[:, i : i + 7, j : j + 9] for i in range(5) for j in range(5)])
+        found = Affine(crop=2)(image.expand(2000, 2, 7, 9).contiguous(), self.draw(2000))
+        which = (found[:, None] == views).all(-1).all(-1).all(-1)
+        assert torch.equal(which.sum(1), torch.ones(2000, dtype=torch.int64))
+        counts = which.sum(0)
+        assert counts.min() > 45 and counts.max() < 125  # 80 each, give or take five standard deviations
+
+    def test_a_crop_is_each_image_s_own(self) -> None:
+        images = torch.rand(1, 1, 9, 9).expand(8, 1, 9, 9).contiguous()
+        together = Affine(crop=3)(images, self.draw(8))
+        for i in range(8):
+            assert torch.equal(Affine(crop=3)(images[:1], Draw.for_seeds([i], "affine"))[0], together[i])
+
+    def test_a_crop_comes_before_the_distortion(self) -> None:
+        images, both = torch.rand(4, 1, 9, 9), Affine(0, 0, 0.2, crop=2)
+        draw = self.draw()
+        assert torch.equal(both(images, self.draw()), Affine(0, 0, 0.2)(Affine(crop=2)(images, draw), draw))
+
 
 class TestClassifier:
     def learner(self, smoothing: float = 0.0) -> ClassifierLearner:

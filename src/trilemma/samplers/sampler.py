@@ -39,7 +39,8 @@ class Sampler:
     `precision`: fp32, or bf16 under autocast. `compile`: have the network compiled for this batch (see `Compiled`).
     Sampling is done where the network is, in evaluation mode, in which it is not left if it was training.
 
-    Raises InputError for a grid that cannot be had and for a kernel that is undefined where it starts."""
+    Raises InputError for a grid that cannot be had, for a kernel that is undefined where it starts, and for a guide
+    that cannot guide the denoiser."""
 
     denoiser: Denoiser
     kernel: Kernel
@@ -69,6 +70,8 @@ class Sampler:
             )
         if self.surrogate is not None:
             times = cut(schedule, times, self.surrogate.t_mid)
+        for guide in self.guides:
+            guide.check(self.denoiser)
         object.__setattr__(self, "grid", times)
 
     def __repr__(self) -> str:
