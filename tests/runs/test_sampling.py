@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -224,6 +226,15 @@ def damaged(part: dict[str, Any], **changes: Any) -> Callable[[Path], None]:
     return lambda path: np.savez(path, **{**part, **changes})
 
 
+def packed_otherwise(path: Path) -> None:
+    """A part as it should be, in a packing that is not unpacked bit by bit."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        for name, value in PART.items():
+            held = io.BytesIO()
+            np.save(held, value)
+            archive.writestr(f"{name}.npy", held.getvalue())
+
+
 PART = {"images": np.zeros((2, 8, 8, 1), np.uint8), "seeds": np.arange(2), "seconds": np.float64(1)}
 
 
@@ -239,6 +250,7 @@ PART = {"images": np.zeros((2, 8, 8, 1), np.uint8), "seeds": np.arange(2), "seco
         damaged(PART, seeds=np.array([0, 99])),
         damaged(PART, seeds=np.zeros(2)),
         damaged(PART, seconds=np.array(["x", "y"])),
+        packed_otherwise,
         lambda path: np.savez(path, seeds=np.arange(2)),
         lambda path: np.savez(path, **{**PART, "seeds": np.array([{}, {}], dtype=object)}),
     ],
