@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from trilemma.errors import InputError
 from trilemma.process import Condition, Denoiser, Draw, to_model, to_uint8
 from trilemma.samplers.compiled import Compiled
+from trilemma.samplers.estimate import check_batch
 from trilemma.samplers.grids import cut, explicit, grid
 from trilemma.samplers.kernels import Kernel
 from trilemma.samplers.loop import Step, walk
@@ -141,7 +142,11 @@ class Sampler:
         return Strip(np.stack([images for _, images in kept], axis=1), tuple(t for t, _ in kept))
 
     def walk(self, seeds: Sequence[int], labels: Int64[np.ndarray, "n"] | None = None) -> Iterator[Step]:
-        """Every step of the walk for these seeds."""
+        """Every step of the walk for these seeds. Raises InputError for more than memory holds."""
+        check_batch(
+            self.denoiser.network, self.shape, self.batch if self.compile else len(seeds),
+            conditional=labels is not None, precision=self.precision, device=self.device,
+        )  # fmt: skip
         condition = Condition(None if labels is None else torch.tensor(labels, device=self.device))
         start, draw = self._start(seeds, labels), Draw.for_seeds(seeds, "step")
         steps = walk(self.kernel, self._denoiser.bind(condition), self.grid, start, draw)
