@@ -157,6 +157,8 @@ def test_bad_input_is_refused():
     logits = logits_of([0, 1])
     with pytest.raises(InputError, match=r"label 7, expected 0 to 3 \(nearest: 3\)"):
         recognised(logits, np.array([0, 7]))
+    with pytest.raises(InputError, match=r"label 7, .* \(nearest: 3\)"):  # the first that is wrong
+        recognised(logits, np.array([7, 9]))
     with pytest.raises(InputError, match="label -1"):
         recognised(logits, np.array([0, -1]))
     with pytest.raises(InputError, match="3 labels for 2 images"):

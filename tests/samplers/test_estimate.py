@@ -38,6 +38,21 @@ class Reading(Wide):
         return super().forward(x, time) if float(x.sum()) > -1e9 else x
 
 
+class Keeping(Wide):
+    """One that keeps what it once made."""
+
+    kept: Tensor | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.ones(1))
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        if self.kept is None:
+            self.kept = self.scale + torch.arange(5.0)
+        return super().forward(x, time) * self.kept
+
+
 def sampler(network: nn.Module, **settings: Any) -> Sampler:
     return Sampler(Denoiser(network, Cosine(steps=20), "v"), DDIM(), shape=SHAPE, steps=2, **settings)
 
@@ -54,6 +69,14 @@ def test_an_image_takes_its_largest_layer(precision: Any, size: int) -> None:
     assert found == 40 * 30 * size
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert not torch.nn.modules.module._global_forward_hooks
+
+
+def test_the_network_keeps_nothing_of_being_asked() -> None:
+    network = Keeping()
+    assert bytes_of_image(network, SHAPE, conditional=False, precision="fp32", device=CPU) == 40 * 30 * 4
+    assert network.kept is None
+    network(torch.zeros(1, *SHAPE), torch.zeros(1))
+    assert bytes_of_image(network, SHAPE, conditional=False, precision="fp32", device=CPU) == 40 * 30 * 4
 
 
 def test_a_batch_beyond_the_memory_is_refused_and_no_smaller_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,6 +122,13 @@ class TestSampler:
         monkeypatch.setattr(room, "noise_start", lambda *_: pytest.fail("it was drawn"))
         with pytest.raises(InputError, match=r"sampling\.batch 64: takes"):
             sampler(Wide())(64)
+
+    def test_looks_once_for_a_size(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked = []
+        monkeypatch.setattr(room, "check_batch", lambda network, shape, count, **_: asked.append(count))
+        each = sampler(Wide(), batch=4)
+        each(10), each(4)
+        assert asked == [4, 2]
 
     def test_counts_the_images_that_are_made_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Not those that there may be."""

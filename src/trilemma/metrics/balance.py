@@ -130,9 +130,10 @@ def recognised(logits: Float[np.ndarray, "n k"], labels: Int[np.ndarray, " n"]) 
 
 @dataclass(frozen=True)
 class Recognisability:
-    """How sure a classifier is. `confidence`: the mean probability of the most likely class, with its `standard_error`
-    over draws of the images (NaN for one). `confident`: the share of images in which it is above `CONFIDENT`. Of the images taken for each class: `counts` [k] of them, and the same two
-    figures, `confidence_by_class` [k] and `confident_by_class` [k], NaN for a class that no image was taken for."""
+    """How sure a classifier is. `confidence`: the mean probability of the most likely class, with its
+    `standard_error` over draws of the images (NaN for one). `confident`: the share of images in which it is above
+    `CONFIDENT`. Of the images taken for each class: `counts` [k] of them, and the same two figures,
+    `confidence_by_class` [k] and `confident_by_class` [k], NaN for a class that no image was taken for."""
 
     confidence: float
     standard_error: float

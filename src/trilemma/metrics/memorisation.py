@@ -17,13 +17,14 @@ from trilemma.metrics.neighbours import MEMORY, nearest_distances
 
 @dataclass(frozen=True)
 class Memorisation:
-    """`share`: generated images nearer to a training image than all but 1 % of held-out images are; 0.01 where nothing
-    is memorised, 1 where all is copied; `share_se`, its standard error over draws of the generated images, against the
-    same training and held-out ones: binomial, an image at least. `ratio`: the median distance of generated images over that of held-out ones,
-    about 1 where nothing is memorised, below where generated images come nearer. Both leave out held-out images that
-    are copies of training images, and are NaN where none is left. `z`: the Mann-Whitney statistic of the same, in
-    standard deviations: about 0, well below −3 for copying, above 3 where generated images are farther from the
-    training set than real ones, as poor images are. Such images can hide copies in `ratio` and `z`, not in `share`."""
+    """`share`: generated images nearer to a training image than all but 1 % of held-out images are; 0.01 where
+    nothing is memorised, 1 where all is copied; `share_se`, its standard error over draws of the generated images,
+    against the same training and held-out ones: binomial, an image at least. `ratio`: the median distance of
+    generated images over that of held-out ones, about 1 where nothing is memorised, below where generated images
+    come nearer. Both leave out held-out images that are copies of training images, and are NaN where none is left.
+    `z`: the Mann-Whitney statistic of the same, in standard deviations: about 0, well below −3 for copying, above 3
+    where generated images are farther from the training set than real ones, as poor images are. Such images can hide
+    copies in `ratio` and `z`, not in `share`."""
 
     share: float
     share_se: float

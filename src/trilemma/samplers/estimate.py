@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 from typing import Any, Literal
 
 import torch
@@ -67,6 +68,8 @@ def bytes_of_image(
 
     handle = register_module_forward_hook(note)
     try:
+        # A copy, over the same weights: a network may keep what it makes on the way for its next call.
+        asked = deepcopy(network, {id(value): value for value in (*network.parameters(), *network.buffers())})
         with (
             FakeTensorMode(allow_non_fake_inputs=True),
             torch.inference_mode(),
@@ -74,8 +77,8 @@ def bytes_of_image(
         ):
             label = torch.zeros(images, dtype=torch.int64, device=device)
             x, time = torch.empty(images, *shape, device=device), torch.ones(images, device=device)
-            Call.of(network)(network, x, time, {"label": label} if conditional else {})
-    except Exception:  # noqa: S110 — whatever a network does that cannot be done without content
+            Call.of(network)(asked, x, time, {"label": label} if conditional else {})
+    except Exception:  # whatever a network does that cannot be done without content
         pass
     finally:
         handle.remove()

@@ -143,10 +143,7 @@ class Sampler:
 
     def walk(self, seeds: Sequence[int], labels: Int64[np.ndarray, "n"] | None = None) -> Iterator[Step]:
         """Every step of the walk for these seeds. Raises InputError for more than memory holds."""
-        check_batch(
-            self.denoiser.network, self.shape, self.batch if self.compile else len(seeds),
-            conditional=labels is not None, precision=self.precision, device=self.device,
-        )  # fmt: skip
+        self._check_batch(self.batch if self.compile else len(seeds), conditional=labels is not None)
         condition = Condition(None if labels is None else torch.tensor(labels, device=self.device))
         start, draw = self._start(seeds, labels), Draw.for_seeds(seeds, "step")
         steps = walk(self.kernel, self._denoiser.bind(condition), self.grid, start, draw)
@@ -158,6 +155,18 @@ class Sampler:
             if step is None:
                 return
             yield step
+
+    def _check_batch(self, count: int, conditional: bool) -> None:
+        if count in self._fitting:
+            return
+        network, device = self.denoiser.network, self.device
+        check_batch(network, self.shape, count, conditional=conditional, precision=self.precision, device=device)
+        self._fitting.add(count)
+
+    @cached_property
+    def _fitting(self) -> set[int]:
+        """Images at once that memory holds."""
+        return set()
 
     @cached_property
     def _denoiser(self) -> Denoiser:
