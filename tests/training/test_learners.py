@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
-from trilemma.process import Draw, Schedule, Times, TimeSampler
+from trilemma.errors import InputError
+from trilemma.parts import GIVEN
+from trilemma.process import VARIANCES, Draw, Schedule, Times, TimeSampler
 from trilemma.training import Affine, Batch, Batches, ClassifierLearner, DenoisingLearner, Trainer
 from trilemma.training.denoising import DenoisingSettings
 
@@ -50,6 +53,14 @@ class TestDenoising:
         silent = DenoisingSettings()
         assert (silent.objective, silent.times, silent.parameterization) == ("simple", "uniform", "epsilon")
         assert (silent.variance, silent.conditional) == ("fixed_large", False)
+
+    def test_an_objective_goes_with_the_variances_it_trains(self) -> None:
+        for objective, variance in (("simple", "learned_range"), ("hybrid", "fixed_small"), ("hybrid", "fixed_large")):
+            with pytest.raises(InputError, match=f"'{variance}': objective '{objective}' goes with "):
+                DenoisingSettings(objective=objective, variance=variance)
+        assert DenoisingSettings(objective="hybrid", variance="learned_range").variance == "learned_range"
+        for variance in VARIANCES:  # of one that is to be given again nothing is known
+            assert DenoisingSettings(objective={"name": GIVEN, "of": "mine.Own"}, variance=variance)
 
 
 class Weighted(TimeSampler):
@@ -139,6 +150,12 @@ class TestAffine:
         assert (turned - disc).abs().mean() < 0.03
         bar = (x.abs() < 0.1).float()[None, None].expand(4, 1, 41, 41).contiguous()
         assert (Affine(90, 0, 0)(bar, self.draw()) - bar).abs().mean() > 0.05
+
+    def test_turns_by_degrees(self) -> None:
+        """A quarter turn, where the draw says as far as may be: what was to the right is up."""
+        images = torch.rand(1, 1, 9, 9, dtype=torch.float64)
+        furthest = SimpleNamespace(uniform=lambda: torch.ones(1, dtype=torch.float64))
+        torch.testing.assert_close(Affine(90, 0, 0)(images, furthest), images.rot90(1, (2, 3)), rtol=0, atol=1e-9)
 
     def test_is_each_image_s_own(self) -> None:
         images = torch.rand(1, 1, 9, 9).expand(3, 1, 9, 9).contiguous()
