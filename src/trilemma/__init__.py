@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # the same names, for editors and type checkers
     from trilemma.data import ImageSet, open_data
     from trilemma.errors import InputError
     from trilemma.evaluations import evaluate, measure
-    from trilemma.jobs import demo, fit, train
+    from trilemma.jobs import demo, fit, sweep, train
     from trilemma.objectives import Hybrid, IWDiff, Objective, Simple, Variational
     from trilemma.process import (
         EDM,
@@ -52,7 +52,7 @@ _EXPORTS = {
     "trilemma.data": "ImageSet open_data",
     "trilemma.errors": "InputError",
     "trilemma.evaluations": "evaluate measure",
-    "trilemma.jobs": "demo fit train",
+    "trilemma.jobs": "demo fit sweep train",
     "trilemma.objectives": "Hybrid IWDiff Objective Simple Variational",
     "trilemma.process": "EDM Condition ContinuousVP Cosine Denoiser Linear Schedule Tabulated TimeSampler",
     "trilemma.process.parameterization": "Epsilon V X0",

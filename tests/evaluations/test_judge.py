@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from trilemma.evaluations import Evaluation
-from trilemma.evaluations.judge import LIMIT, judge, leaders, unlike
+from trilemma.evaluations.judge import LIMIT, beats, front, judge, leaders, unlike
 from trilemma.metrics import METRICS
 
 FIGURES = {
@@ -186,3 +187,43 @@ def test_leaders_are_the_best_and_all_level_with_it_or_nobody() -> None:
     assert leaders("recall", [a, b, evaluation("c", {"recall": 0.9})]) == [], "no errors: undecided"
     assert leaders("recall", [a, b]) == [0, 1], "equal"
     assert leaders("network_evaluations", [a, evaluation("b", {"network_evaluations": 5})]) == [1]
+
+
+AXES = ("frechet_distance", "recall", "network_evaluations")
+
+
+def point(name: str, distance: float, recall: float, count: int, error: float = 0.0) -> Evaluation:
+    figures = {"frechet_distance": distance, "recall": recall, "network_evaluations": count}
+    return evaluation(name, figures | {"frechet_distance_se": error, "recall_se": error / 10})
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(1, 4)), min_size=1, max_size=12))
+def test_without_errors_the_front_is_the_usual_one(found: list[tuple[int, int, int]]) -> None:
+    points = [point(str(i), float(d), float(r), n) for i, (d, r, n) in enumerate(found)]
+    costs = np.array([(d, -r, n) for d, r, n in found])
+    below = (costs[:, None] <= costs[None]).all(2) & (costs[:, None] < costs[None]).any(2)
+    assert front(AXES, points) == np.flatnonzero(~below.any(0)).tolist()
+
+
+@given(st.lists(st.tuples(st.floats(0, 4), st.floats(0, 1), st.integers(1, 4)), min_size=1, max_size=12))
+def test_with_errors_the_front_has_more_and_is_never_empty(found: list[tuple[float, float, int]]) -> None:
+    exact = [point(str(i), *one) for i, one in enumerate(found)]
+    noisy = [point(str(i), *one, error=0.7) for i, one in enumerate(found)]
+    assert front(AXES, exact) and {*front(AXES, exact)} <= {*front(AXES, noisy)}
+
+
+def test_a_point_is_beaten_only_beyond_the_errors_and_where_it_compares() -> None:
+    good = point("a", 1.0, 0.8, 10, error=0.1)
+    assert beats(AXES, good, point("b", 2.0, 0.8, 10, error=0.1))
+    assert not beats(AXES, good, point("b", 1.1, 0.8, 10, error=0.1)), "level"
+    assert not beats(AXES, good, point("b", 2.0, 0.9, 10, error=0.1)), "better in one"
+    assert not beats(AXES, good, point("b", 2.0, 0.8, 5, error=0.1)), "cheaper"
+    other = point("b", 2.0, 0.8, 10, error=0.1)
+    other = other.model_copy(update={"samples": other.samples.model_copy(update={"count": 100})})
+    assert not beats(AXES, good, other), "another N"
+    assert front(AXES, [good, other]) == [0, 1]
+
+
+def test_without_a_figure_a_point_is_on_no_front() -> None:
+    lacking = evaluation("b", {"recall": None})
+    assert front(AXES, [point("a", 1.0, 0.8, 10), lacking]) == [0]

@@ -22,6 +22,7 @@ COMMANDS = {
     "train": "train.train",
     "sample": "sample.sample",
     "evaluate": "evaluate.evaluate",
+    "sweep": "sweep.sweep",
     "stats": "stats.stats",
     "data": "data.data_",
     "schedule": "schedule.schedule",

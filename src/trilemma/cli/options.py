@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import fields
+from functools import partial
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -60,15 +61,16 @@ def parse_seeds(text: str | None) -> list[int] | None:
 F = TypeVar("F", bound=Callable[..., None])
 
 
-def sampling(*only: str) -> Callable[[F], F]:
+def sampling(*only: str, several: bool = False) -> Callable[[F], F]:
     """For a command whose last parameter is `**settings`: it gets those sampling settings that are given, named by
-    `only` or all."""
+    `only` or all. `several`: numbers, names and choices as lists, from values with commas between; a flag has one value
+    and so has a setting with commas of its own."""
 
     def decorate(function: F) -> F:
         own = inspect.signature(function, eval_str=True)
         *stated, _ = own.parameters.values()
         function.__signature__ = own.replace(parameters=stated)  # type: ignore[attr-defined]
-        function.sampling = only  # type: ignore[attr-defined]
+        function.sampling, function.several = only, several  # type: ignore[attr-defined]
         function.command_class = SamplingCommand  # type: ignore[attr-defined]
         return function
 
@@ -83,7 +85,7 @@ class SamplingCommand(TyperCommand):
         function = inspect.unwrap(self.callback)  # type: ignore[arg-type]
         options = {
             option.name: option
-            for option in sampling_options()
+            for option in sampling_options(function.several)
             if not function.sampling or option.name in function.sampling
         }
 
@@ -102,16 +104,19 @@ class SamplingCommand(TyperCommand):
         return super().make_context(*arguments, **more)
 
 
-def sampling_options() -> Iterator[inspect.Parameter]:
-    """Every sampling setting as a parameter of a command, its help from the setting's or the sampler's own field."""
+def sampling_options(several: bool = False) -> Iterator[inspect.Parameter]:
+    """Every sampling setting as a parameter of a command, its help from the setting's or the sampler's own field; with
+    `several`, in their comma form where they have one."""
     from trilemma.recipes import SamplingSettings
     from trilemma.samplers import SAMPLERS
 
-    yield _option("surrogate", str, "Begin from these images: module:function, or samples (.npz, folder, zip).")
-    yield _option("t_mid", float, "The time that the surrogate's images are noised to.")
-    yield _option("classifier", str, "Guide by this run, a classifier of noised images: RUN or RUN@STEP.")
-    yield _option("guide", str, "Guide away from this weaker run: RUN or RUN@STEP, or @STEP of the run itself.")
-    yield _option("sampler", str, "See `trilemma list samplers`; the recipe's unless given.")
+    option = partial(_option, several=several)
+    yield option("surrogate", str, "Begin from these images: module:function, or samples (.npz, folder, zip).")
+    yield option("t_mid", float, "The time that the surrogate's images are noised to.")
+    yield option("classifier", str, "Guide by this run, a classifier of noised images: RUN or RUN@STEP.")
+    yield option("guide", str, "Guide away from this weaker run: RUN or RUN@STEP, or @STEP of the run itself.")
+    name: Any = Literal[tuple(SAMPLERS)]
+    yield option("sampler", name, "See `trilemma list samplers`; the recipe's unless given.")
     taken: dict[str, dict[str, Any]] = {}
     for name, kernel in SAMPLERS.items():
         hints = get_type_hints(kernel, include_extras=True)
@@ -122,20 +127,50 @@ def sampling_options() -> Iterator[inspect.Parameter]:
         texts = {name: _read(hint)[1] for name, hint in hints.items()}
         shared = len(set(texts.values())) == 1
         words = next(iter(texts.values())) if shared else " ".join(f"{name}: {text}" for name, text in texts.items())
-        yield _option(key, kind, words if not shared or len(hints) == len(SAMPLERS) else f"{', '.join(hints)}: {words}")
+        yield option(key, kind, words if not shared or len(hints) == len(SAMPLERS) else f"{', '.join(hints)}: {words}")
     hints = get_type_hints(SamplingSettings, include_extras=True)
     for key in SamplingSettings.model_fields:
         if key != "kernel":
-            yield _option(key, *_read(hints[key]))
+            yield option(key, *_read(hints[key]))
 
 
-def _option(name: str, kind: Any, text: str) -> inspect.Parameter:
-    annotation = Annotated[kind | None, typer.Option(help=text)]
+COMMAS: dict[Any, tuple[str, str]] = {
+    int: ("N,N,…", "whole numbers with commas between, such as 10,20"),
+    float: ("X,X,…", "numbers with commas between, such as 0,0.5,1"),
+    str: ("NAME,NAME,…", "names with commas between"),
+}
+"""The comma form of a setting, for the help and for who got it wrong."""
+
+
+def _option(name: str, kind: Any, text: str, *, several: bool) -> inspect.Parameter:
+    several = several and (kind in (int, float) or get_origin(kind) is Literal)
+    kind = kind if kind in (bool, int, float) else str
+    option = typer.Option(help=text)
+    if several:
+        option = typer.Option(help=text, metavar=COMMAS[kind][0], callback=_listed(name, kind))
+        kind = str
+    annotation = Annotated[kind | None, option]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
+def _listed(name: str, kind: Any) -> Callable[[str | None], list[Any] | None]:
+    """What reads an option's comma form."""
+
+    def read(value: str | None) -> list[Any] | None:
+        parts = [part.strip() for part in value.split(",")] if value is not None else []
+        try:
+            if not all(parts):
+                raise ValueError
+            return [kind(part) for part in parts] or None
+        except ValueError as error:
+            option = f"--{name.replace('_', '-')}"
+            raise InputError(f"{option} {shown(value)!r}: expected {COMMAS[kind][1]}") from error
+
+    return read
+
+
 def _read(hint: Any) -> tuple[Any, str]:
-    """A field's type as the command line has it, and what its annotation says of it: text, bounds, choices."""
+    """A field's type, and what its annotation says of it: text, bounds, choices."""
     kind, *notes = get_args(hint) if get_origin(hint) is Annotated else (hint,)
     parts = [part for part in get_args(kind) if part is not NoneType] if get_origin(kind) in (Union, UnionType) else []
     kind = parts[0] if parts else kind
@@ -145,4 +180,4 @@ def _read(hint: Any) -> tuple[Any, str]:
         text += f" [{', '.join(map(str, get_args(kind)))}]"
     elif low is not None:
         text += f" [{low} to {high}]" if high is not None else f" [{low} or more]"
-    return (kind if kind in (bool, int, float) else str), text
+    return kind, text

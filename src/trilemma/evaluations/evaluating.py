@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from trilemma.data import SOURCES, ImageSet, image_set, open_data, parse_referen
 from trilemma.errors import InputError
 from trilemma.evaluations.cache import BATCH
 from trilemma.evaluations.extractors import extractor_of, features_for
-from trilemma.evaluations.files import check_out, default_out, samples_sha256, with_kept
+from trilemma.evaluations.files import check_out, default_out, is_of_set, samples_sha256, with_kept, written_in
 from trilemma.evaluations.record import (
     FORMAT,
     NEIGHBOURS,
@@ -36,9 +37,12 @@ from trilemma.evaluations.wanted import Wanted, check_measurable
 from trilemma.machine.devices import process_state
 from trilemma.machine.environment import environment
 from trilemma.machine.files import keeping
-from trilemma.metrics import Speed, compute, extract, gathered_cautions
+from trilemma.metrics import METRICS, Speed, compute, extract, gathered_cautions
 from trilemma.runs.run import Run
 from trilemma.runs.sample_sets import read_record, record_of
+
+IMAGES = 1000
+"""Images of a run that are measured unless their number is given."""
 
 Images = str | Path | ImageSet | np.ndarray | Tensor | Any
 """Images to measure or to measure against: data or samples by name or path, a data set, uint8 NHWC or float NCHW in
@@ -98,30 +102,98 @@ def evaluate(
             features=features, neighbours=neighbours, counts=counts, root=root, label=label,
         )  # fmt: skip
         return _written(measured, out or default_out(None, measured, features))
-    began, data = time.perf_counter(), run.recipe.data
-    wanted = Wanted.of(metrics, features or features_for(run.recipe.images.shape), neighbours, counts)
-    reference = reference or f"{data.name}:{data.split}"
-    name, split = parse_reference(reference)
-    check_out(out, run.path, reference)
-    with gathered_cautions() as warnings:
-        against = open_reference(
-            reference,
-            wanted.features,
-            root or (data.root if name == data.name else None),
-            data.size,
-            data.channels,
-            features=wanted.reference_features,
-            holdout=wanted.holdout if (name, split) == (data.name, data.split) or wanted.holdout else False,
-        )
-        count = len(seeds) if seeds is not None else 1000 if n is None else n
-        if counts is not None and max(counts) > count:
-            raise InputError(f"counts: {max(counts)} is more than the {count} images to be sampled")
-        check_measurable(run.recipe.images.shape, against, wanted.features, wanted.metrics, counts=bool(counts),
-                         labels=bool(run.classes), sampler=True)  # fmt: skip
-        sampled = _of_run(run, count, seeds, cls, samples_out, settings)
-        evaluation = _measured(sampled, against, wanted)
-    evaluation = _said(evaluation, warnings, began, label)
-    return _written(evaluation, out or default_out(run.path, evaluation, features))
+    check_out(out, run.path, reference or training_split(run))
+    count = len(seeds) if seeds is not None else IMAGES if n is None else n
+    protocol = Protocol(
+        run, reference, metrics, features=features, neighbours=neighbours, counts=counts, count=count,
+        labelled=bool(run.way(**settings).classes), root=root,
+    )  # fmt: skip
+    return protocol(seeds, cls, samples_out=samples_out, out=out, label=label, **settings)
+
+
+def training_split(run: Run) -> str:
+    """The data that a run was trained on, as a reference."""
+    return f"{run.recipe.data.name}:{run.recipe.data.split}"
+
+
+class Protocol:
+    """How sample sets of one run are measured: `count` images each, against a reference that is opened, and held
+    against what is asked, once, before anything is sampled. `labelled`: whether classes are asked of the images. The
+    other arguments are those of `evaluate`; called with the rest of them it samples and measures one set. Raises
+    InputError for what could not be measured."""
+
+    def __init__(
+        self,
+        run: Run,
+        reference: str | None = None,
+        metrics: Sequence[str] | None = None,
+        *,
+        features: str | None = None,
+        neighbours: int = NEIGHBOURS,
+        counts: Sequence[int] | None = None,
+        count: int = IMAGES,
+        labelled: bool = False,
+        root: str | None = None,
+    ) -> None:
+        began, data = time.perf_counter(), run.recipe.data
+        self.run, self.count, self._features = run, count, features
+        self.wanted = Wanted.of(metrics, features or features_for(run.recipe.images.shape), neighbours, counts)
+        reference = reference or training_split(run)
+        name, split = parse_reference(reference)
+        own = (name, split) == (data.name, data.split)
+        with gathered_cautions() as self._warnings:
+            self.against = open_reference(
+                reference,
+                self.wanted.features,
+                root or (data.root if name == data.name else None),
+                data.size,
+                data.channels,
+                features=self.wanted.reference_features,
+                holdout=self.wanted.holdout if own or self.wanted.holdout else False,
+            )
+            if counts is not None and max(counts) > count:
+                raise InputError(f"counts: {max(counts)} is more than the {count} images to be sampled")
+            self._due = check_measurable(
+                run.recipe.images.shape, self.against, self.wanted.features, self.wanted.metrics,
+                counts=bool(counts), labels=labelled, sampler=True,
+            )  # fmt: skip
+        self._opening = time.perf_counter() - began
+
+    def __call__(
+        self,
+        seeds: Sequence[int] | None = None,
+        cls: Any = None,
+        *,
+        samples_out: str | Path | None = None,
+        out: str | Path | None = None,
+        label: str | None = None,
+        **settings: Any,
+    ) -> Evaluation:
+        """Sample by these settings, measure, and write the evaluation."""
+        began = time.perf_counter() - self._opening
+        with gathered_cautions() as warnings:
+            sampled = _of_run(self.run, self.count, seeds, cls, samples_out, settings)
+            evaluation = _measured(sampled, self.against, self.wanted)
+        evaluation = _said(evaluation, [*dict.fromkeys([*self._warnings, *warnings])], began, label)
+        return _written(evaluation, out or default_out(self.run.path, evaluation, self._features))
+
+    def standing(self, records: Sequence[Mapping[str, Any]]) -> list[Evaluation | None]:
+        """For each sample set, by its record (`Run.record`), the newest evaluation among the run's that measured it as
+        it would be measured now and has every figure that would be had; None where there is none."""
+        dim, k = self.against.features.statistics.dim, self.wanted.neighbours
+        due = {name for name in self._due if METRICS[name].least(dim, k) <= self.count}
+        features = FeaturesRecord(**extractor_of(self.wanted.features).record(dim))
+        reference = ReferenceRecord(**self.against.record)
+        usable = [
+            one
+            for one in written_in(self.run.path / "evaluations")
+            if one.features == features
+            and one.reference.identity == reference.identity
+            and one.neighbours == k
+            and due <= one.metrics.keys()
+        ]
+        plain = [json.loads(json.dumps(record)) for record in records]
+        return [next((one for one in usable if is_of_set(one, record)), None) for record in plain]
 
 
 def measure(

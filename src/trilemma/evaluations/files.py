@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from trilemma.data.trees import open_store
 from trilemma.errors import InputError
@@ -12,6 +15,7 @@ from trilemma.evaluations.judge import unlike
 from trilemma.evaluations.record import FORMAT, Evaluation, read
 from trilemma.machine.files import check_writable, sha256
 from trilemma.metrics import METRICS
+from trilemma.recipes.sampling import FOLLOWED, parse_sampling
 from trilemma.runs.sample_sets import record_of
 
 
@@ -82,6 +86,37 @@ def with_kept(place: Path, evaluation: Evaluation) -> Evaluation:
             "warnings": tuple(dict.fromkeys([*evaluation.warnings, *found.warnings])),
         }
     )
+
+
+def written_in(folder: Path) -> list[Evaluation]:
+    """The evaluations that lie in the folder, the newest first. What is none is passed over."""
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        with suppress(InputError):
+            found.append(read(path))
+    return sorted(found, key=lambda one: one.created or "", reverse=True)
+
+
+def is_of_set(evaluation: Evaluation, record: Mapping[str, Any]) -> bool:
+    """Whether an evaluation measured the sample set of this record (`Run.record`), as plain JSON.
+
+    The set is known by the hash of the weights, its seeds, the classes asked for and all else that its images depend
+    on, whatever a file is called; a setting that a file does not state was at its default when it was written."""
+    subject, samples, asked = evaluation.subject, evaluation.samples, record["sampler"]
+    made = evaluation.sampler.model_dump(mode="json") if evaluation.sampler else {}
+    basis = (subject.weights_sha256, samples.seeds_in_words, samples.classes)
+    return (
+        basis == (record["weights_sha256"], record["seeds"], record["classes"])
+        and all(made.get(key) == asked.get(key) for key in FOLLOWED)
+        and _settings({"weights": subject.weights, **made}) == _settings(asked)
+    )
+
+
+def _settings(recorded: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The sampling settings of a record, complete; None where they are none of today's."""
+    with suppress(InputError):
+        return parse_sampling({key: value for key, value in recorded.items() if key not in FOLLOWED}).recorded()
+    return None
 
 
 def _of_the_same(a: Evaluation, b: Evaluation) -> bool:

@@ -81,6 +81,28 @@ def leaders(name: str, evaluations: Sequence[Evaluation]) -> list[int]:
     return [] if "not comparable" in outcomes else [i for i, outcome in enumerate(outcomes) if outcome == "level"]
 
 
+def beats(names: Sequence[str], a: Evaluation, b: Evaluation) -> bool:
+    """Whether `a` leaves no reason to choose `b`: by these metrics its figures are all as good or better, and the judge
+    calls one of them better. Never so where one of them cannot be compared: it may be the reason."""
+    for name in names:
+        first, second = a.figure(name), b.figure(name)
+        if first is None or second is None:
+            return False
+        if first != second and (first < second) != (METRICS[name].better == "lower"):
+            return False
+    judged = [judge(name, a, b) for name in names if not unlike(name, a, b)]
+    return len(judged) == len(names) and any(one.outcome == "better" for one in judged)
+
+
+def front(names: Sequence[str], evaluations: Sequence[Evaluation]) -> list[int]:
+    """Which evaluations are on the Pareto front of these metrics: those with all the figures that no other `beats`.
+
+    A point is thus off the front only for one that is at least as good in every figure and better beyond the standard
+    errors in one; where the errors are 0 it is the usual front."""
+    whole = [i for i, one in enumerate(evaluations) if all(one.figure(name) is not None for name in names)]
+    return [i for i in whole if not any(beats(names, evaluations[j], evaluations[i]) for j in whole if j != i)]
+
+
 def unlike(name: str, a: Evaluation, b: Evaluation) -> tuple[str, ...]:
     """What the metric's figure depends on that is not in `a` as it is in `b`, each naming both."""
     found = []

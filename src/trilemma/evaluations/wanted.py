@@ -51,9 +51,9 @@ class Wanted:
 
 def check_measurable(
     shape: tuple[int, int, int], against: Reference, features: str, metrics: Sequence[str] | None, **there: bool
-) -> None:
-    """Raises InputError where images of this shape (c, h, w) cannot be held against the reference, or `metrics` need
-    what is not `there` (see `check_needs`)."""
+) -> list[str]:
+    """The metrics that can be had of images of this shape (c, h, w), of those named or of all. Raises InputError where
+    such images cannot be held against the reference, or `metrics` need what is not `there` (see `check_needs`)."""
     if against.size is not None and against.size != shape:
         raise InputError(f"reference: its images are {against.size}, the run's {shape} (c, h, w)")
     channels, height, width = shape
@@ -64,4 +64,4 @@ def check_measurable(
     if real.spatial is not None and seen.spatial is not None and real.spatial.dim != seen.spatial.shape[1]:
         dims = real.spatial.dim, seen.spatial.shape[1]
         raise InputError(f"reference {name!r}: {dims[0]} spatial features, expected {dims[1]} of {features!r}")
-    check_needs(metrics, real, seen, **there)
+    return check_needs(metrics, real, seen, **there)

@@ -5,6 +5,7 @@ from trilemma.jobs.dry_run import dry_run
 from trilemma.jobs.encodings import interpolate, invert
 from trilemma.jobs.fitting import fit
 from trilemma.jobs.likelihood import nll
+from trilemma.jobs.sweeping import sweep
 from trilemma.jobs.training import train
 
-__all__ = ["demo", "dry_run", "fit", "interpolate", "invert", "nll", "train"]
+__all__ = ["demo", "dry_run", "fit", "interpolate", "invert", "nll", "sweep", "train"]

@@ -88,12 +88,14 @@ def check_enough(names: Sequence[str], count: int, *, dim: int, neighbours: int 
             raise TooFewError(f"{name}: {count} generated image(s), expected at least {least}")
 
 
-def check_needs(names: Sequence[str] | None, real: ReferenceFeatures, fake: Features, **given: bool) -> None:
-    """Refuse now, before anything is generated, what `compute` would refuse then: a metric that does not exist, or one
-    asked for by name whose needs will not be met (see `there`). `fake`: features of any image. Raises InputError."""
-    met = there(real, fake, **given)
+def check_needs(names: Sequence[str] | None, real: ReferenceFeatures, fake: Features, **given: bool) -> list[str]:
+    """The metrics whose needs will be met (see `there`), of those named or of all. Refuses now, before anything is
+    generated, what `compute` would refuse then: a metric that does not exist, or one asked for by name that lacks
+    something. `fake`: features of any image. Raises InputError."""
+    met, chosen = there(real, fake, **given), check_names(names)
     if names is not None:
-        refuse({name: absent for name in check_names(names) if (absent := METRICS[name].needs - met)}, met)
+        refuse({name: absent for name in chosen if (absent := METRICS[name].needs - met)}, met)
+    return [name for name in chosen if METRICS[name].needs <= met]
 
 
 def refuse(lacking: Mapping[str, Iterable[Need]], met: frozenset[Need]) -> None:

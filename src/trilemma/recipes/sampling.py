@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from annotated_types import Ge, Le
 from pydantic import AfterValidator, BeforeValidator, InstanceOf, model_serializer
@@ -116,6 +116,24 @@ GUIDANCE = ("guidance", "guidance_interval")
 
 SHARED = tuple(name for name in SamplingSettings.model_fields if name != "kernel")
 """The settings that are not the kernel's."""
+
+
+LISTS = tuple(
+    name
+    for name, field in SamplingSettings.model_fields.items()
+    if {list, tuple} & {get_origin(part) for part in get_args(field.annotation)}
+)
+"""The settings whose value is itself several numbers."""
+
+
+def said(settings: Mapping[str, Any]) -> str:
+    """Settings in words, as in: ddim, 10 steps, eta 0.5."""
+    words = []
+    for name, value in settings.items():
+        text = f"{value:g}" if isinstance(value, float) else str(value)
+        word = name.replace("_", " ")
+        words.append(text if name == "sampler" else f"{text} {word}" if name == "steps" else f"{word} {text}")
+    return ", ".join(words)
 
 
 def renamed(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from html import escape
 
 import plotly.graph_objects as go
 
+from trilemma.metrics import METRICS
 from trilemma.report.tables import Row, Table
 from trilemma.report.verdict import deciding_column
 
@@ -109,11 +110,11 @@ def _log_ticks(low: float, high: float) -> dict[str, list[float] | list[str]]:
     return {"tickvals": values, "ticktext": [f"{value:,.10g}".replace(",", " ") for value in values]}
 
 
-def _chart_rows(table: Table) -> list[Row]:
-    quality, speed = deciding_column(table, "quality"), table.column("images_per_second")
-    if quality is None or speed is None:
+def _chart_rows(table: Table, speed: str = "images_per_second") -> list[Row]:
+    quality, column = deciding_column(table, "quality"), table.column(speed)
+    if quality is None or column is None:
         return []
-    fast = [row for row in table.comparable(speed) if (row.cells["images_per_second"].value or 0) > 0]
+    fast = [row for row in table.comparable(column) if (row.cells[speed].value or 0) > 0]
     return [row for row in fast if row in table.comparable(quality)]
 
 
@@ -123,16 +124,20 @@ def left_out(table: Table) -> list[str]:
     return [row.label for row in table.models if row not in drawn]
 
 
-def trilemma_chart(table: Table) -> go.Figure | None:
-    """Quality (better upwards) against images a second (log axis), recall as size and colour (small and white where it
-    is missing), each point labelled, yardsticks as lines. None where no model has comparable figures of
-    both quality and speed."""
-    rows = _chart_rows(table)
+def trilemma_chart(
+    table: Table, speed: str = "images_per_second", front: Collection[Row] | None = None
+) -> go.Figure | None:
+    """Quality (better upwards) against images a second, or another measure of `speed` (log axis, faster to the right),
+    recall as size and colour (small and white where it is missing), each point labelled, yardsticks as lines. With a
+    `front` its rows alone are labelled and ringed, the others faint. None where no model has comparable figures of both
+    quality and speed."""
+    rows = _chart_rows(table, speed)
     quality = deciding_column(table, "quality")
     if not rows or quality is None:
         return None
     cells = {row.label: row.cells[quality.metric.name] for row in table.rows}
-    speeds = [row.cells["images_per_second"].value or 0.0 for row in rows]
+    speeds = [row.cells[speed].value or 0.0 for row in rows]
+    slow_right = METRICS[speed].better == "lower"
     scale = quality.metric.scale
     heights = [scale * (cells[row.label].value or 0.0) for row in rows]
     recalls = [row.cells.get("recall") for row in rows]
@@ -146,15 +151,17 @@ def trilemma_chart(table: Table) -> go.Figure | None:
 
     inner_width, inner_height = WIDTH - _LEFT - _RIGHT, HEIGHT - _TOP - _BOTTOM
 
-    def pixel(speed: float, height: float) -> tuple[float, float]:
+    def pixel(pace: float, height: float) -> tuple[float, float]:
         share = ((math.log10(height) if log_y else height) - y_low) / (y_high - y_low)
         up = 1 - share if down else share
-        return inner_width * (math.log10(speed) - x_low) / (x_high - x_low), inner_height * (1 - up)
+        along = (math.log10(pace) - x_low) / (x_high - x_low)
+        return inner_width * (1 - along if slow_right else along), inner_height * (1 - up)
 
     def data(x: float, y: float) -> tuple[float, float]:
         up = 1 - y / inner_height
         height = y_low + (1 - up if down else up) * (y_high - y_low)
-        return 10 ** (x_low + (x_high - x_low) * x / inner_width), 10**height if log_y else height
+        along = 1 - x / inner_width if slow_right else x / inner_width
+        return 10 ** (x_low + (x_high - x_low) * along), 10**height if log_y else height
 
     radii = [6.0 if cover is None else 6 + 10 * cover for cover in covers]
     names = [row.label if len(row.label) <= _LONGEST else row.label[: _LONGEST - 1] + "…" for row in rows]
@@ -168,8 +175,14 @@ def trilemma_chart(table: Table) -> go.Figure | None:
         taken += [Box(0, top, len(text) * _CHAR + 8, top + _LINE)]
         yard_notes.append((value, text, above))
     points = [pixel(s, h) for s, h in zip(speeds, heights, strict=True)]
+    named = [i for i, row in enumerate(rows) if front is None or row in front]
+    others = ((*points[i], radii[i]) for i in range(len(rows)) if i not in named)
     labels = place_labels(
-        points, radii, [len(n) * _CHAR + 4 for n in names], Box(0, 0, inner_width, inner_height), taken
+        [points[i] for i in named],
+        [radii[i] for i in named],
+        [len(names[i]) * _CHAR + 4 for i in named],
+        Box(0, 0, inner_width, inner_height),
+        [*taken, *(Box(x - r, y - r, x + r, y + r) for x, y, r in others)],
     )
 
     known = [cover for cover in covers if cover is not None]
@@ -188,22 +201,23 @@ def trilemma_chart(table: Table) -> go.Figure | None:
                 showlegend=False,
                 marker={
                     "size": [2 * radii[i] for i in drawn],
-                    "opacity": 1,
-                    "line": {"width": 1 if measured else 2, "color": _INK},
+                    "opacity": [1 if i in named else 0.45 for i in drawn],
+                    "line": {"width": [_edge(measured, front, i in named) for i in drawn], "color": _INK},
                     **(_colours(known) if measured else {"color": "white"}),
                 },
             )
         )
-    for name, speed, height, label, radius in zip(names, speeds, heights, labels, radii, strict=True):
+    for i, label in zip(named, labels, strict=True):
+        name, pace, height, radius = names[i], speeds[i], heights[i], radii[i]
         reach = math.hypot(label.dx, label.dy)
         if reach > radius + 6:
             # Plotly's own arrow is missing where it would meet a corner of the text.
-            x, y = pixel(speed, height)
+            x, y = pixel(pace, height)
             ends = [data(x + share * label.dx, y + share * label.dy) for share in (radius / reach, 1.0)]
             (x0, y0), (x1, y1) = ends
             figure.add_shape(type="line", x0=x0, y0=y0, x1=x1, y1=y1, line={"color": _MUTED, "width": 0.8})
         figure.add_annotation(
-            x=math.log10(speed),
+            x=math.log10(pace),
             y=math.log10(height) if log_y else height,
             text=escape(name),
             showarrow=False,
@@ -241,9 +255,9 @@ def trilemma_chart(table: Table) -> go.Figure | None:
         xaxis={
             **axis,
             "type": "log",
-            "range": [x_low, x_high],
+            "range": [x_high, x_low] if slow_right else [x_low, x_high],
             **_log_ticks(x_low, x_high),
-            "title": {"text": "images per second (right is faster)", "standoff": 10},
+            "title": {"text": f"{METRICS[speed].title.replace('/s', ' per second')} (right is faster)", "standoff": 10},
         },
         yaxis={
             **axis,
@@ -254,6 +268,11 @@ def trilemma_chart(table: Table) -> go.Figure | None:
         },
     )
     return figure
+
+
+def _edge(measured: bool, front: Collection[Row] | None, named: bool) -> float:
+    """The width of a mark's outline."""
+    return 2 if not measured or (front is not None and named) else 1
 
 
 def _colours(known: Sequence[float]) -> dict[str, object]:

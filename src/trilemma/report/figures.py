@@ -18,7 +18,7 @@ from PIL import Image
 from trilemma.machine.files import replacing
 from trilemma.process import image_grid
 
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: small files, and it can be searched and copied from paper
     "svg.hashsalt": "trilemma",  # the same figures give the same bytes
     "font.family": "DejaVu Sans",
@@ -43,7 +43,7 @@ _QUARTERS = {
 }
 
 
-def _svg(figure: Figure) -> str:
+def svg_text(figure: Figure) -> str:
     """SVG text of a figure, with the reader's own interface font instead of Matplotlib's."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
@@ -98,7 +98,7 @@ def loss_figure(log: Sequence[Mapping[str, Any]]) -> str | None:
     drawn = {key: pair for key, pair in drawn.items() if pair[0]}
     if not drawn:
         return None
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9.4, 3.7), layout="constrained")
         axes = figure.add_subplot()
         for key, (steps, values) in drawn.items():
@@ -114,7 +114,7 @@ def loss_figure(log: Sequence[Mapping[str, Any]]) -> str | None:
             axes.plot(steps, values, ls=style, marker=mark, color=colour, lw=1.7, label=label)
         _against_steps(axes, "loss", [value for _, values in drawn.values() for value in values])
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
-        return _svg(figure)
+        return svg_text(figure)
 
 
 def progress_figure(log: Sequence[Mapping[str, Any]]) -> str | None:
@@ -128,12 +128,12 @@ def progress_figure(log: Sequence[Mapping[str, Any]]) -> str | None:
     if not points:
         return None
     steps, distances, errors = zip(*points, strict=True)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9.4, 2.6), layout="constrained")
         axes = figure.add_subplot()
         axes.errorbar(steps, distances, errors, fmt="o-", color="#0b7a75", ms=4, lw=1.4, capsize=2)
         _against_steps(axes, "Fréchet distance", distances)
-        return _svg(figure)
+        return svg_text(figure)
 
 
 def _against_steps(axes: Axes, what: str, values: Sequence[float]) -> None:
@@ -161,7 +161,7 @@ def balance_figure(
         return None
     across = min(4, len(shown))
     down = -(-len(shown) // across)
-    with mpl.rc_context({**_STYLE, "axes.grid.axis": "y"}):
+    with mpl.rc_context({**STYLE, "axes.grid.axis": "y"}):
         figure = Figure(figsize=(9.4, 0.25 + 2.1 * down), layout="constrained")
         panels = figure.subplots(down, across, sharey=True, squeeze=False)
         for panel in panels.flat[len(shown) :]:
@@ -180,7 +180,7 @@ def balance_figure(
             panel.tick_params(length=0)
         for panel in panels[:, 0]:
             panel.set_ylabel("share of images, %")
-        return _svg(figure)
+        return svg_text(figure)
 
 
 def tile(images: UInt8[np.ndarray, "rows columns h w c"], *, gap: int = 2) -> UInt8[np.ndarray, "h w c"]:

@@ -2,53 +2,26 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from html import escape
 from pathlib import Path
 
 import numpy as np
+import plotly.graph_objects as go
 
 from trilemma.evaluations.record import Evaluation
 from trilemma.machine.files import check_writable, write_text
 from trilemma.report import figures
 from trilemma.report.chart import left_out, trilemma_chart
+from trilemma.report.page import WIDTH, drawn, enlarged, section, text_html, whole
 from trilemma.report.provenance import provenance_html, training_words
 from trilemma.report.sources import RunFiles, read_sources, same_seeds
-from trilemma.report.style import STYLE
 from trilemma.report.table_views import ARROWS, KEY, to_html
 from trilemma.report.tables import Row, Table, build_table
 from trilemma.report.verdict import axis_verdicts, deciding_column, verdict
 from trilemma.samplers import Strip
 
-_PAGE = 1100
 _MOST_WAYS = 6
-
-
-def _text(text: str) -> str:
-    """Escaped text in which a name such as FD-500 is not broken at its hyphen."""
-    return re.sub(r"\b(FI?D)-(?=\d)", r"\1&#8209;", escape(text))
-
-
-def _section(title: str, body: str, *, name: str, lead: str = "") -> str:
-    """A titled section; empty where it has no body."""
-    if not body:
-        return ""
-    intro = f'<p class="lead">{lead}</p>' if lead else ""
-    return f'<section id="{name}"><h2>{escape(title)}</h2>{intro}{body}</section>'
-
-
-def _picture(image: np.ndarray, alt: str, width: int) -> str:
-    """A picture enlarged by whole pixels to at most `width` CSS pixels; the page shrinks one that is wider."""
-    scale = max(1, min(4, width // image.shape[1]))
-    return (
-        f'<img class="pixels" alt="{escape(alt)}" width="{scale * image.shape[1]}" height="{scale * image.shape[0]}" '
-        f'src="{figures.png_uri(image)}">'
-    )
-
-
-def _drawn(svg: str, alt: str, caption: str = "") -> str:
-    return f'<figure>{caption}<img alt="{escape(alt)}" src="{figures.svg_uri(svg)}"></figure>'
 
 
 def _head(table: Table, runs: Sequence[RunFiles]) -> tuple[str, str]:
@@ -68,7 +41,7 @@ def _head(table: Table, runs: Sequence[RunFiles]) -> tuple[str, str]:
 
 
 def _verdict_section(table: Table) -> str:
-    sentences = "".join(f"<p>{_text(sentence)}</p>" for sentence in verdict(table))
+    sentences = "".join(f"<p>{text_html(sentence)}</p>" for sentence in verdict(table))
     if not sentences:
         return ""
     cards = ""
@@ -78,51 +51,60 @@ def _verdict_section(table: Table) -> str:
             who = "Level" if len(v.leaders) == len(table.models) else who or "Undecided"
             cards += (
                 f'<div class="{v.axis}"><div class="name">{v.axis}</div><div class="who">{escape(who)}</div>'
-                f'<div class="why">{_text(v.figure)}; {_text(v.detail)}</div></div>'
+                f'<div class="why">{text_html(v.figure)}; {text_html(v.detail)}</div></div>'
             )
     return f'<section id="verdict" class="verdict">{sentences}<div class="axes">{cards}</div></section>'
 
 
-def _table_section(table: Table) -> str:
+def table_section(table: Table, marked: Collection[Row] = (), note: str = "") -> str:
+    """The table with its key and what its figures mean; `note` says of the `marked` rows why they are."""
     if not table.columns:
         return ""
-    key = f"Bold: {KEY}; nothing, where standard errors are not known. {ARROWS}."
+    key = f"Bold: {KEY}; nothing, where standard errors are not known. {ARROWS}. {note}".rstrip()
     if any(row.evaluation.warnings for row in table.rows):
         key += ' Some figures come with <a href="#warnings">warnings</a>.'
     meanings = "; ".join(
-        f"<b>{_text(column.title)}</b> {escape(column.metric.description)}" for column in table.columns
+        f"<b>{text_html(column.title)}</b> {escape(column.metric.description)}" for column in table.columns
     )
-    body = f'{to_html(table)}<p class="key">{key}</p><p class="key">{meanings}.</p>'
-    return _section("Figures", body, name="figures")
+    body = f'{to_html(table, marked)}<p class="key">{key}</p><p class="key">{meanings}.</p>'
+    return section("Figures", body, name="figures")
 
 
-def _chart_section(table: Table) -> str:
-    chart, quality = trilemma_chart(table), deciding_column(table, "quality")
-    if chart is None or quality is None:
+def chart_section(title: str, chart: go.Figure | None, aside: Sequence[str]) -> str:
+    """A trilemma chart beside what is to be said of it; empty without one."""
+    if chart is None:
         return ""
     plot = chart.to_html(
         full_html=False, include_plotlyjs=True, div_id="trilemma-chart", default_width="680px", default_height="430px",
         config={"displayModeBar": False, "responsive": False},
     )  # fmt: skip
+    text = "".join(f"<p>{sentence}</p>" for sentence in aside)
+    return section(
+        title,
+        '<div class="chart"><div class="plot" role="img" aria-label="Quality against speed, coverage as size and '
+        f'colour; the table holds the same figures.">{plot}<noscript>This chart needs JavaScript; the table '
+        f'holds the same figures.</noscript></div><div class="aside">{text}</div></div>',
+        name="trilemma",
+    )
+
+
+def _trilemma_section(table: Table) -> str:
+    chart, quality = trilemma_chart(table), deciding_column(table, "quality")
+    if chart is None or quality is None:
+        return ""
     aside = [
-        f"Up is better quality ({_text(quality.title)}), right is faster; the size and colour of a mark are its "
+        f"Up is better quality ({text_html(quality.title)}), right is faster; the size and colour of a mark are its "
         "recall. The ideal is a large, bright mark in the upper right corner."
     ]
     if table.yardsticks:
         aside.append("The dashed line is what real images measure against the same reference.")
     if missing := left_out(table):
         aside.append(f"Not drawn, for want of comparable figures: {escape(', '.join(missing))}.")
-    text = "".join(f"<p>{sentence}</p>" for sentence in aside)
-    return _section(
-        "The trilemma",
-        '<div class="chart"><div class="plot" role="img" aria-label="Quality against speed, coverage as size and '
-        f'colour; the table above holds the same figures.">{plot}<noscript>This chart needs JavaScript; the table '
-        f'above holds the same figures.</noscript></div><div class="aside">{text}</div></div>',
-        name="trilemma",
-    )
+    return chart_section("The trilemma", chart, aside)
 
 
-def _samples_section(rows: Sequence[Row]) -> str:
+def samples_section(rows: Sequence[Row]) -> str:
+    """Samples of the first ways whose files are there."""
     shown: list[tuple[Row, np.ndarray, np.ndarray | None]] = []
     for row in rows:
         found = row.evaluation.images() if len(shown) < _MOST_WAYS else None
@@ -140,7 +122,7 @@ def _samples_section(rows: Sequence[Row]) -> str:
         lead.append("The same place holds the same seed in each block.")
     if len(shown) == _MOST_WAYS < len(rows):
         lead.append(f"The first {_MOST_WAYS} ways are shown.")
-    return _section(
+    return section(
         "Samples by class" if labelled else "Samples",
         f'<div class="ways" style="--across: {across}">{blocks}</div>',
         name="samples",
@@ -149,7 +131,7 @@ def _samples_section(rows: Sequence[Row]) -> str:
 
 
 def _samples_block(row: Row, images: np.ndarray, labels: np.ndarray | None, *, across: int) -> str:
-    room = (_PAGE - 20 * (across - 1)) // across - 50
+    room = (WIDTH - 20 * (across - 1)) // across - 50
     cell = images.shape[2] + 2
     columns = max(3, min(12, room // (2 * cell)))
     caption = f"<figcaption>{escape(row.label)}</figcaption>"
@@ -157,9 +139,9 @@ def _samples_block(row: Row, images: np.ndarray, labels: np.ndarray | None, *, a
         down = max(1, min(8, len(images) // columns))
         columns = min(columns, len(images))
         grid = images[: down * columns].reshape(down, columns, *images.shape[1:])
-        return f"<figure>{caption}{_picture(figures.tile(grid), f'Samples: {row.label}', room)}</figure>"
+        return f"<figure>{caption}{enlarged(figures.tile(grid), f'Samples: {row.label}', room)}</figure>"
     grid, classes = figures.by_class(images, labels, columns=columns)
-    picture = _picture(figures.tile(grid), f"Samples by class: {row.label}", room)
+    picture = enlarged(figures.tile(grid), f"Samples by class: {row.label}", room)
     names = "".join(f"<span>{label}</span>" for label in classes)
     known = row.evaluation.metrics.get("recognised_by_class")
     shares = ""
@@ -171,14 +153,14 @@ def _samples_block(row: Row, images: np.ndarray, labels: np.ndarray | None, *, a
 
 def _strip(strip: Strip, caption: str, note: str) -> str:
     cell = strip.images.shape[3] + 2
-    images, times = figures.thin_strip(strip.images, strip.times, most=max(4, min(16, _PAGE // (2 * cell))))
+    images, times = figures.thin_strip(strip.images, strip.times, most=max(4, min(16, WIDTH // (2 * cell))))
     picture = figures.tile(images[:6])
-    width = picture.shape[1] * max(1, min(4, _PAGE // picture.shape[1]))
+    width = picture.shape[1] * max(1, min(4, WIDTH // picture.shape[1]))
     labels = "".join(f"<span>{'t = ' if i == 0 else ''}{t:.3g}</span>" for i, t in enumerate(times))
     return (
         f"<figure><figcaption>{escape(caption)} <small>{escape(note)}</small></figcaption>"
         f'<div class="times" style="width: {width}px">{labels}</div>'
-        f"{_picture(picture, f'{caption}, {note}', _PAGE)}</figure>"
+        f"{enlarged(picture, f'{caption}, {note}', WIDTH)}</figure>"
     )
 
 
@@ -193,7 +175,7 @@ def _strips_section(runs: Sequence[RunFiles]) -> str:
             body += _strip(run.forward, f"Forward{_of(run, runs)}", "from image to noise")
         if run.reverse:
             body += _strip(run.reverse, f"Reverse{_of(run, runs)}", "from noise to image")
-    return _section("Forward and reverse", body, name="strips")
+    return section("Forward and reverse", body, name="strips")
 
 
 def _loss_section(runs: Sequence[RunFiles]) -> str:
@@ -201,11 +183,11 @@ def _loss_section(runs: Sequence[RunFiles]) -> str:
     for run in runs:
         if svg := figures.loss_figure(run.log):
             caption = f"<figcaption>{escape(run.path.resolve().name)}</figcaption>" if len(runs) > 1 else ""
-            body += _drawn(svg, f"Loss by quarter of t against the training step{_of(run, runs)}", caption)
+            body += drawn(svg, f"Loss by quarter of t against the training step{_of(run, runs)}", caption)
         if svg := figures.progress_figure(run.log):
-            body += _drawn(svg, f"Fréchet distance during training{_of(run, runs)}")
+            body += drawn(svg, f"Fréchet distance during training{_of(run, runs)}")
     lead = "An average over all t hides where a model still learns: the quarters, from clean to noisy, show it."
-    return _section("Loss by quarter of t", body, name="loss", lead=lead)
+    return section("Loss by quarter of t", body, name="loss", lead=lead)
 
 
 def _balance_section(table: Table) -> str:
@@ -217,8 +199,8 @@ def _balance_section(table: Table) -> str:
     if svg is None:
         return ""
     lead = "The class that the classifier sees in each image." + (" The dashed line is the even share." if even else "")
-    body = _drawn(svg, "Share of images in each class, one panel a way of sampling")
-    return _section("Class balance", body, name="balance", lead=lead)
+    body = drawn(svg, "Share of images in each class, one panel a way of sampling")
+    return section("Class balance", body, name="balance", lead=lead)
 
 
 def render(runs: Sequence[RunFiles], evaluations: Sequence[Evaluation]) -> str:
@@ -229,25 +211,15 @@ def render(runs: Sequence[RunFiles], evaluations: Sequence[Evaluation]) -> str:
     title, subtitle = _head(table, runs)
     sections = [
         _verdict_section(table),
-        _table_section(table),
-        _chart_section(table),
-        _samples_section(table.rows),
+        table_section(table),
+        _trilemma_section(table),
+        samples_section(table.rows),
         _strips_section(runs),
         _loss_section(runs),
         _balance_section(table),
-        _section("What was run, and on what", provenance_html(table, runs), name="provenance"),
+        section("What was run, and on what", provenance_html(table, runs), name="provenance"),
     ]
-    versions = sorted({one.environment.trilemma or "" for one in evaluations} - {""})
-    made_by = f"Made by trilemma {' and '.join(versions)}".strip()
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}: quality, coverage, speed</title><style>{STYLE}</style></head>\n<body><main>"
-        f'<header><p class="eyebrow">trilemma report</p><h1>{escape(title)}</h1>'
-        f'<p class="sub">{escape(subtitle)}</p></header>\n'
-        + "\n".join(section for section in sections if section)
-        + f"\n<footer>{escape(made_by)}. This file needs no network.</footer></main></body></html>\n"
-    )
+    return whole("trilemma report", title, subtitle, sections, evaluations)
 
 
 def build_report(sources: Sequence[Path], out: Path | None = None) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from html import escape
 
 from rich import box
@@ -20,6 +20,9 @@ ABREAST = 5
 
 KEY = f"the best that can be compared, and all level with it: fewer than {LIMIT:g} standard errors apart"
 ARROWS = "↓ lower is better, ↑ higher is better"
+
+MARK = "◆"
+"""Beside the label of a row that is marked."""
 
 _SUPERSCRIPTS = str.maketrans("abcdefghijklmnoprstuvwxyz", "ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻ")
 
@@ -102,8 +105,9 @@ def _markdown_cell(column: Column, cell: Cell, errors: bool) -> str:
     return (f"**{text}**" if cell.best else text) + mark
 
 
-def to_html(table: Table) -> str:
-    """The table as HTML: two header rows (axes, figures), one `tbody` for models and one for yardsticks."""
+def to_html(table: Table, marked: Collection[Row] = ()) -> str:
+    """The table as HTML: two header rows (axes, figures), one `tbody` for models and one for yardsticks; `marked` rows
+    with a mark."""
     among = [(axis, sum(column.metric.axis == axis for column in table.columns)) for axis in AXES]
     axes = "".join(
         f'<th colspan="{n}" scope="colgroup" class="axis {axis}"><span>{axis}</span></th>' for axis, n in among if n
@@ -114,7 +118,7 @@ def to_html(table: Table) -> str:
         for column in table.columns
     )
     bodies = "".join(
-        f'<tbody class="{kind}">{"".join(_html_row(row, table.columns) for row in rows)}</tbody>'
+        f'<tbody class="{kind}">{"".join(_html_row(row, table.columns, row in marked) for row in rows)}</tbody>'
         for kind, rows in (("models", table.models), ("yardsticks", table.yardsticks))
         if rows
     )
@@ -133,11 +137,12 @@ def _unbroken(title: str) -> str:
     return " ".join(f"<span>{escape(word)}</span>" for word in title.split())
 
 
-def _html_row(row: Row, columns: Sequence[Column]) -> str:
+def _html_row(row: Row, columns: Sequence[Column], marked: bool) -> str:
     shown = []
     for column in columns:
         cell = row.cells[column.metric.name]
         text = f"<strong>{column.text(cell)}</strong>" if cell.best else column.text(cell)
         marks = ",".join(f'<a href="#note-{letter}">{letter}</a>' for letter in cell.letters)
         shown.append(f"<td>{text}{f'<sup>{marks}</sup>' if marks else ''}</td>")
-    return f'<tr><th scope="row">{escape(row.label)}</th>{"".join(shown)}</tr>'
+    label = f"{escape(row.label)}&nbsp;{MARK}" if marked else escape(row.label)
+    return f'<tr><th scope="row">{label}</th>{"".join(shown)}</tr>'

@@ -7,7 +7,7 @@ reason, and never the best; what is best, the judge says.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from trilemma.evaluations.judge import leaders, unlike
@@ -90,9 +90,15 @@ class Table:
         return [row for row in self.models if row.cells[column.metric.name].best]
 
 
-def build_table(evaluations: Sequence[Evaluation], *, every: bool = False, baseline: bool = False) -> Table:
+def build_table(
+    evaluations: Sequence[Evaluation],
+    *,
+    every: bool = False,
+    names: Collection[str] | None = None,
+    baseline: bool = False,
+) -> Table:
     """One row an evaluation, models first; one column a metric that at least one of them has and that tables show
-    unasked, or `every` one.
+    unasked, or `every` one, or those of `names`.
 
     Figures are held against the way most of their column were measured (models decide where there are any), or, with
     `baseline`, the first evaluation of the column; the rows then stay in their order."""
@@ -102,7 +108,7 @@ def build_table(evaluations: Sequence[Evaluation], *, every: bool = False, basel
     cells: list[dict[str, Cell]] = [{} for _ in ordered]
     for metric in sorted(METRICS.values(), key=lambda metric: AXES.index(metric.axis)):
         measured = [one for one in ordered if one.figure(metric.name) is not None]
-        if not measured or not (every or metric.column):
+        if not measured or not (every or (metric.column if names is None else metric.name in names)):
             continue
         against = measured[0] if baseline else _usual(metric.name, measured)
         features, count = against.features.name, against.samples.count
@@ -121,6 +127,8 @@ def build_table(evaluations: Sequence[Evaluation], *, every: bool = False, basel
 def _usual(name: str, measured: Sequence[Evaluation]) -> Evaluation:
     """The first of those that most of a column were measured like."""
     voters = [one for one in measured if not one.yardstick] or measured
+    if not any(unlike(name, other, voters[0]) for other in voters):
+        return voters[0]
     return max(voters, key=lambda one: sum(not unlike(name, other, one) for other in voters))
 
 
