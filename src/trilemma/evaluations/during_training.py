@@ -42,7 +42,13 @@ class EvaluateEvery:
             reference, root = f"{data.name}:{data.split}", data.root
         with gathered_cautions() as cautions:
             self.real = open_reference(
-                reference, settings.features, root, data.size, data.channels, holdout="memorisation" in settings.metrics
+                reference,
+                settings.features,
+                root,
+                data.size,
+                data.channels,
+                data.resize,
+                holdout="memorisation" in settings.metrics,
             )
             check_measurable(
                 recipe.images.shape, self.real, settings.features, settings.metrics,

@@ -110,6 +110,7 @@ def evaluate(
             root or (data.root if name == data.name else None),
             data.size,
             data.channels,
+            data.resize,
             features=wanted.reference_features,
             holdout=wanted.holdout if (name, split) == (data.name, data.split) or wanted.holdout else False,
         )

@@ -19,7 +19,7 @@ from trilemma.process import Denoiser
 from trilemma.recipes import CompletedRecipe, Recipe, load
 from trilemma.runs.build import completed
 from trilemma.runs.run import prepare
-from trilemma.training import Batches, DenoisingLearner, Report, Trainer
+from trilemma.training import Batches, DenoisingLearner, Pairs, Report, Trainer, check_pairs
 
 
 def fit(
@@ -31,6 +31,8 @@ def fit(
     out: str | Path | None = None,
     times: Any = "uniform",
     conditional: bool | None = None,
+    low: int | tuple[int, int] | None = None,
+    low_noise: float = 0.0,
     sampling: Any = "ancestral",
     **training: Any,
 ) -> Iterator[Report]:
@@ -40,6 +42,7 @@ def fit(
     `data`: DATA[:SPLIT] or a path, a data set, or images as an array or tensor (uint8 NHWC, or float NCHW in the
     denoiser's range), or a pair of images and classes. `objective` and `times`: objects, names, or mappings with `name`
     and arguments. `conditional`: on the data's classes; if they have classes and the network takes them, unless given.
+    `low`, `low_noise`: of an upsampler, as the learner `denoising` has them.
     `training`: settings of a recipe's training section, such as `batch` and `learning_rate`; `sampling`: that section.
     No grids of samples are drawn unless `grid_every` says so.
 
@@ -57,6 +60,8 @@ def fit(
             "parameterization": described("parameterization", denoiser.parameterization),
             "variance": denoiser.variance_name,
             "conditional": conditional,
+            "low": low,
+            "low_noise": low_noise,
         },
         "schedule": described("schedule", denoiser.schedule),
         "network": described("network", denoiser.network),
@@ -65,11 +70,14 @@ def fit(
         "sampling": sampling,
     }
     recipe = completed(load(values), images)
+    pairs = Pairs.of(recipe.learner["low"], recipe.learner["low_noise"])
+    check_pairs(denoiser, pairs, images.shape[1:])
     learner = DenoisingLearner(
         denoiser,
         construct("objective", _part(recipe, "objective", objective)),
         construct("times", _part(recipe, "times", times), denoiser.schedule),
         conditional,
+        pairs,
     )
     process = accelerator(recipe.training.precision)
     batches = batches_of(recipe, images, process)

@@ -24,7 +24,7 @@ from trilemma.runs.build import build_learner, build_network, denoiser_of, open_
 from trilemma.runs.sample_sets import FORMAT, labels_for, sample_set
 from trilemma.runs.surrogates import open_surrogate
 from trilemma.samplers import Sampler, Samples, Strip, check_seeds, grid, seed_words
-from trilemma.training import Learner, checkpoint
+from trilemma.training import Learner, Pairs, checkpoint
 
 
 class Run:
@@ -58,6 +58,11 @@ class Run:
     def classes(self) -> list[str]:
         """The classes the model is conditioned on; empty if it is unconditional."""
         return self.recipe.classes
+
+    @property
+    def pairs(self) -> Pairs | None:
+        """The low images that an upsampler is trained on; None where the run is none."""
+        return Pairs.of(self.recipe.learner.get("low"), self.recipe.learner.get("low_noise", 0.0))
 
     def weights_file(self, weights: str) -> Path:
         """The file of the `ema` or `raw` weights."""

@@ -6,6 +6,7 @@ from trilemma.training.classifying import Affine, ClassifierLearner, ClassifierS
 from trilemma.training.denoising import DenoisingLearner, DenoisingSettings
 from trilemma.training.learners import Given, Learner, LearnerSettings, Loop, Losses, OneLoss, Outcome
 from trilemma.training.loop import DivergedError, Report, Trainer
+from trilemma.training.pairs import Pairs, check_pairs
 from trilemma.training.settings import TrainingSettings
 
 __all__ = [
@@ -24,8 +25,10 @@ __all__ = [
     "Losses",
     "OneLoss",
     "Outcome",
+    "Pairs",
     "Report",
     "Trainer",
     "TrainingSettings",
+    "check_pairs",
     "checkpoint",
 ]

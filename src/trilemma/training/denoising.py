@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import torch
+from annotated_types import Ge
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -16,17 +17,26 @@ from trilemma.process import FIXED, GOLDEN, VARIANCES, Condition, Denoiser, Draw
 from trilemma.registry import register
 from trilemma.training.batches import Batch
 from trilemma.training.learners import Given, LearnerSettings, Loop, OneLoss, Outcome
+from trilemma.training.pairs import Pairs, check_pairs
 
 
 class DenoisingLearner(OneLoss):
     """Trains a denoiser by an objective at times drawn by a time sampler; on the images' labels too, if it is
-    `conditional`."""
+    `conditional`; an upsampler by the low images that its `pairs` are made of."""
 
     denoiser: Denoiser
 
-    def __init__(self, denoiser: Denoiser, objective: Objective, times: TimeSampler, conditional: bool = True):
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        objective: Objective,
+        times: TimeSampler,
+        conditional: bool = True,
+        pairs: Pairs | None = None,
+    ):
         super().__init__(denoiser.network)
         self.denoiser, self.objective, self.times, self.conditional = denoiser, objective, times, conditional
+        self.pairs = pairs
 
     def step(self, batch: Batch, loop: Loop) -> Outcome:
         outcome = super().step(batch, loop)
@@ -46,7 +56,11 @@ class DenoisingLearner(OneLoss):
 
     def losses_at(self, batch: Batch, times: Times, draw: Draw) -> Losses:
         """The objective's losses of a batch at these times, with the noise of these streams."""
-        condition = Condition(batch.labels if self.conditional else None)
+        label = batch.labels if self.conditional else None
+        condition = Condition(label)
+        if self.pairs is not None:
+            low = Draw((*key, "low") for key in batch.keys)
+            condition = self.pairs.condition(self.denoiser, batch.images, low, label)
         return self.objective(self.denoiser, batch.images, condition, times, draw)
 
     def validate(self, batch: Batch) -> dict[str, Float[Tensor, "n"]]:
@@ -72,7 +86,9 @@ class DenoisingLearner(OneLoss):
 @register("learner", "denoising")
 @dataclass(frozen=True, kw_only=True)
 class DenoisingSettings(LearnerSettings):
-    """Train a denoiser. `conditional`: on the data's classes."""
+    """Train a denoiser. `conditional`: on the data's classes. Of an upsampler (`network.upsampler`), `low`: the side, or
+    [height, width], that each training image is reduced to, which it is to be made from again; `low_noise`: the time of
+    the schedule up to which that is noised in training, which the network is told (`network.low_time`)."""
 
     timed: ClassVar = True
 
@@ -81,6 +97,8 @@ class DenoisingSettings(LearnerSettings):
     parameterization: Annotated[Any, Part("parameterization")] = "epsilon"
     variance: Variance = "fixed_large"
     conditional: bool = False
+    low: Annotated[int, Ge(1)] | tuple[Annotated[int, Ge(1)], Annotated[int, Ge(1)]] | None = None
+    low_noise: Annotated[float, Ge(0)] = 0.0
 
     def __post_init__(self) -> None:
         """A learned variance needs an objective that trains it, and L_hybrid's bound trains nothing else."""
@@ -91,19 +109,18 @@ class DenoisingSettings(LearnerSettings):
                 f"learner.variance {self.variance!r}: objective {named(self.objective)!r} goes with "
                 f"{' and '.join(goes_with)}"
             )
+        if self.low_noise and self.low is None:
+            raise InputError(f"learner.low_noise {self.low_noise:g}: of an upsampler's low image; expected learner.low")
 
     def network(self, given: Given) -> nn.Module:
         channels, *size = given.shape
         outputs = channels * (2 if self.variance == "learned_range" else 1)
-        network = given.network(channels, outputs, tuple(size), len(given.classes) if self.conditional else 0)
-        if getattr(network, "upsampler", False):
-            raise InputError(
-                "network.upsampler: nothing trains or samples one yet; in Python, `networks.UNet` takes it"
-            )
-        return network
+        return given.network(channels, outputs, tuple(size), len(given.classes) if self.conditional else 0)
 
     def learner(self, network: nn.Module, given: Given) -> DenoisingLearner:
         parameterization = construct("parameterization", self.parameterization)
         denoiser = Denoiser(network, given.schedule(), parameterization, self.variance, given.range)
+        pairs = Pairs.of(self.low, self.low_noise)
+        check_pairs(denoiser, pairs, given.shape[1:])
         times = construct("times", self.times, denoiser.schedule)
-        return DenoisingLearner(denoiser, construct("objective", self.objective), times, self.conditional)
+        return DenoisingLearner(denoiser, construct("objective", self.objective), times, self.conditional, pairs)
