@@ -14,7 +14,7 @@ from trilemma.errors import InputError, shown, unknown
 from trilemma.process import Denoiser
 from trilemma.recipes.components import Section, checked, component, construct, section
 from trilemma.registry import registry
-from trilemma.samplers import Ancestral, Kernel, Sampler, Surrogate, check_spacing
+from trilemma.samplers import Ancestral, Kernel, Sampler, Stage, Surrogate, check_spacing
 
 RENAMED = {"name": "sampler", "grid": "spacing"}
 """What earlier recipes and records called two of the settings."""
@@ -52,6 +52,9 @@ class SamplingSettings(Section):
     ] = None
     weights: Annotated[Literal["ema", "raw"], Doc("The averaged weights, or those that were trained.")] = "ema"
     batch: Annotated[int, Ge(1), Doc("Images at once in one process. Changes speed, not the images.")] = 64
+    low_noise: Annotated[
+        float, Ge(0), Doc("Of an upsampler: the time that its low images are noised to, as far as it was trained on it.")
+    ] = 0.0
     precision: Annotated[Literal["fp32", "bf16"], Doc("What the network is computed in.")] = "fp32"
     compile: Annotated[bool, Doc("Compile the network for the batch, once: for large sets of a large network.")] = False
 
@@ -84,10 +87,16 @@ class SamplingSettings(Section):
             base = {key: value for key, value in base.items() if key in kept}
         return parse_sampling(base | given)
 
-    def build(self, denoiser: Denoiser, shape: tuple[int, int, int], surrogate: Surrogate | None = None) -> Sampler:
-        """The sampler of images of this shape (c, h, w). Raises InputError as it does."""
+    def build(
+        self,
+        denoiser: Denoiser,
+        shape: tuple[int, int, int],
+        surrogate: Surrogate | None = None,
+        low: Stage | None = None,
+    ) -> Sampler:
+        """The sampler of images of this shape (c, h, w), upsampled from those of `low`. Raises InputError as it does."""
         shared = {name: getattr(self, name) for name in SHARED if name != "weights"}
-        return Sampler(denoiser, self.kernel, shape=shape, surrogate=surrogate, **shared)
+        return Sampler(denoiser, self.kernel, shape=shape, surrogate=surrogate, low=low, **shared)
 
 
 SHARED = tuple(name for name in SamplingSettings.model_fields if name != "kernel")

@@ -15,12 +15,13 @@ from jaxtyping import Float64, Int64, UInt8
 from torch import Tensor, nn
 
 from trilemma.errors import InputError
-from trilemma.process import Condition, Denoiser, Draw, to_model, to_uint8
+from trilemma.process import Condition, Denoiser, Draw, low_condition, to_model, to_uint8
 from trilemma.samplers.compiled import Compiled
 from trilemma.samplers.grids import cut, explicit, grid
 from trilemma.samplers.kernels import Kernel
 from trilemma.samplers.loop import Step, walk
 from trilemma.samplers.samples import Samples, Strip, check_seeds
+from trilemma.samplers.stages import Stage
 from trilemma.samplers.starts import Surrogate, noise_start, surrogate_start
 
 Labels = Int64[np.ndarray, "n"] | Sequence[int] | int | None
@@ -34,6 +35,7 @@ class Sampler:
 
     The grid: `steps` intervals (None: every step of a table) by `spacing`, less `skip` of the noisiest; or `times`
     written out, noisiest first, instead. `surrogate`: begin from its images at its t_mid instead of at noise.
+    `low`: of an upsampler, what makes the low images that it starts from; `low_noise`: the time they are noised to.
     `precision`: fp32, or bf16 under autocast. `compile`: have the network compiled for this batch (see `Compiled`).
     Sampling is done where the network is, in evaluation mode, in which it is not left if it was training.
 
@@ -51,6 +53,8 @@ class Sampler:
     batch: int = 64
     compile: bool = False
     surrogate: Surrogate | None = None
+    low: Stage | None = None
+    low_noise: float = 0.0
     grid: Float64[Tensor, "k1"] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -66,6 +70,11 @@ class Sampler:
             )
         if self.surrogate is not None:
             times = cut(schedule, times, self.surrogate.t_mid)
+        if self.low is None and getattr(self.denoiser.network, "upsampler", False):
+            raise InputError("sampler: the network is an upsampler, and `low`, what makes its low images, is missing")
+        if not 0 <= self.low_noise <= (schedule.T if self.low is not None else 0):
+            what = f"0 to {schedule.T:g}" if self.low is not None else "0, there is no low image to be noised"
+            raise InputError(f"low_noise {self.low_noise:g}: expected {what}")
         object.__setattr__(self, "grid", times)
 
     def __repr__(self) -> str:
@@ -78,15 +87,22 @@ class Sampler:
 
     @property
     def evaluations(self) -> int:
-        """Network evaluations an image takes."""
-        return self.kernel.evaluations(self.intervals) if self.intervals else 0
+        """Network evaluations an image takes, those of the stages below included."""
+        below = self.low.evaluations if self.low is not None else 0
+        return below + (self.kernel.evaluations(self.intervals) if self.intervals else 0)
+
+    @property
+    def stages(self) -> int:
+        """Itself and those below it."""
+        return 1 + (self.low.stages if self.low is not None else 0)
 
     @property
     def label(self) -> str:
         """This way of sampling in words, as tables label it."""
         every = "all " if self.intervals == self.denoiser.schedule.steps else ""
         count = f"{every}{self.intervals} step{'s' if self.intervals > 1 else ''}"
-        return ", ".join([self.kernel.label, count, *self.particulars()])
+        own = ", ".join([self.kernel.label, count, *self.particulars()])
+        return own if self.low is None else f"{self.low.label} + {own}"
 
     def particulars(self) -> list[str]:
         """What sets it apart from its kernel's defaults on an even grid, in words; flags are the kernel's label's."""
@@ -99,7 +115,8 @@ class Sampler:
         skip = [f"skip {self.skip}"] if self.skip else []
         begun = self.surrogate
         start = [f"surrogate {Path(begun.record['name']).stem} at {begun.t_mid:g}"] if begun else []
-        return [*own, *spacing, *skip, *start]
+        noised = [f"low noise {self.low_noise:g}"] if self.low_noise else []
+        return [*own, *spacing, *skip, *start, *noised]
 
     @property
     def device(self) -> torch.device:
@@ -142,8 +159,8 @@ class Sampler:
 
     def walk(self, seeds: Sequence[int], labels: Int64[np.ndarray, "n"] | None = None) -> Iterator[Step]:
         """Every step of the walk for these seeds."""
-        condition = Condition(None if labels is None else torch.tensor(labels, device=self.device))
-        start, draw = self._start(seeds, labels), Draw.for_seeds(seeds, "step")
+        condition = self._condition(seeds, labels)
+        start, draw = self._start(seeds, labels), Draw.for_seeds(seeds, self._role("step"))
         steps = walk(self.kernel, self._denoiser.bind(condition), self.grid, start, draw)
         mixed, network = self.precision == "bf16", self.denoiser.network
         while True:
@@ -159,10 +176,22 @@ class Sampler:
         """The denoiser that is asked."""
         return self.denoiser.over(Compiled(self.denoiser.network, self.batch)) if self.compile else self.denoiser
 
+    def _condition(self, seeds: Sequence[int], labels: Int64[np.ndarray, "n"] | None) -> Condition:
+        label = None if labels is None else torch.tensor(labels, device=self.device)
+        if self.low is None:
+            return Condition(label)
+        low = to_model(self.low.generate(seeds, labels), self.denoiser.data_range).to(self.device)
+        s = torch.full((len(seeds),), self.low_noise, dtype=torch.float64)
+        return low_condition(self.denoiser.schedule, low, s, Draw.for_seeds(seeds, self._role("low")), label)
+
+    def _role(self, name: str) -> str:
+        """Each stage draws from streams of its own: sharing them, it would know the noise that its low image is of."""
+        return name if self.stages == 1 else f"{name} {self.stages}"
+
     def _start(self, seeds: Sequence[int], labels: Int64[np.ndarray, "n"] | None) -> Tensor:
         schedule = self.denoiser.schedule
         if self.surrogate is None:
-            return noise_start(schedule, seeds, self.shape, self.device, float(self.grid[0]))
+            return noise_start(schedule, seeds, self.shape, self.device, float(self.grid[0]), self._role("start"))
         images = to_model(self.surrogate.images(seeds, labels), self.denoiser.data_range)
         if tuple(images.shape) != (len(seeds), *self.shape):
             raise InputError(f"surrogate: its images are {tuple(images.shape[1:])}, the run's {self.shape} (c, h, w)")
