@@ -50,7 +50,7 @@ class Call:
                 "expected forward(x, t), or forward(x, t, label)"
             )
         label = next((name for name in names if name in LABELS), None)
-        if label is None and len(required) > 2:
+        if label is None and len(required) > 2 and required[2] not in OTHERS:
             label = required[2]
         anything = Parameter.VAR_KEYWORD in kinds
         if label is None and anything:
