@@ -68,11 +68,11 @@ def an_image_is_its_seeds_alone(kernel: Kernel) -> None:
 
 def evaluations_are_counted(kernel: Kernel) -> None:
     for intervals in (1, 2, 5):
-        denoiser, seen = Exact(GAUSSIAN, SCHEDULE), []
-        denoiser.register_forward_hook(lambda *_, seen=seen: seen.append(1))
+        denoiser, seen, times = Exact(GAUSSIAN, SCHEDULE), list[float](), grid(SCHEDULE, intervals)
+        denoiser.register_forward_hook(lambda _, asked, *__, seen=seen: seen.append(float(asked[1])))
         start = torch.zeros(1, 1, 1, 3, dtype=torch.float64)
-        list(walk(kernel, denoiser.bound(), grid(SCHEDULE, intervals), start, cast(Draw, Still())))
-        assert len(seen) == kernel.evaluations(intervals)
+        list(walk(kernel, denoiser.bound(), times, start, cast(Draw, Still())))
+        assert sorted(kernel.asks(SCHEDULE, times).tolist()) == pytest.approx(sorted(seen), rel=1e-9)
 
 
 def images_keep_their_type_and_the_start_its_values(kernel: Kernel) -> None:

@@ -268,7 +268,7 @@ class TestSchedulers:
         assert out.startswith("note: timestep_spacing 'trailing' has no counterpart") and out.count("\n") == 1
         scheduler = diffusers.DDPMScheduler.from_pretrained(place / "scheduler")
         scheduler.set_timesteps(20)
-        assert scheduler.timesteps.tolist() == [int(t) - 1 for t in run.sampler(run.recipe.sampling).grid[:-1]]
+        assert scheduler.timesteps.tolist() == [int(t) - 1 for t in run.sampler().grid[:-1]]
 
     @pytest.mark.parametrize("count", [1, 3, 5, 7, 10, 20])
     @pytest.mark.parametrize("spacing", ["leading", "linspace"])
@@ -306,10 +306,10 @@ class TestSameImages:
         if eta is not None:
             scheduler = diffusers.DDIMScheduler.from_config(scheduler.config)
         scheduler.set_timesteps(10)
-        sampler = run.sampler(run.recipe.sampling.changed(steps=10))
+        sampler = run.sampler(steps=10)
         kernel: Any = sampler.kernel
         if eta is not None:
-            kernel = run.sampler(run.recipe.sampling.changed(sampler="ddim")).kernel
+            kernel = run.sampler(sampler="ddim").kernel
         times = grid(run.denoiser().schedule, 10, run.recipe.sampling.spacing)
         assert scheduler.timesteps.tolist() == [int(t) - 1 for t in times[:-1]]
         found = expected = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))

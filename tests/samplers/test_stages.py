@@ -21,7 +21,7 @@ SCHEDULE = SCHEDULES["cosine"](steps=200)
 MEAN, VARIANCE = 0.1, 0.04
 """Of a low image's one pixel."""
 
-SLOPE, OFFSET, REST = 0.8, -0.05, 0.01
+SLOPE, OFFSET, REST = 0.8, -0.05, 0.2
 """Each pixel of the image is SLOPE times the low one plus OFFSET, give or take a variance of REST."""
 
 
@@ -50,12 +50,12 @@ class ExactUpsampler(nn.Module):
 def base(**settings: Any) -> Sampler:
     data = Mixture.gaussian(torch.full((1, 1, 1), MEAN), torch.full((1, 1, 1), VARIANCE))
     network = ExactNetwork(data, schedule_levels(SCHEDULE))
-    chosen: dict[str, Any] = {"steps": 100, "batch": 5000, **settings}
+    chosen: dict[str, Any] = {"steps": 60, "batch": 5000, **settings}
     return Sampler(Denoiser(network, SCHEDULE), DDIM(clip="none"), shape=(1, 1, 1), **chosen)
 
 
 def upsampler(low: Any, **settings: Any) -> Sampler:
-    chosen: dict[str, Any] = {"steps": 100, "batch": 5000, **settings}
+    chosen: dict[str, Any] = {"steps": 60, "batch": 5000, **settings}
     denoiser = Denoiser(ExactUpsampler(), SCHEDULE, variance="fixed_small")
     return Sampler(denoiser, DDIM(clip="none"), shape=(1, 2, 2), low=low, **chosen)
 
@@ -69,7 +69,7 @@ def ended(sampler: Sampler, seeds: range) -> np.ndarray:
 def test_a_cascade_samples_the_joint_distribution() -> None:
     """Image and low image of the same seeds: the slope between them, what is left, and that this is nobody's else's.
     Sharing the base's streams, the image's start would be the low image's, and the rest would tell of it."""
-    seeds = range(4000)
+    seeds = range(3000)
     first = base()
     z = to_model(first.generate(seeds)).double().flatten().numpy()
     x = ended(upsampler(first), seeds)
@@ -86,7 +86,7 @@ def test_a_cascade_samples_the_joint_distribution() -> None:
 
 def test_a_noised_condition_leaves_what_it_hides_open() -> None:
     """z_s tells of z what its signal tells: the spread of x given z is that of z given z_s as well."""
-    seeds, s = range(4000), 60.0
+    seeds, s = range(3000), 60.0
     first = base()
     whole = upsampler(first, low_noise=s)
     x = ended(whole, seeds)

@@ -38,7 +38,7 @@ class Listening(nn.Module):
 def learner(pairs: Pairs, schedule: str = "cosine", low_high: tuple[float, float] = (-1.0, 1.0)) -> DenoisingLearner:
     made = SCHEDULES[schedule](steps=20) if schedule == "cosine" else SCHEDULES[schedule]()
     denoiser = Denoiser(Listening(), made, "v", "fixed_small", low_high)
-    return DenoisingLearner(denoiser, OBJECTIVES["simple"](), TIME_SAMPLERS["uniform"](made), True, pairs)
+    return DenoisingLearner(denoiser, OBJECTIVES["simple"](), TIME_SAMPLERS["uniform"](made), pairs=pairs)
 
 
 @pytest.fixture

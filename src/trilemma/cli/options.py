@@ -15,7 +15,8 @@ from trilemma.errors import InputError, shown
 
 Seeds = Annotated[str | None, typer.Option(help="Image seeds, such as 0-999 or 3,7,20-29. Instead of -n.")]
 Class = Annotated[
-    str | None, typer.Option("--class", help="Class of every image, by number or name; balanced unless given.")
+    str | None,
+    typer.Option("--class", help="Class of the images, by number or name, or several: 0,3,7; balanced unless given."),
 ]
 
 
@@ -108,6 +109,8 @@ def sampling_options() -> Iterator[inspect.Parameter]:
 
     yield _option("surrogate", str, "Begin from these images: module:function, or samples (.npz, folder, zip).")
     yield _option("t_mid", float, "The time that the surrogate's images are noised to.")
+    yield _option("classifier", str, "Guide by this run, a classifier of noised images: RUN or RUN@STEP.")
+    yield _option("guide", str, "Guide away from this weaker run: RUN or RUN@STEP, or @STEP of the run itself.")
     yield _option("sampler", str, "See `trilemma list samplers`; the recipe's unless given.")
     taken: dict[str, dict[str, Any]] = {}
     for name, kernel in SAMPLERS.items():

@@ -217,21 +217,19 @@ def _as_run(path: Path, verify: bool) -> Run | None:
 
 
 def _of_run(run: Run, n: int, seeds: Sequence[int] | None, cls: Any, out: Any, settings: dict[str, Any]) -> Subject:
-    begin = {key: settings.pop(key) for key in ("surrogate", "t_mid") if key in settings}
-    chosen = run.recipe.sampling.changed(**settings)
-    samples = run.sample_to(out, n=n, seeds=seeds, cls=cls, **begin, **settings)
+    samples, way = run.sample_to(out, n=n, seeds=seeds, cls=cls, **settings), run.way(**settings)
     assert samples.path is not None and samples.record is not None
-    sampler, record, beside = run.sampler(chosen, **begin), samples.record, record_of(samples.path)
+    record, beside = samples.record, record_of(samples.path)
     return Subject(
         samples.images,
         samples.labels,
-        sampler.label,
+        way.sampler.label,
         SubjectRecord(
             kind="run",
             path=str(run.path),
             recipe=run.recipe.name,
             checkpoint_step=run.step,
-            weights=chosen.weights,
+            weights=way.settings.weights,
             weights_sha256=record["weights_sha256"],
             parameters=run.parameters,
         ),
@@ -243,7 +241,7 @@ def _of_run(run: Run, n: int, seeds: Sequence[int] | None, cls: Any, out: Any, s
             sha256=samples_sha256(samples.path),
         ),
         record["sampler"],
-        lambda: speed_of(beside, sampler, run, chosen.batch),
+        lambda: speed_of(beside, way),
     )
 
 

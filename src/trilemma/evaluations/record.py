@@ -70,6 +70,8 @@ class SamplerRecord(Part):
     network_evaluations: int | None = None
     times_sha256: str | None = None
     surrogate: dict[str, Any] | None = None
+    guidance: float | None = None
+    guide: dict[str, Any] | None = None
 
     @model_validator(mode="before")
     @classmethod

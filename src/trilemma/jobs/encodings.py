@@ -34,8 +34,7 @@ class Encoded:
 def _ddim(run: Run, settings: Mapping[str, Any]) -> Sampler:
     """η = 0, and x̂_0 is not held in range: what that does the way back would not undo."""
     usual = {"spacing": "even", "weights": "ema"}
-    chosen = {**usual, **settings, "sampler": "ddim", "clip": "none", "eta": 0.0}
-    return run.sampler(run.recipe.sampling.changed(**chosen))
+    return run.sampler(**{**usual, **settings, "sampler": "ddim", "clip": "none", "eta": 0.0, "guidance": 0.0})
 
 
 def _decode(sampler: Sampler, x: torch.Tensor, condition: Condition) -> UInt8[np.ndarray, "n h w c"]:

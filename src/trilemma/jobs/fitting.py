@@ -31,6 +31,7 @@ def fit(
     out: str | Path | None = None,
     times: Any = "uniform",
     conditional: bool | None = None,
+    label_dropout: float = 0.0,
     low: int | tuple[int, int] | None = None,
     low_noise: float = 0.0,
     sampling: Any = "ancestral",
@@ -42,6 +43,7 @@ def fit(
     `data`: DATA[:SPLIT] or a path, a data set, or images as an array or tensor (uint8 NHWC, or float NCHW in the
     denoiser's range), or a pair of images and classes. `objective` and `times`: objects, names, or mappings with `name`
     and arguments. `conditional`: on the data's classes; if they have classes and the network takes them, unless given.
+    `label_dropout`: this part of the labels is replaced by the denoiser's `no_class`, for classifier-free guidance.
     `low`, `low_noise`: of an upsampler, as the learner `denoising` has them.
     `training`: settings of a recipe's training section, such as `batch` and `learning_rate`; `sampling`: that section.
     No grids of samples are drawn unless `grid_every` says so.
@@ -60,6 +62,7 @@ def fit(
             "parameterization": described("parameterization", denoiser.parameterization),
             "variance": denoiser.variance_name,
             "conditional": conditional,
+            "label_dropout": label_dropout,
             "low": low,
             "low_noise": low_noise,
         },
@@ -77,6 +80,7 @@ def fit(
         construct("objective", _part(recipe, "objective", objective)),
         construct("times", _part(recipe, "times", times), denoiser.schedule),
         conditional,
+        label_dropout,
         pairs,
     )
     process = accelerator(recipe.training.precision)

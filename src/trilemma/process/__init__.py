@@ -1,4 +1,5 @@
-"""The process: schedules, the pair kernel, parameterisations, denoisers, times and the streams of noise."""
+"""The process: schedules, the pair kernel, parameterisations, denoisers, posteriors of classes, times and the streams
+of noise."""
 
 from trilemma.process.calling import Call
 from trilemma.process.denoiser import (
@@ -24,6 +25,7 @@ from trilemma.process.low import low_condition
 from trilemma.process.noise import Draw, stream, stream_seed
 from trilemma.process.parameterization import PARAMETERIZATIONS, Parameterization
 from trilemma.process.pixels import check_images, image_grid, png, reduced, to_model, to_uint8
+from trilemma.process.posterior import ClassPosterior
 from trilemma.process.schedules import EDM, SCHEDULES, ContinuousVP, Cosine, Linear, Schedule, Tabulated
 from trilemma.process.times import GOLDEN, TIME_SAMPLERS, Importance, Times, TimeSampler, Uniform, spread
 
@@ -38,6 +40,7 @@ __all__ = [
     "VARIANCES",
     "BoundDenoiser",
     "Call",
+    "ClassPosterior",
     "Condition",
     "ContinuousVP",
     "Cosine",

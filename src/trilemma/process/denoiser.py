@@ -50,12 +50,23 @@ class Prediction:
     """What the denoiser says of x_t: x̂_0 and ε̂, tied by x_t = α x̂_0 + σ ε̂, and the raw output F they come from.
 
     `variance`: where the reverse variance is learned, the network's v of every pixel, in [0, 1] if it keeps to its
-    range: 0 means β̃, 1 means β."""
+    range: 0 means β̃, 1 means β. `gradient`: what a classifier adds to the score, s ∇ log p(y | x_t), which is not in
+    x̂_0 and ε̂ yet: a kernel that knows its Σ shifts its mean by Σ times it, any other takes `scored`."""
 
     x0: Float[Tensor, "n c h w"]
     eps: Float[Tensor, "n c h w"]
     output: Float[Tensor, "n c h w"] | None = None
     variance: Float[Tensor, "n c h w"] | None = None
+    gradient: Float[Tensor, "n c h w"] | None = None
+
+    def scored(self, alpha: Float64[Tensor, "*n"], sigma: Float64[Tensor, "*n"]) -> Prediction:
+        """With the gradient taken into both, the score form: ε̂ − σ g and x̂_0 + σ²/α g (Dhariwal & Nichol 2021, eq. 14).
+        Where there is no signal x_t says nothing of any class, and no gradient is taken."""
+        if self.gradient is None:
+            return self
+        g, gain = self.gradient, torch.where(alpha > 0, sigma / alpha.clamp(min=torch.finfo(alpha.dtype).tiny), 0.0)
+        shift = over_image(torch.where(alpha > 0, sigma, 0.0), g) * g
+        return replace(self, x0=self.x0 + over_image(gain, g) * shift, eps=self.eps - shift, gradient=None)
 
 
 class Denoiser(nn.Module):
@@ -66,6 +77,7 @@ class Denoiser(nn.Module):
     `variance` names Σ of p(x_s | x_t), for any pair of times: fixed_small is β̃, fixed_large β (Ho et al. 2020, section
     3.2), learned_range Σ = exp(v log β + (1 − v) log β̃) with v = (out + 1)/2 from as many channels again (Nichol &
     Dhariwal 2021, eq. 15). `data_range`: the numbers that black and white are.
+    `no_class`: the label under which the network is told no class, if it was trained with label dropout.
     Raises InputError for unknown names, for a network that takes no time or gives another shape, and for a
     parameterisation that is undefined under the schedule, as ε-prediction at zero terminal SNR, where x_T says nothing
     of x_0 and dividing by α(T) = 0 would.
@@ -78,6 +90,7 @@ class Denoiser(nn.Module):
         parameterization: str | Parameterization = "epsilon",
         variance: str = "fixed_large",
         data_range: tuple[float, float] = (-1.0, 1.0),
+        no_class: int | None = None,
     ):
         super().__init__()
         coefficients: Parameterization
@@ -91,6 +104,7 @@ class Denoiser(nn.Module):
             raise unknown("variance", variance, VARIANCES)
         self.network, self.schedule, self.call = network, schedule, Call.of(network)
         self.parameterization, self.variance_name, self.data_range = coefficients, variance, data_range
+        self.no_class = no_class
         noisiest = self.coefficients(torch.tensor(schedule.T, dtype=torch.float64))
         if not all(torch.isfinite(getattr(noisiest, field.name)) for field in fields(noisiest)):
             name = type(coefficients).__name__
@@ -161,7 +175,9 @@ class Denoiser(nn.Module):
 
     def over(self, network: nn.Module) -> Denoiser:
         """This denoiser seen over another network, such as the same one compiled."""
-        return Denoiser(network, self.schedule, self.parameterization, self.variance_name, self.data_range)
+        return Denoiser(
+            network, self.schedule, self.parameterization, self.variance_name, self.data_range, self.no_class
+        )
 
     def bind(self, condition: Condition) -> BoundDenoiser:
         """This denoiser with its condition given, as samplers take it."""

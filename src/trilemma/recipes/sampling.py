@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Annotated, Any, Literal
 
@@ -11,6 +11,8 @@ from pydantic import AfterValidator, BeforeValidator, InstanceOf, model_serializ
 from typing_extensions import Doc
 
 from trilemma.errors import InputError, shown, unknown
+from trilemma.guidance import ClassifierFree, Guide, Interval
+from trilemma.guidance.guides import check_interval
 from trilemma.process import Denoiser
 from trilemma.recipes.components import Section, checked, component, construct, section
 from trilemma.registry import registry
@@ -19,7 +21,7 @@ from trilemma.samplers import Ancestral, Kernel, Sampler, Stage, Surrogate, chec
 RENAMED = {"name": "sampler", "grid": "spacing"}
 """What earlier recipes and records called two of the settings."""
 
-FOLLOWED = ("times_sha256", "network_evaluations", "surrogate")
+FOLLOWED = ("times_sha256", "network_evaluations", "surrogate", "guide")
 """What stands in a record beside the settings, because it followed from them or was given with them."""
 
 
@@ -52,6 +54,17 @@ class SamplingSettings(Section):
     ] = None
     weights: Annotated[Literal["ema", "raw"], Doc("The averaged weights, or those that were trained.")] = "ema"
     batch: Annotated[int, Ge(1), Doc("Images at once in one process. Changes speed, not the images.")] = 64
+    guidance: Annotated[
+        float,
+        Ge(0),
+        Doc("Scale of guidance, 0 for none: classifier-free unless a classifier or a weaker run is named."),
+    ] = 0.0
+    guidance_interval: Annotated[
+        Interval | None,
+        BeforeValidator(_numbers),
+        AfterValidator(lambda value: value if value is None else check_interval(value)),
+        Doc("Guide at times t from, to alone: 10,80."),
+    ] = None
     low_noise: Annotated[
         float, Ge(0), Doc("Of an upsampler: the time that its low images are noised to, as far as it was trained on it.")
     ] = 0.0
@@ -83,7 +96,7 @@ class SamplingSettings(Section):
         elif given.keys() & {"steps", "spacing", "skip"}:
             base |= {"times": None}
         if given.get("sampler", self.sampler) != self.sampler:
-            kept = {"weights", "batch", "precision", "compile", *(field.name for field in fields(Kernel))}
+            kept = {*SHARED, *(field.name for field in fields(Kernel))} - {"steps", "spacing", "skip", "times"}
             base = {key: value for key, value in base.items() if key in kept}
         return parse_sampling(base | given)
 
@@ -92,12 +105,18 @@ class SamplingSettings(Section):
         denoiser: Denoiser,
         shape: tuple[int, int, int],
         surrogate: Surrogate | None = None,
+        guide: Callable[..., Guide] = ClassifierFree,
         low: Stage | None = None,
     ) -> Sampler:
-        """The sampler of images of this shape (c, h, w), upsampled from those of `low`. Raises InputError as it does."""
-        shared = {name: getattr(self, name) for name in SHARED if name != "weights"}
-        return Sampler(denoiser, self.kernel, shape=shape, surrogate=surrogate, low=low, **shared)
+        """The sampler of images of this shape (c, h, w), of an upsampler from those of `low`. `guide`: what makes the
+        guide of a scale and an interval. Raises InputError as it does."""
+        guides = [guide(self.guidance, interval=self.guidance_interval)] if self.guidance else []
+        shared = {name: getattr(self, name) for name in SHARED if name not in ("weights", *GUIDANCE)}
+        return Sampler(denoiser, self.kernel, shape=shape, surrogate=surrogate, guides=guides, low=low, **shared)
 
+
+GUIDANCE = ("guidance", "guidance_interval")
+"""The settings that a guide is made of."""
 
 SHARED = tuple(name for name in SamplingSettings.model_fields if name != "kernel")
 """The settings that are not the kernel's."""
@@ -148,5 +167,6 @@ def sampling_words(recorded: Mapping[str, Any], seeds: str | None, classes: str 
             words += [f"--{option}", text]
     begun = recorded.get("surrogate")
     words += ["--surrogate", str(begun["name"]), "--t-mid", str(begun["t_mid"])] if begun else []
+    words += [f"--{guide['kind']}", str(guide["name"])] if (guide := recorded.get("guide")) else []
     words += ["--seeds", seeds] if seeds else []
     return [*words, "--class", classes] if classes not in (None, "balanced") else words

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,24 @@ from trilemma.errors import InputError
 from trilemma.machine.devices import process_state
 from trilemma.machine.files import sha256, write_text
 from trilemma.machine.progress import say
-from trilemma.process import Denoiser, Draw, perturb, to_model, to_uint8
+from trilemma.process import ClassPosterior, Denoiser, Draw, perturb, to_model, to_uint8
 from trilemma.recipes import CompletedRecipe, SamplingSettings, dump, load
 from trilemma.runs.build import build_learner, build_network, denoiser_of, open_images, parameter_count, with_parts
+from trilemma.runs.companions import open_guide, split
 from trilemma.runs.sample_sets import FORMAT, labels_for, sample_set
-from trilemma.runs.surrogates import open_surrogate
 from trilemma.samplers import Sampler, Samples, Strip, check_seeds, grid, seed_words
 from trilemma.training import Learner, Pairs, checkpoint
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to sample a run: its settings, the sampler that they make, the classes that it can be asked for, and what
+    records say of its guide."""
+
+    settings: SamplingSettings
+    sampler: Sampler
+    classes: list[str]
+    guide: dict[str, Any] | None = None
 
 
 class Run:
@@ -101,25 +113,50 @@ class Run:
         return self._denoisers[weights]
 
     def classifier(self, weights: str = "ema") -> nn.Module:
-        """The trained classifier, if that is what the recipe trains."""
-        classifier = self.learner(weights).classifier
-        if classifier is None:
-            raise InputError(f"{self.path} trains a {self.recipe.learner['name']} model, not a classifier")
-        return classifier
+        """The trained classifier of clean images with these weights. Raises InputError where the recipe trains none."""
+        learner = self.learner(weights)
+        if learner.classifier is None:
+            noisy = "a classifier of noised images, which guides samplers and does not measure images"
+            raise self._other("a classifier of clean images", noisy if learner.posterior is not None else None)
+        return learner.classifier
+
+    def posterior(self, weights: str = "ema") -> ClassPosterior:
+        """The trained classifier of noised images with these weights, p(y | x_t), in evaluation mode, on this process's
+        device. Raises InputError where the recipe trains none."""
+        learner = self.learner(weights)
+        if learner.posterior is None:
+            clean = "a classifier of clean images, which knows nothing of x_t"
+            raise self._other("a classifier of noised images", clean if learner.classifier is not None else None)
+        learner.posterior.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return learner.posterior
+
+    def _other(self, expected: str, found: str | None) -> InputError:
+        found = found or f"a {self.recipe.learner['name']} model"
+        return InputError(f"{self.path} trains {found}: expected {expected}")
 
     @cached_property
     def parameters(self) -> int:
         """The network's parameters."""
         return parameter_count(build_network(self._built_from))
 
-    def sampler(
-        self, settings: SamplingSettings | None = None, surrogate: str | None = None, t_mid: float | None = None
-    ) -> Sampler:
-        """A sampler of this run by these settings, the recipe's unless given; begun at `t_mid` from a surrogate's
-        images if one is named, see `open_surrogate`. Raises InputError for what cannot be done."""
-        settings = settings or self.recipe.sampling
-        begun = open_surrogate(surrogate, t_mid) if surrogate is not None or t_mid is not None else None
-        return settings.build(self.denoiser(settings.weights), self.recipe.images.shape, begun)
+    def way(self, **settings: Any) -> Way:
+        """A way to sample this run, by the recipe's settings but for those given: those of its sampling section, and
+        what it is sampled with (see `Companions`). Raises InputError for what cannot be done."""
+        own, companions = split(settings)
+        chosen = self.recipe.sampling.changed(**own)
+        if companions.guided_by and not chosen.guidance and own.get("guidance") is None:
+            raise InputError(f"{companions.guided_by}: by how much? It needs --guidance, such as 1")
+        guide = open_guide(self, companions)
+        sampler = chosen.build(
+            self.denoiser(chosen.weights), self.recipe.images.shape, companions.begun(), guide=guide.make
+        )
+        # The guide has its say only where it has any: at scale 0 all is as if it had not been named.
+        classes = self.classes or (list(guide.classes) if chosen.guidance else [])
+        return Way(chosen, sampler, classes, guide.record if chosen.guidance else None)
+
+    def sampler(self, **settings: Any) -> Sampler:
+        """A sampler of this run, see `way`."""
+        return self.way(**settings).sampler
 
     def sample(
         self,
@@ -127,21 +164,19 @@ class Run:
         *,
         seeds: Sequence[int] | None = None,
         cls: str | int | None = None,
-        surrogate: str | None = None,
-        t_mid: float | None = None,
         out: str | Path | None = None,
         **settings: Any,
     ) -> Samples:
-        """Generate `n` images (seeds 0…n−1, or the `seeds` given), of class `cls` if given.
+        """Generate `n` images (seeds 0…n−1, or the `seeds` given), of class `cls` if given, or of several such as
+        "0,3,7", which the seeds take in turn.
 
-        `settings` are those of the recipe's sampling section: sampler, steps, eta, spacing, clip, weights, batch,
-        precision, and so on. `surrogate` and `t_mid`: begin from a surrogate's images, see `open_surrogate`.
+        `settings` are those of the recipe's sampling section: sampler, steps, eta, spacing, clip, guidance, weights,
+        batch, precision, and so on; and `surrogate` and `t_mid`, `classifier` or `guide`, see `Companions`.
         With `out` they are written there too, as by `sample_to`. Raises InputError for what cannot be done."""
         if out is not None:
-            return self.sample_to(out, n=n, seeds=seeds, cls=cls, surrogate=surrogate, t_mid=t_mid, **settings)
-        sampler = self.sampler(self.recipe.sampling.changed(**settings), surrogate, t_mid)
-        numbers = check_seeds(n, seeds)
-        return sampler(seeds=numbers, labels=labels_for(numbers, self.classes, cls))
+            return self.sample_to(out, n=n, seeds=seeds, cls=cls, **settings)
+        way, numbers = self.way(**settings), check_seeds(n, seeds)
+        return way.sampler(seeds=numbers, labels=labels_for(numbers, way.classes, cls))
 
     def sample_to(
         self,
@@ -150,21 +185,19 @@ class Run:
         n: int = 64,
         seeds: Sequence[int] | None = None,
         cls: str | int | None = None,
-        surrogate: str | None = None,
-        t_mid: float | None = None,
         **settings: Any,
     ) -> Samples:
         """Generate a set of images as `sample` does, into `out`: an .npz or a folder of PNG; RUN/samples/… named by
         how it was made, unless given. An interrupted call made again goes on where it was; a finished one is read."""
-        chosen, numbers = self.recipe.sampling.changed(**settings), check_seeds(n, seeds)
-        labels, sampler = labels_for(numbers, self.classes, cls), self.sampler(chosen, surrogate, t_mid)
-        record = self.record(sampler, chosen, numbers, cls)
-        place = Path(out) if out is not None else self.default_out(sampler, chosen, numbers, cls)
+        way, numbers = self.way(**settings), check_seeds(n, seeds)
+        labels, sampler = labels_for(numbers, way.classes, cls), way.sampler
+        place = Path(out) if out is not None else self.default_out(way, numbers, cls)
         say(f"{len(numbers)} images, {sampler.label}: {sampler.evaluations} network evaluations each, into {place}")
-        return sample_set(sampler, numbers, labels, place, record)
+        return sample_set(sampler, numbers, labels, place, self.record(way, numbers, cls))
 
-    def default_out(self, sampler: Sampler, settings: SamplingSettings, seeds: Sequence[int], cls: Any) -> Path:
+    def default_out(self, way: Way, seeds: Sequence[int], cls: Any) -> Path:
         """Where a sample set goes that is given no place: a name that says how it was made."""
+        sampler, settings = way.sampler, way.settings
         numbers = seed_words(seeds) if len(seed_words(seeds)) < 20 else f"{len(seeds)}seeds"
         parts = [sampler.kernel.label.lower(), str(sampler.intervals), *sampler.particulars()]
         parts += [] if settings.precision == "fp32" else [settings.precision]
@@ -173,8 +206,9 @@ class Run:
         name = "-".join([*parts, f"step{self.step}", f"seeds{numbers}"]).replace(" ", "")
         return self.path / "samples" / f"{name}.npz"
 
-    def record(self, sampler: Sampler, settings: SamplingSettings, seeds: Sequence[int], cls: Any) -> dict[str, Any]:
+    def record(self, way: Way, seeds: Sequence[int], cls: Any) -> dict[str, Any]:
         """How a sample set is made: everything its images depend on."""
+        sampler, settings = way.sampler, way.settings
         every = len(grid(sampler.denoiser.schedule, settings.steps, settings.spacing)) - 1
         return {
             "format": FORMAT,
@@ -182,13 +216,14 @@ class Run:
             "checkpoint_step": self.step,
             "weights_sha256": sha256(self.weights_file(settings.weights)),
             "seeds": seed_words(seeds),
-            "classes": None if not self.classes else "balanced" if cls is None else str(cls),
+            "classes": None if not way.classes else "balanced" if cls is None else str(cls),
             "sampler": {
                 **settings.recorded(),
                 "steps": None if settings.times else every,
                 "times_sha256": hashlib.sha256(sampler.grid.numpy().tobytes()).hexdigest(),
                 "network_evaluations": sampler.evaluations,
                 "surrogate": sampler.surrogate.record if sampler.surrogate else None,
+                "guide": way.guide,
             },
         }
 
@@ -197,14 +232,12 @@ class Run:
         seeds: Sequence[int],
         labels: Int64[np.ndarray, "n"] | None = None,
         columns: int = 9,
-        surrogate: str | None = None,
-        t_mid: float | None = None,
         **settings: Any,
     ) -> Strip:
         """x_t along the walk from noise to image, a row a seed, at `columns` evenly chosen steps."""
-        sampler = self.sampler(self.recipe.sampling.changed(**settings), surrogate, t_mid)
-        labels = labels_for(seeds, self.classes, None) if labels is None else labels[: len(seeds)]
-        return sampler.strip(seeds, labels, columns)
+        way = self.way(**settings)
+        labels = labels_for(seeds, way.classes, None) if labels is None else labels[: len(seeds)]
+        return way.sampler.strip(seeds, labels, columns)
 
     def forward_strip(self, rows: int = 3, columns: int = 9) -> Strip:
         """Training images noised to `columns` times from 0 to T, a row an image."""

@@ -31,7 +31,8 @@ MANIFEST = "record.json"
 
 
 def labels_for(seeds: Sequence[int], classes: Sequence[str], asked: str | int | None) -> Int64[np.ndarray, "n"] | None:
-    """The class of each image: the one asked for, by name or number, or else seed mod K, so that classes are balanced.
+    """The class of each image: the one asked for, by name or number; of several with commas between, the (seed mod
+    their count)-th; or else seed mod K, so that classes are balanced.
 
     Raises InputError for a class out of range, or one asked of a model without classes."""
     if not classes:
@@ -40,15 +41,18 @@ def labels_for(seeds: Sequence[int], classes: Sequence[str], asked: str | int | 
         return None
     if asked is None:
         return np.array([seed % len(classes) for seed in seeds], dtype=np.int64)
-    name = str(asked)
+    names = [str(asked)] if str(asked) in classes else [name.strip() for name in str(asked).split(",")]
+    chosen = [_class(name, classes) for name in names]
+    return np.array([chosen[seed % len(chosen)] for seed in seeds], dtype=np.int64)
+
+
+def _class(name: str, classes: Sequence[str]) -> int:
     if name in classes:
-        index = list(classes).index(name)
-    elif name.isascii() and name.isdigit() and len(name) < 10 and int(name) < len(classes):
-        index = int(name)
-    else:
-        known = ", ".join(classes[:12]) + (", …" if len(classes) > 12 else "")
-        raise InputError(f"class {shown(name)!r}: expected 0 to {len(classes) - 1} or a name (known: {known})")
-    return np.full(len(seeds), index, dtype=np.int64)
+        return list(classes).index(name)
+    if name.isascii() and name.isdigit() and len(name) < 10 and int(name) < len(classes):
+        return int(name)
+    known = ", ".join(classes[:12]) + (", …" if len(classes) > 12 else "")
+    raise InputError(f"class {shown(name)!r}: expected 0 to {len(classes) - 1} or a name (known: {known})")
 
 
 def sample_set(

@@ -18,7 +18,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 from typing_extensions import Doc
 
-from trilemma.process import BoundDenoiser, Denoiser, Draw, Prediction, over_image, pair, posterior_mean
+from trilemma.process import BoundDenoiser, Denoiser, Draw, Prediction, Schedule, over_image, pair, posterior_mean
 from trilemma.registry import register
 
 Images = Float[Tensor, "n c h w"]
@@ -92,30 +92,36 @@ class Kernel(ABC):
     ) -> tuple[Images, Any]:
         """x_s from x_t."""
 
-    def evaluations(self, intervals: int) -> int:
-        """Network evaluations that a walk over so many intervals to clean data takes."""
-        return intervals
+    def asks(self, schedule: Schedule, grid: Float64[Tensor, "k1"]) -> Float64[Tensor, "m"]:
+        """The times at which a walk over this grid to clean data asks the denoiser, an evaluation each."""
+        return grid[:-1]
 
     def predict(self, denoiser: BoundDenoiser, x_t: Float[Tensor, "n c h w"], t: Float64[Tensor, ""]) -> Prediction:
-        """The denoiser's prediction, with `clip`."""
-        return held(denoiser(x_t, t), self.clip, denoiser, x_t, t)
+        """The denoiser's prediction, with `clip`, and with what a classifier adds taken in after it, unclipped (as
+        guided-diffusion has it)."""
+        schedule = denoiser.schedule
+        return held(denoiser(x_t, t), self.clip, denoiser, x_t, t).scored(schedule.alpha(t), schedule.sigma(t))
 
 
 @register("sampler", "ancestral")
 @dataclass(frozen=True, kw_only=True)
 class Ancestral(Kernel):
     """DDPM's sampler over any pair of times: the posterior's mean, and the variance that the denoiser's reverse process
-    has (Ho et al. 2020, algorithm 2). The step to clean data adds no noise, as the algorithm has it."""
+    has (Ho et al. 2020, algorithm 2). The step to clean data adds no noise, as the algorithm has it. What a classifier
+    adds shifts the mean by Σ times it (Dhariwal & Nichol 2021, algorithm 1)."""
 
     def step(
         self, denoiser: BoundDenoiser, x_t: Images, t: Time, s: Time, state: Any, draw: Draw
     ) -> tuple[Images, Any]:
-        kernel, prediction = pair(denoiser.schedule, t, s), self.predict(denoiser, x_t, t)
+        kernel = pair(denoiser.schedule, t, s)
+        prediction = held(denoiser(x_t, t), self.clip, denoiser, x_t, t)
         mean = posterior_mean(kernel, prediction.x0, prediction.eps)
-        if s == 0:
+        if s == 0 and prediction.gradient is None:
             return mean, state
-        deviation = torch.exp(0.5 * denoiser.log_variance(prediction, kernel))
-        return mean + deviation * draw.normal(x_t), state
+        log_variance = denoiser.log_variance(prediction, kernel)
+        if prediction.gradient is not None:
+            mean = mean + torch.exp(log_variance) * prediction.gradient
+        return mean if s == 0 else mean + torch.exp(0.5 * log_variance) * draw.normal(x_t), state
 
 
 @register("sampler", "ddim")

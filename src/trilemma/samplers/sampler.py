@@ -15,6 +15,7 @@ from jaxtyping import Float64, Int64, UInt8
 from torch import Tensor, nn
 
 from trilemma.errors import InputError
+from trilemma.guidance import Guide, bind
 from trilemma.process import Condition, Denoiser, Draw, low_condition, to_model, to_uint8
 from trilemma.samplers.compiled import Compiled
 from trilemma.samplers.grids import cut, explicit, grid
@@ -35,6 +36,7 @@ class Sampler:
 
     The grid: `steps` intervals (None: every step of a table) by `spacing`, less `skip` of the noisiest; or `times`
     written out, noisiest first, instead. `surrogate`: begin from its images at its t_mid instead of at noise.
+    `guides`: what steers the denoiser on the way; they are added up.
     `low`: of an upsampler, what makes the low images that it starts from; `low_noise`: the time they are noised to.
     `precision`: fp32, or bf16 under autocast. `compile`: have the network compiled for this batch (see `Compiled`).
     Sampling is done where the network is, in evaluation mode, in which it is not left if it was training.
@@ -53,6 +55,7 @@ class Sampler:
     batch: int = 64
     compile: bool = False
     surrogate: Surrogate | None = None
+    guides: Sequence[Guide] = ()
     low: Stage | None = None
     low_noise: float = 0.0
     grid: Float64[Tensor, "k1"] = field(init=False)
@@ -86,15 +89,25 @@ class Sampler:
         return len(self.grid) - 1
 
     @property
+    def asked(self) -> list[float]:
+        """The times at which the denoiser is asked."""
+        return self.kernel.asks(self.denoiser.schedule, self.grid).tolist() if self.intervals else []
+
+    @property
     def evaluations(self) -> int:
-        """Network evaluations an image takes, those of the stages below included."""
+        """Network evaluations an image takes: the denoiser's, those of the guides where they act, and of the stages
+        below."""
         below = self.low.evaluations if self.low is not None else 0
-        return below + (self.kernel.evaluations(self.intervals) if self.intervals else 0)
+        return below + sum(1 + sum(guide.evaluations for guide in self.acting(t)) for t in self.asked)
 
     @property
     def stages(self) -> int:
         """Itself and those below it."""
         return 1 + (self.low.stages if self.low is not None else 0)
+
+    def acting(self, t: float) -> tuple[Guide, ...]:
+        """The guides that act at time t."""
+        return tuple(guide for guide in self.guides if guide.acts(t))
 
     @property
     def label(self) -> str:
@@ -115,8 +128,9 @@ class Sampler:
         skip = [f"skip {self.skip}"] if self.skip else []
         begun = self.surrogate
         start = [f"surrogate {Path(begun.record['name']).stem} at {begun.t_mid:g}"] if begun else []
+        guided = [words for guide in self.guides if (words := guide.words)]
         noised = [f"low noise {self.low_noise:g}"] if self.low_noise else []
-        return [*own, *spacing, *skip, *start, *noised]
+        return [*own, *spacing, *skip, *start, *noised, *guided]
 
     @property
     def device(self) -> torch.device:
@@ -161,11 +175,12 @@ class Sampler:
         """Every step of the walk for these seeds."""
         condition = self._condition(seeds, labels)
         start, draw = self._start(seeds, labels), Draw.for_seeds(seeds, self._role("step"))
-        steps = walk(self.kernel, self._denoiser.bind(condition), self.grid, start, draw)
-        mixed, network = self.precision == "bf16", self.denoiser.network
+        steps = walk(self.kernel, bind(self._denoiser, condition, self.guides), self.grid, start, draw)
+        networks = [self.denoiser.network, *(network for guide in self.guides for network in guide.networks)]
+        mixed = self.precision == "bf16"
         while True:
             # Entered for each step: held across a yield these would leak into whoever watches.
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed), _evaluating(network):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed), _evaluating(networks):
                 step = next(steps, None)
             if step is None:
                 return
@@ -174,7 +189,10 @@ class Sampler:
     @cached_property
     def _denoiser(self) -> Denoiser:
         """The denoiser that is asked."""
-        return self.denoiser.over(Compiled(self.denoiser.network, self.batch)) if self.compile else self.denoiser
+        if not self.compile:
+            return self.denoiser
+        halves = 2 if any(guide.wants_without_class for guide in self.guides) else 1
+        return self.denoiser.over(Compiled(self.denoiser.network, halves * self.batch))
 
     def _condition(self, seeds: Sequence[int], labels: Int64[np.ndarray, "n"] | None) -> Condition:
         label = None if labels is None else torch.tensor(labels, device=self.device)
@@ -199,11 +217,11 @@ class Sampler:
 
 
 @contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
-    """The network in evaluation mode; each of its modules is left in the mode it was in."""
-    training = [module for module in network.modules() if module.training]
-    if training:
-        network.eval()
+def _evaluating(networks: Sequence[nn.Module]) -> Iterator[None]:
+    """The networks in evaluation mode; each of their modules is left in the mode it was in."""
+    training = [module for network in networks for module in network.modules() if module.training]
+    for module in training:
+        module.training = False
     try:
         yield
     finally:

@@ -70,8 +70,8 @@ class Heun(Kernel):
             return x_s, state
         return scale * x_t + change * (slope + self.predict(denoiser, x_s, s).eps) / 2, state
 
-    def evaluations(self, intervals: int) -> int:
-        return 2 * intervals - 1
+    def asks(self, schedule: Schedule, grid: Float64[Tensor, "k1"]) -> Float64[Tensor, "m"]:
+        return torch.cat([grid[:-1], grid[1:-1]])
 
 
 @dataclass(frozen=True)

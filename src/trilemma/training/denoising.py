@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar
 
 import torch
-from annotated_types import Ge
-from jaxtyping import Float
+from annotated_types import Ge, Lt
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from trilemma.errors import InputError
@@ -22,7 +22,9 @@ from trilemma.training.pairs import Pairs, check_pairs
 
 class DenoisingLearner(OneLoss):
     """Trains a denoiser by an objective at times drawn by a time sampler; on the images' labels too, if it is
-    `conditional`; an upsampler by the low images that its `pairs` are made of."""
+    `conditional`, of which that part is dropped that `label_dropout` says, each image's by its own draw; an upsampler
+    on the low images that `pairs` makes. Raises InputError for label dropout of a denoiser that has no label for no
+    class."""
 
     denoiser: Denoiser
 
@@ -32,11 +34,16 @@ class DenoisingLearner(OneLoss):
         objective: Objective,
         times: TimeSampler,
         conditional: bool = True,
+        label_dropout: float = 0.0,
         pairs: Pairs | None = None,
     ):
         super().__init__(denoiser.network)
         self.denoiser, self.objective, self.times, self.conditional = denoiser, objective, times, conditional
-        self.pairs = pairs
+        self.label_dropout, self.pairs = label_dropout, pairs
+        if label_dropout and denoiser.no_class is None:
+            raise InputError(
+                f"label_dropout {label_dropout:g}: the denoiser has no label that stands for none; give it `no_class`"
+            )
 
     def step(self, batch: Batch, loop: Loop) -> Outcome:
         outcome = super().step(batch, loop)
@@ -48,11 +55,18 @@ class DenoisingLearner(OneLoss):
     def losses(self, batch: Batch) -> Outcome:
         draw = batch.draw()
         times = self.times.sample(draw)
-        found = self.losses_at(batch, times, draw)
+        found = self.losses_at(replace(batch, labels=self._dropped(batch.labels, draw)), times, draw)
         each = found.total
         loss = (each * times.weight.to(each.dtype).to(each.device)).mean()
         parts = {f"loss_{name}": part.detach() for name, part in found.parts.items()} if len(found.parts) > 1 else {}
         return Outcome(loss, each.detach(), times.t / self.denoiser.schedule.T, parts)
+
+    def _dropped(self, labels: Int64[Tensor, "n"] | None, draw: Draw) -> Int64[Tensor, "n"] | None:
+        """The labels, a part of them no class (Ho & Salimans 2022, algorithm 1)."""
+        if not self.label_dropout or labels is None:
+            return labels
+        assert self.denoiser.no_class is not None
+        return torch.where(draw.uniform().to(labels.device) < self.label_dropout, self.denoiser.no_class, labels)
 
     def losses_at(self, batch: Batch, times: Times, draw: Draw) -> Losses:
         """The objective's losses of a batch at these times, with the noise of these streams."""
@@ -86,7 +100,8 @@ class DenoisingLearner(OneLoss):
 @register("learner", "denoising")
 @dataclass(frozen=True, kw_only=True)
 class DenoisingSettings(LearnerSettings):
-    """Train a denoiser. `conditional`: on the data's classes. Of an upsampler (`network.upsampler`), `low`: the side, or
+    """Train a denoiser. `conditional`: on the data's classes; `label_dropout`: that part of the labels is dropped, for
+    classifier-free guidance: the network then has a class more, the last, which stands for none. Of an upsampler (`network.upsampler`), `low`: the side, or
     [height, width], that each training image is reduced to, which it is to be made from again; `low_noise`: the time of
     the schedule up to which that is noised in training, which the network is told (`network.low_time`)."""
 
@@ -97,11 +112,16 @@ class DenoisingSettings(LearnerSettings):
     parameterization: Annotated[Any, Part("parameterization")] = "epsilon"
     variance: Variance = "fixed_large"
     conditional: bool = False
+    label_dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
     low: Annotated[int, Ge(1)] | tuple[Annotated[int, Ge(1)], Annotated[int, Ge(1)]] | None = None
     low_noise: Annotated[float, Ge(0)] = 0.0
 
     def __post_init__(self) -> None:
         """A learned variance needs an objective that trains it, and L_hybrid's bound trains nothing else."""
+        if self.label_dropout and not self.conditional:
+            raise InputError(
+                f"learner.label_dropout {self.label_dropout:g}: there are labels with conditional true only"
+            )
         objective = constructor("objective", self.objective)
         goes_with = VARIANCES if objective is None else getattr(objective, "variances", FIXED)
         if self.variance not in goes_with:
@@ -115,12 +135,14 @@ class DenoisingSettings(LearnerSettings):
     def network(self, given: Given) -> nn.Module:
         channels, *size = given.shape
         outputs = channels * (2 if self.variance == "learned_range" else 1)
-        return given.network(channels, outputs, tuple(size), len(given.classes) if self.conditional else 0)
+        classes = len(given.classes) + (self.label_dropout > 0) if self.conditional else 0
+        return given.network(channels, outputs, tuple(size), classes)
 
     def learner(self, network: nn.Module, given: Given) -> DenoisingLearner:
         parameterization = construct("parameterization", self.parameterization)
-        denoiser = Denoiser(network, given.schedule(), parameterization, self.variance, given.range)
+        no_class = len(given.classes) if self.label_dropout else None
+        denoiser = Denoiser(network, given.schedule(), parameterization, self.variance, given.range, no_class)
         pairs = Pairs.of(self.low, self.low_noise)
         check_pairs(denoiser, pairs, given.shape[1:])
-        times = construct("times", self.times, denoiser.schedule)
-        return DenoisingLearner(denoiser, construct("objective", self.objective), times, self.conditional, pairs)
+        times, objective = construct("times", self.times, denoiser.schedule), construct("objective", self.objective)
+        return DenoisingLearner(denoiser, objective, times, self.conditional, self.label_dropout, pairs)

@@ -11,7 +11,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from trilemma.process import Denoiser, Schedule
+from trilemma.process import ClassPosterior, Denoiser, Schedule
 from trilemma.training.batches import Batch
 from trilemma.training.settings import TrainingSettings
 
@@ -55,10 +55,12 @@ class Learner(ABC):
     """What is trained. `network` is the plain module that checkpoints hold; several networks are an `nn.ModuleDict`.
     The losses are computed through it: the loop wraps nothing in it.
 
-    A learner that gives a `denoiser` is sampled and evaluated; one that gives a `classifier` measures images."""
+    A learner that gives a `denoiser` is sampled and evaluated; one that gives a `classifier`, of clean images, measures
+    images; one that gives a `posterior`, of noised ones, guides samplers."""
 
     denoiser: Denoiser | None = None
     classifier: nn.Module | None = None
+    posterior: ClassPosterior | None = None
 
     def __init__(self, network: nn.Module):
         self.network = network

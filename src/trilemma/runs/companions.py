@@ -1,0 +1,113 @@
+"""What a run is sampled with besides itself: a surrogate to begin from, a classifier or a weaker run to guide it. Each
+is named in the call, never in the recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trilemma.errors import InputError
+from trilemma.guidance import Autoguidance, ClassifierFree, ClassifierGuidance, Guide
+from trilemma.machine.files import sha256
+from trilemma.recipes import CompletedRecipe
+from trilemma.runs.surrogates import open_surrogate
+from trilemma.samplers import Surrogate
+
+if TYPE_CHECKING:
+    from trilemma.runs.run import Run
+
+
+@dataclass(frozen=True)
+class Companions:
+    """The names of what a run is sampled with. `surrogate` and `t_mid`: begin there from these images, see
+    `open_surrogate`. `classifier`: the run of a classifier of noised images, `guide`: a weaker run of the same images,
+    either as RUN or RUN@STEP; one of them at most. A guide named @STEP is the run's own checkpoint of that step."""
+
+    surrogate: str | None = None
+    t_mid: float | None = None
+    classifier: str | Path | None = None
+    guide: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.classifier is not None and self.guide is not None:
+            raise InputError(f"classifier {str(self.classifier)!r} and guide {str(self.guide)!r}: expected one of them")
+
+    @property
+    def guided_by(self) -> str:
+        """What guides, in words; "" if nothing is named."""
+        named = {"classifier": self.classifier, "guide": self.guide}
+        return next((f"{kind} {name}" for kind, name in named.items() if name is not None), "")
+
+    def begun(self) -> Surrogate | None:
+        """The surrogate, opened."""
+        if self.surrogate is None and self.t_mid is None:
+            return None
+        return open_surrogate(self.surrogate, self.t_mid)
+
+
+@dataclass(frozen=True)
+class OpenedGuide:
+    """What makes the guide of a scale and an interval, the classes that it guides towards if it knows any, and what
+    records say of it."""
+
+    make: Callable[..., Guide] = ClassifierFree
+    classes: tuple[str, ...] = ()
+    record: dict[str, Any] | None = None
+
+
+def split(settings: Mapping[str, Any]) -> tuple[dict[str, Any], Companions]:
+    """Sampling settings and companions, given together by name."""
+    named = {field.name: settings[field.name] for field in fields(Companions) if field.name in settings}
+    return {key: value for key, value in settings.items() if key not in named}, Companions(**named)
+
+
+def open_guide(run: Run, companions: Companions) -> OpenedGuide:
+    """What guides a run. Raises InputError where its images, classes or pixels' range are not the run's, saying what
+    does not match."""
+    from trilemma.runs.run import Run  # it is sampled with what is opened here
+
+    if not companions.guided_by:
+        return OpenedGuide()
+    kind, name = ("guide", companions.guide) if companions.classifier is None else ("classifier", companions.classifier)
+    path, step = _parse(str(name))
+    opened = Run(path or run.path, step)
+    weights = opened.recipe.sampling.weights
+    what, short = f"{kind} {name}", opened.path.name + ("" if step is None else f"@{step}")
+    _check_images(what, opened.recipe, run.recipe)
+    digest = sha256(opened.weights_file(weights))
+    record = {"kind": kind, "name": str(name), "checkpoint_step": opened.step, "weights_sha256": digest}
+    if kind == "classifier":
+        make: Callable[..., Guide] = partial(ClassifierGuidance, posterior=opened.posterior(weights), name=short)
+        return OpenedGuide(make, tuple(opened.recipe.images.classes or ()), record)
+    if opened.classes and not run.classes:
+        raise InputError(f"{what}: it is conditioned on classes, and {run.path} on none")
+    return OpenedGuide(partial(Autoguidance, weaker=opened.denoiser(weights), name=short), (), record)
+
+
+def _parse(name: str) -> tuple[str, int | None]:
+    """RUN or RUN@STEP."""
+    path, at, step = name.rpartition("@")
+    if at and step.isascii() and step.isdigit() and not Path(name).exists():
+        return path, int(step)
+    return name, None
+
+
+def _check_images(what: str, its: CompletedRecipe, runs: CompletedRecipe) -> None:
+    if its.images.shape != runs.images.shape:
+        raise InputError(
+            f"{what}: its images are {its.images.shape} (channels, height, width), the run's {runs.images.shape}"
+        )
+    if its.images.classes and runs.images.classes and its.images.classes != runs.images.classes:
+        raise InputError(
+            f"{what}: its {len(its.images.classes)} classes are {_few(its.images.classes)}, the run's "
+            f"{len(runs.images.classes)} are {_few(runs.images.classes)}"
+        )
+    if its.data.range != runs.data.range:
+        raise InputError(f"{what}: its pixels lie in {list(its.data.range)}, the run's in {list(runs.data.range)}")
+
+
+def _few(classes: list[str]) -> str:
+    return ", ".join(classes[:4]) + (", …" if len(classes) > 4 else "")
