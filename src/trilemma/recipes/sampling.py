@@ -21,7 +21,7 @@ from trilemma.samplers import Ancestral, Kernel, Sampler, Stage, Surrogate, chec
 RENAMED = {"name": "sampler", "grid": "spacing"}
 """What earlier recipes and records called two of the settings."""
 
-FOLLOWED = ("times_sha256", "network_evaluations", "surrogate", "guide")
+FOLLOWED = ("times_sha256", "network_evaluations", "surrogate", "guide", "low")
 """What stands in a record beside the settings, because it followed from them or was given with them."""
 
 
@@ -155,7 +155,7 @@ def parse_sampling(values: Any) -> SamplingSettings:
 def sampling_words(recorded: Mapping[str, Any], seeds: str | None, classes: str | None) -> list[str]:
     """The command line's words for what a record says: settings under `sampler`, seeds, and the class that was asked
     for. Every setting is written out, so that a run's own say nothing."""
-    recorded, words = renamed(recorded), []
+    recorded, words = _given(renamed(recorded)), []
     for key, value in recorded.items():
         if key in FOLLOWED or value is None:
             continue
@@ -170,3 +170,23 @@ def sampling_words(recorded: Mapping[str, Any], seeds: str | None, classes: str 
     words += [f"--{guide['kind']}", str(guide["name"])] if (guide := recorded.get("guide")) else []
     words += ["--seeds", seeds] if seeds else []
     return [*words, "--class", classes] if classes not in (None, "balanced") else words
+
+
+def _given(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """What may have been given, of a record: of a cascade, whose options act on every stage, what its stages have in
+    common; of guidance and surrogate what the base has, of the noise on low images what the upsamplers have. What they
+    differ in is each one's own."""
+    stages: list[Mapping[str, Any]] = [recorded]
+    while "sampler" in (low := stages[-1].get("low") or {}):
+        stages.append(renamed(low["sampler"]))
+    if not recorded.get("low"):
+        return dict(recorded)
+    finished = "sampler" not in low and bool(low)
+    upsamplers, base = stages if finished else stages[:-1], {} if finished else stages[-1]
+    whose = {"low_noise": upsamplers, **dict.fromkeys((*GUIDANCE, "surrogate", "guide"), [base])}
+    found = {}
+    for key in dict.fromkeys(key for stage in stages for key in stage):
+        values = [stage.get(key) for stage in whose.get(key, stages)]
+        if all(value == values[0] for value in values):
+            found[key] = values[0]
+    return found

@@ -30,13 +30,14 @@ from trilemma.training import Learner, Pairs, checkpoint
 
 @dataclass(frozen=True)
 class Way:
-    """A way to sample a run: its settings, the sampler that they make, the classes that it can be asked for, and what
-    records say of its guide."""
+    """A way to sample a run: its settings, the sampler that they make, the classes that it can be asked for, what
+    records say of its guide, and the way to sample the run below, if it is a cascade of runs."""
 
     settings: SamplingSettings
     sampler: Sampler
     classes: list[str]
     guide: dict[str, Any] | None = None
+    below: Way | None = None
 
 
 class Run:
@@ -70,6 +71,11 @@ class Run:
     def classes(self) -> list[str]:
         """The classes the model is conditioned on; empty if it is unconditional."""
         return self.recipe.classes
+
+    @property
+    def spec(self) -> str:
+        """What commands call it."""
+        return str(self.path)
 
     @property
     def pairs(self) -> Pairs | None:
@@ -142,6 +148,12 @@ class Run:
     def way(self, **settings: Any) -> Way:
         """A way to sample this run, by the recipe's settings but for those given: those of its sampling section, and
         what it is sampled with (see `Companions`). Raises InputError for what cannot be done."""
+        if self.pairs is not None:
+            by = "×".join(map(str, self.pairs.size))
+            raise InputError(
+                f"{self.path} is an upsampler: it needs what makes its {by} images, a run or samples, before it: "
+                f"BASE+{self.path}"
+            )
         own, companions = split(settings)
         chosen = self.recipe.sampling.changed(**own)
         if companions.guided_by and not chosen.guidance and own.get("guidance") is None:
@@ -197,14 +209,18 @@ class Run:
 
     def default_out(self, way: Way, seeds: Sequence[int], cls: Any) -> Path:
         """Where a sample set goes that is given no place: a name that says how it was made."""
-        sampler, settings = way.sampler, way.settings
         numbers = seed_words(seeds) if len(seed_words(seeds)) < 20 else f"{len(seeds)}seeds"
+        chosen = [] if cls is None else [f"class{cls}"]
+        name = "-".join([*self.words(way), *chosen, f"seeds{numbers}"]).replace(" ", "")
+        return self.path / "samples" / f"{name}.npz"
+
+    def words(self, way: Way) -> list[str]:
+        """How it is sampled and of which step, for the names of files."""
+        sampler, settings = way.sampler, way.settings
         parts = [sampler.kernel.label.lower(), str(sampler.intervals), *sampler.particulars()]
         parts += [] if settings.precision == "fp32" else [settings.precision]
         parts += [] if settings.weights == "ema" else [settings.weights]
-        parts += [] if cls is None else [f"class{cls}"]
-        name = "-".join([*parts, f"step{self.step}", f"seeds{numbers}"]).replace(" ", "")
-        return self.path / "samples" / f"{name}.npz"
+        return [*parts, f"step{self.step}"]
 
     def record(self, way: Way, seeds: Sequence[int], cls: Any) -> dict[str, Any]:
         """How a sample set is made: everything its images depend on."""

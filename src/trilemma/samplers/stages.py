@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Int64, UInt8
@@ -36,11 +36,12 @@ class Stage(Protocol):
 
 @dataclass(frozen=True)
 class Finished:
-    """Finished images as a stage: `images(seeds, labels)`, which cost nothing."""
+    """Finished images as a stage: `images(seeds, labels)`, which cost nothing, and what records say of them."""
 
     images: SurrogateImages
     shape: tuple[int, int, int]
     label: str
+    record: Mapping[str, Any] = field(default_factory=dict)
     evaluations: int = 0
     stages: int = 1
 
