@@ -149,11 +149,17 @@ class TestRecipe:
         ("sections", "message"),
         [
             (UPSAMPLER, "network.upsampler true: learner.low is missing"),
-            ({"learner": {"low": 4}}, r"learner.low \[4, 4\]: the network takes no low image, expected network.upsampl"),
+            (
+                {"learner": {"low": 4}},
+                r"learner.low \[4, 4\]: the network takes no low image, expected network.upsampl",
+            ),
             ({"learner": {"low": 8}, **UPSAMPLER}, r"learner.low \[8, 8\]: expected less than the images' \[8, 8\]"),
             ({"learner": {"low": [9, 4]}, **UPSAMPLER}, r"learner.low \[9, 4\]: expected less than"),
             ({"learner": {"low_noise": 2}, **UPSAMPLER}, "learner.low_noise 2: of an upsampler's low image; expected"),
-            ({"learner": {"low": 4, "low_noise": 2}, **UPSAMPLER}, "learner.low_noise 2: .* expected network.low_time tr"),
+            (
+                {"learner": {"low": 4, "low_noise": 2}, **UPSAMPLER},
+                "learner.low_noise 2: .* expected network.low_time tr",
+            ),
             (
                 {"learner": {"low": 4, "low_noise": 9}, "network": {"upsampler": True, "low_time": True}},
                 "learner.low_noise 9: expected a time of the schedule, 0 to 8",

@@ -105,7 +105,9 @@ class FileSet(ImageSet):
         for row, i in enumerate(indices):
             file = self._names[i]
             data = self._store.read(file)
-            out[row] = decode(data, self._store.label(file), size=(height, width), channels=channels, resize=self._resize)
+            out[row] = decode(
+                data, self._store.label(file), size=(height, width), channels=channels, resize=self._resize
+            )
         return out
 
 

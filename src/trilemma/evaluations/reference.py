@@ -118,7 +118,11 @@ def open_reference(
     if seen.logits is None and extractor_of(extractor).classes is not None:
         caution(f"features {extractor!r} are a classifier's of other classes than {name}'s: distances say little")
     held = None
-    if holdout is not False and split == "train" and _has_test(name, root, extractor, size, channels, resize, bool(holdout)):
+    if (
+        holdout is not False
+        and split == "train"
+        and _has_test(name, root, extractor, size, channels, resize, bool(holdout))
+    ):
         held, unseen = features_of(name, "test", root, extractor, size, channels, resize)
         record = record | {"holdout": {key: unseen[key] for key in ("split", "count", "sha256")}}
     shape, of = record["size"], {"reference": record}

@@ -66,7 +66,9 @@ class SamplingSettings(Section):
         Doc("Guide at times t from, to alone: 10,80."),
     ] = None
     low_noise: Annotated[
-        float, Ge(0), Doc("Of an upsampler: the time that its low images are noised to, as far as it was trained on it.")
+        float,
+        Ge(0),
+        Doc("Of an upsampler: the time that its low images are noised to, as far as it was trained on it."),
     ] = 0.0
     precision: Annotated[Literal["fp32", "bf16"], Doc("What the network is computed in.")] = "fp32"
     compile: Annotated[bool, Doc("Compile the network for the batch, once: for large sets of a large network.")] = False
@@ -186,7 +188,7 @@ def _given(recorded: Mapping[str, Any]) -> dict[str, Any]:
     whose = {"low_noise": upsamplers, **dict.fromkeys((*GUIDANCE, "surrogate", "guide"), [base])}
     found = {}
     for key in dict.fromkeys(key for stage in stages for key in stage):
-        values = [stage.get(key) for stage in whose.get(key, stages)]
-        if all(value == values[0] for value in values):
+        values = [stage.get(key) for stage in whose.get(key, stages) if key != "low_noise" or key in stage]
+        if values and all(value == values[0] for value in values):
             found[key] = values[0]
     return found

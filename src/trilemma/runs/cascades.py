@@ -24,8 +24,8 @@ class Cascade(Run):
     """An upsampler's run on `below`, which makes its low images: a run, itself a cascade perhaps, or finished images.
 
     It is sampled like one run. Classes, guidance and a surrogate are the base's; how the walk is made (sampler, steps,
-    precision, weights, …) is every stage's, each by its own recipe where nothing is given; `low_noise` is the
-    upsamplers'. Image i depends on its seed alone, and the base makes the images that it makes by itself.
+    precision, weights, …) is every stage's, each by its own recipe where nothing is given; `low_noise` is that of
+    every upsampler that was trained with it. Image i depends on its seed alone, and the base makes the images that it makes by itself.
 
     Raises InputError as `Run` does, and where the run is no upsampler or those below are no low images of its."""
 
@@ -33,7 +33,9 @@ class Cascade(Run):
         super().__init__(path, verify=verify, **own)
         self.below = below
         if self.pairs is None:
-            raise InputError(f"{self.spec}: {path} is no upsampler (its recipe has no learner.low), and only one goes last")
+            raise InputError(
+                f"{self.spec}: {path} is no upsampler (its recipe has no learner.low), and only one goes last"
+            )
         found, channels = self._shape_below, self.recipe.images.channels
         if found != (channels, *self.pairs.size):
             raise InputError(
@@ -46,6 +48,11 @@ class Cascade(Run):
         return self.below.shape if isinstance(self.below, Finished) else self.below.recipe.images.shape
 
     @property
+    def noised(self) -> bool:
+        """Whether an upsampler in it is trained on noised low images."""
+        return bool(self.pairs and self.pairs.noise) or (isinstance(self.below, Cascade) and self.below.noised)
+
+    @property
     def spec(self) -> str:
         below = self.below.label if isinstance(self.below, Finished) else self.below.spec
         return f"{below}+{self.path}"
@@ -56,9 +63,11 @@ class Cascade(Run):
         return super().parameters + (0 if isinstance(self.below, Finished) else self.below.parameters)
 
     def way(self, **settings: Any) -> Way:
-        own = {key: value for key, value in settings.items() if key not in AT_BASE}
-        chosen = self.recipe.sampling.changed(**own)
         assert self.pairs is not None
+        without = {key: value for key, value in settings.items() if key != "low_noise"}
+        noised_below = isinstance(self.below, Cascade) and self.below.noised
+        mine = without if noised_below and not self.pairs.noise else settings
+        chosen = self.recipe.sampling.changed(**{key: value for key, value in mine.items() if key not in AT_BASE})
         if chosen.low_noise > self.pairs.noise:
             raise InputError(
                 f"low_noise {chosen.low_noise:g}: {self.path} is trained on low images noised up to "
@@ -69,9 +78,7 @@ class Cascade(Run):
                 raise InputError(f"{given[0]}: it is the base's, and {self.below.label} holds finished images")
             under, low, classes = None, self.below, self.classes
         else:
-            if not isinstance(self.below, Cascade):
-                settings = {key: value for key, value in settings.items() if key != "low_noise"}
-            under = self.below.way(**settings | {"batch": chosen.batch})
+            under = self.below.way(**(settings if noised_below else without) | {"batch": chosen.batch})
             low, classes = under.sampler, under.classes
         if self.classes and classes != self.classes:
             raise InputError(

@@ -225,6 +225,9 @@ class Run:
     def record(self, way: Way, seeds: Sequence[int], cls: Any) -> dict[str, Any]:
         """How a sample set is made: everything its images depend on."""
         sampler, settings = way.sampler, way.settings
+        settled = settings.recorded()
+        if self.pairs is None or not self.pairs.noise:
+            del settled["low_noise"]
         every = len(grid(sampler.denoiser.schedule, settings.steps, settings.spacing)) - 1
         return {
             "format": FORMAT,
@@ -234,7 +237,7 @@ class Run:
             "seeds": seed_words(seeds),
             "classes": None if not way.classes else "balanced" if cls is None else str(cls),
             "sampler": {
-                **settings.recorded(),
+                **settled,
                 "steps": None if settings.times else every,
                 "times_sha256": hashlib.sha256(sampler.grid.numpy().tobytes()).hexdigest(),
                 "network_evaluations": sampler.evaluations,

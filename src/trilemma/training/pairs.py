@@ -59,4 +59,6 @@ def check_pairs(denoiser: Denoiser, pairs: Pairs | None, size: tuple[int, ...]) 
             f"learner.low_noise {pairs.noise:g}: expected a time of the schedule, 0 to {denoiser.schedule.T:g}"
         )
     if pairs.noise and "low_time" not in denoiser.call.others:
-        raise InputError(f"learner.low_noise {pairs.noise:g}: the network is told of it, expected network.low_time true")
+        raise InputError(
+            f"learner.low_noise {pairs.noise:g}: the network is told of it, expected network.low_time true"
+        )
