@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +48,7 @@ def awaken(path: Path) -> None:
     generator = torch.Generator().manual_seed(len(path.name))
     for name in ("model", "ema"):
         tensors = checkpoint.read_tensors(place / f"{name}.safetensors")
-        for key, value in tensors.items():
+        for value in tensors.values():
             if value.dim() > 1:
                 value.normal_(0, (1 / value[0].numel()) ** 0.5, generator=generator)
         checkpoint.write_tensors(place / f"{name}.safetensors", tensors, {"format": "pt"})
@@ -78,8 +80,6 @@ def places(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pa
 @pytest.fixture
 def fresh(places: dict[str, Path], tmp_path: Path) -> dict[str, Path]:
     """The test's own copies."""
-    import shutil
-
     return {name: Path(shutil.copytree(place, tmp_path / name, symlinks=True)) for name, place in places.items()}
 
 
@@ -228,7 +228,7 @@ class TestEvaluation:
         run = open_run(chain(fresh, "two", "up", "top"))
         made = run.sample_to(n=3, precision="bf16", guidance=1.0, low_noise=2)
         words = sampling_words({"weights": "ema", **made.record["sampler"]}, "0-2", "balanced")
-        given = dict(zip(words, words[1:], strict=False))
+        given = dict(pairwise(words))
         assert given["--precision"] == "bf16" and given["--guidance"] == "1.0" and given["--seeds"] == "0-2"
         assert "--steps" not in given and "--sampler" not in given and "--low" not in given
         assert float(given["--low-noise"]) == 2
@@ -261,7 +261,7 @@ class TestRefusals:
 
     def test_classes_that_do_not_fit(self, places: dict[str, Path]) -> None:
         run = open_run(chain(places, "plain", "up"))
-        with pytest.raises(InputError, match="up is conditioned on 4 classes, and what lies below has none$"):
+        with pytest.raises(InputError, match=r"up is conditioned on 4 classes, and what lies below has none$"):
             run.sample(1)
         run = open_run(chain(places, "base", "up"))
         run.recipe.images.classes[:] = ["a", "b", "c", "d"]

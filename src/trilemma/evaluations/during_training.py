@@ -36,8 +36,8 @@ class EvaluateEvery:
             raise InputError(f"evaluate.every: a {recipe.learner['name']} generates no images to evaluate, expected 0")
         if recipe.learner.get("low") is not None:
             raise InputError(
-                "evaluate.every: an upsampler's images need a base's below them, expected 0; evaluate BASE+UPSAMPLER once "
-                "it is trained"
+                "evaluate.every: an upsampler's images need a base's below them, expected 0; evaluate "
+                "BASE+UPSAMPLER once it is trained"
             )
         if not accelerator.is_main_process:
             return

@@ -78,8 +78,8 @@ def evaluate(
     verify: bool = True,
     **settings: Any,
 ) -> Evaluation:
-    """Measure a run or a cascade BASE+UPSAMPLER (by `n` samples, 1 000 unless given, made or taken up as `Run.sample` does) or a set of samples
-    against a reference, into a file.
+    """Measure a run or a cascade, BASE+UPSAMPLER, (by `n` samples, 1 000 unless given, made or taken up as `Run.sample`
+    does) or a set of samples against a reference, into a file.
 
     `reference`: DATA[:SPLIT] or STATS.npz; a run's own training split unless given. `metrics`, `features`,
     `neighbours`, `counts`, `root`, `label`: see `measure`; memorisation unasked only where held-out images cost little,

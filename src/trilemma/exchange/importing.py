@@ -48,9 +48,9 @@ def import_run(
     `name`: of the recipe, the file's unless given. `size` (height, width): of the images, where the checkpoint does not
     say. `data`: what it was or shall be trained on, needed to resume and as the default reference; its classes then
     name the model's. `attention_order`: `new` for guided-diffusion's `use_new_attention_order`, which no other format
-    has; None is `legacy`. `low`: the size of an upsampler's low images, a quarter of the images' unless given. `overrides`: `a.b=VALUE` over the recipe that was read. A default of sampling without a
-    counterpart is left out and said. Raises InputError for what cannot be read or has no counterpart here, before
-    anything is written."""
+    has; None is `legacy`. `low`: the size of an upsampler's low images, a quarter of the images' unless given.
+    `overrides`: `a.b=VALUE` over the recipe that was read. A default of sampling without a counterpart is left out and
+    said. Raises InputError for what cannot be read or has no counterpart here, before anything is written."""
     source = Path(path)
     draft = _read(source, format, size, attention_order, low)
     name = name or re.sub(r"[^\w.-]+", "-", source.resolve().name.removesuffix(".pt"))

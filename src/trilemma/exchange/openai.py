@@ -79,8 +79,8 @@ def read(
     path: Path, size: tuple[int, int] | None, family: str, order: str, low: tuple[int, int] | None = None
 ) -> Draft:
     """A state dict as their training writes it (model….pt, ema_….pt). One with twice the input channels that images
-    have is an upsampler's: its low images are of the size `low`, a quarter of the images' unless given. Raises InputError
-    for what is none, and for a classifier."""
+    have is an upsampler's: its low images are of the size `low`, a quarter of the images' unless given. Raises
+    InputError for what is none, and for a classifier."""
     if size is None:
         raise InputError(f"--size: a state dict of {family} does not say how large its images are: expected such as 64")
     weights = read_state_dict(path)

@@ -45,8 +45,8 @@ def nll(
     """L_T, ΣL_t, L_0 and their total in bits/dim on `n` images of DATA:SPLIT (all, if it has fewer), with standard
     errors over images and every L_t; `steps` of the grid, every one unless given. `clip`: whether the bound's x̂_0 is
     held in the data's range, as improved-diffusion's `image_nll` has it. `ode`: an estimate of the likelihood itself
-    too, by so many Runge-Kutta steps. Of an upsampler it is that of images given their low ones. Written to RUN/evaluations/likelihood/….json, or `out`. Raises InputError for
-    what cannot be done."""
+    too, by so many Runge-Kutta steps. An upsampler's is that of images given their low ones. Written to
+    RUN/evaluations/likelihood/….json, or `out`. Raises InputError for what cannot be done."""
     began = time.perf_counter()
     if out is not None:
         out = Path(out)

@@ -68,7 +68,7 @@ class SamplingSettings(Section):
     low_noise: Annotated[
         float,
         Ge(0),
-        Doc("Of an upsampler: the time that its low images are noised to, as far as it was trained on it."),
+        Doc("Of an upsampler: the time that its low images are noised to, up to what it was trained on."),
     ] = 0.0
     precision: Annotated[Literal["fp32", "bf16"], Doc("What the network is computed in.")] = "fp32"
     compile: Annotated[bool, Doc("Compile the network for the batch, once: for large sets of a large network.")] = False
@@ -185,7 +185,7 @@ def _given(recorded: Mapping[str, Any]) -> dict[str, Any]:
         return dict(recorded)
     finished = "sampler" not in low and bool(low)
     upsamplers, base = stages if finished else stages[:-1], {} if finished else stages[-1]
-    whose = {"low_noise": upsamplers, **dict.fromkeys((*GUIDANCE, "surrogate", "guide"), [base])}
+    whose = {"low_noise": upsamplers, **{key: [base] for key in (*GUIDANCE, "surrogate", "guide")}}
     found = {}
     for key in dict.fromkeys(key for stage in stages for key in stage):
         values = [stage.get(key) for stage in whose.get(key, stages) if key != "low_noise" or key in stage]

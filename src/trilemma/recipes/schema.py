@@ -26,8 +26,8 @@ def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
 
 
 class DataSettings(Section):
-    """`name`: a source (`trilemma list data`) or a path. `size`: a side, or [height, width], that images are cropped and
-    resized to, by `resize`; see `open_data`. `range`: the numbers that black and white become."""
+    """`name`: a source (`trilemma list data`) or a path. `size`: a side, or [height, width], that images are cropped
+    and resized to, by `resize`; see `open_data`. `range`: the numbers that black and white become."""
 
     name: str
     split: str = "train"

@@ -14,7 +14,7 @@ from trilemma.data import read_samples
 from trilemma.errors import InputError
 from trilemma.machine.untrusted import kind_of
 from trilemma.runs.run import Run, Way
-from trilemma.samplers import Finished
+from trilemma.samplers import Finished, Stage
 
 AT_BASE = ("guidance", "guidance_interval", "surrogate", "t_mid", "classifier", "guide")
 """The settings that choose what is seen in the images, which is settled below the upsamplers."""
@@ -25,7 +25,8 @@ class Cascade(Run):
 
     It is sampled like one run. Classes, guidance and a surrogate are the base's; how the walk is made (sampler, steps,
     precision, weights, …) is every stage's, each by its own recipe where nothing is given; `low_noise` is that of
-    every upsampler that was trained with it. Image i depends on its seed alone, and the base makes the images that it makes by itself.
+    every upsampler that was trained with it. Image i depends on its seed alone, and the base makes the images that it
+    makes by itself.
 
     Raises InputError as `Run` does, and where the run is no upsampler or those below are no low images of its."""
 
@@ -73,6 +74,7 @@ class Cascade(Run):
                 f"low_noise {chosen.low_noise:g}: {self.path} is trained on low images noised up to "
                 f"{self.pairs.noise:g} (learner.low_noise)"
             )
+        low: Stage
         if isinstance(self.below, Finished):
             if given := [key for key in AT_BASE if settings.get(key) is not None]:
                 raise InputError(f"{given[0]}: it is the base's, and {self.below.label} holds finished images")
@@ -146,8 +148,8 @@ def open_finished(path: Path) -> Finished:
         for seed, label in zip(seeds, labels if known is not None and labels is not None else (), strict=False):
             if known is not None and known[seed] != label:
                 raise InputError(
-                    f"{path}: image {seed} is of class {known[seed]}, and class {label} is asked for; expected --class as "
-                    "it was when they were made"
+                    f"{path}: image {seed} is of class {known[seed]}, and class {label} is asked for; expected --class "
+                    "as it was when they were made"
                 )
         return held[list(seeds)]
 

@@ -101,9 +101,10 @@ class DenoisingLearner(OneLoss):
 @dataclass(frozen=True, kw_only=True)
 class DenoisingSettings(LearnerSettings):
     """Train a denoiser. `conditional`: on the data's classes; `label_dropout`: that part of the labels is dropped, for
-    classifier-free guidance: the network then has a class more, the last, which stands for none. Of an upsampler (`network.upsampler`), `low`: the side, or
-    [height, width], that each training image is reduced to, which it is to be made from again; `low_noise`: the time of
-    the schedule up to which that is noised in training, which the network is told (`network.low_time`)."""
+    classifier-free guidance: the network then has a class more, the last, which stands for none. Of an upsampler
+    (`network.upsampler`), `low`: the side, or [height, width], that each training image is reduced to, which it is to
+    be made from again; `low_noise`: the time of the schedule up to which that is noised in training, which the network
+    is told (`network.low_time`)."""
 
     timed: ClassVar = True
 
