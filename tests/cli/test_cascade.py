@@ -41,8 +41,7 @@ def test_from_two_recipes_to_a_report(
         return generate(self, seeds, labels)
 
     monkeypatch.setattr(Sampler, "generate", broken)
-    with pytest.raises(KeyboardInterrupt):
-        command("sample", chain, "-n", 10, "--out", "cut.npz", "--low-noise", 2)
+    assert command("sample", chain, "-n", 10, "--out", "cut.npz", "--low-noise", 2).code == 130
     parts = Path("cut.npz.parts")
     assert len(list(parts.glob("part-*"))) == 1
     monkeypatch.setattr(Sampler, "generate", generate)
@@ -68,10 +67,10 @@ def test_from_two_recipes_to_a_report(
     again = re.search(r"trilemma evaluate runs/small\+runs/large .*", page)
     assert again is not None and "--steps 3" in again[0] and "--sampler ancestral" in again[0]
     assert command("report", chain).code == 0
-    assert command("evaluate", f"cut.npz+runs/large", "-n", 2).code != 0
+    assert command("evaluate", "cut.npz+runs/large", "-n", 2).code != 0
 
 
 @pytest.mark.parametrize("verb", ["sample", "evaluate"])
 def test_stages_that_do_not_fit_are_one_line(verb: str, command: Command, run: Path) -> None:
     code, _, err = command(verb, f"{run}+{run}")
-    assert code == 1 and err.count("\n") == 1 and "is no upsampler" in err
+    assert code == 2 and err.count("\n") == 1 and "is no upsampler" in err

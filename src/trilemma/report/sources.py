@@ -100,7 +100,7 @@ def read_sources(sources: Sequence[Path]) -> tuple[list[RunFiles], list[Evaluati
     """Every run and evaluation named, each once. Raises InputError for what is neither."""
     runs: dict[Path, RunFiles] = {}
     evaluations: dict[Path | None, Evaluation] = {}
-    for source in (Path(split_spec(source)[-1]) for source in sources):  # a cascade's evaluations lie in its last run
+    for source in (Path(split_spec(source)[-1]) for source in sources):
         if source.is_dir():
             run, found = read_run(source)
             runs.setdefault(source.resolve(), run)
