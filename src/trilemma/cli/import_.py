@@ -41,7 +41,7 @@ def import_(
     --set schedule.network_steps=1000 (or null, where timesteps were not rescaled), --set network.dropout=0.1,
     --set learner.parameterization=x0.
 
-    guided-diffusion's upsamplers (twice the input channels) come in too: 64_256_upsampler.pt by --size 256
+    guided-diffusion's upsamplers (six input channels) come in too: 64_256_upsampler.pt by --size 256
     --set network.heads=4, 128_512_upsampler.pt by --size 512. `trilemma sample BASE+UPSAMPLER` samples the two."""
     from trilemma import exchange
     from trilemma.machine import say

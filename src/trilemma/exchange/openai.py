@@ -78,8 +78,8 @@ def layout(order: str) -> Layout:
 def read(
     path: Path, size: tuple[int, int] | None, family: str, order: str, low: tuple[int, int] | None = None
 ) -> Draft:
-    """A state dict as their training writes it (model….pt, ema_….pt). One with twice the input channels that images
-    have is an upsampler's: its low images are of the size `low`, a quarter of the images' unless given. Raises
+    """A state dict as their training writes it (model….pt, ema_….pt). One with six input channels, or with
+    `low`, is an upsampler's: its low images are of the size `low`, a quarter of the images' unless given. Raises
     InputError for what is none, and for a classifier."""
     if size is None:
         raise InputError(f"--size: a state dict of {family} does not say how large its images are: expected such as 64")
@@ -87,11 +87,13 @@ def read(
     where = str(path)
     _check(weights, family, where)
     outputs, channels = len(weights["out.2.weight"]), weights["input_blocks.0.0.weight"].shape[1]
-    # Images are grey or RGB: 2 or 6 channels are an image and its low one.
-    upsampler = channels in (2, 6)
+    # Six channels are an RGB image and its low one; any other even number may be one image's.
+    upsampler = channels == 6 or (low is not None and channels % 2 == 0)
     channels //= 1 + upsampler
     if low is not None and not upsampler:
-        raise InputError(f"--low: {where} is no upsampler's, it has {channels} input channels: expected 2 or 6")
+        raise InputError(
+            f"--low: {where} is no upsampler's, it has {channels} input channels: expected twice an image's"
+        )
     if outputs not in (channels, 2 * channels):
         raise InputError(
             f"{where}: {outputs} output channels for images of {channels} channels: expected as many, or twice as many "
