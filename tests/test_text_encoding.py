@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,7 +62,9 @@ def test_the_search_sees_what_opens_text(line: str, seen: bool) -> None:
     [
         (["list", "metrics"], 0, b"?"),
         (["train", "r\u00e9cipe.yaml"], 2, b"error: unknown key in network 'x?_0'"),
-        (["train", "r\udcc3\udca9cipe.yaml"], 2, b"error: "),  # as Python has the name's bytes under an ASCII locale
+        # As Python has the name's bytes under an ASCII locale.
+        (["train", "r\udcc3\udca9cipe.yaml"], 2, b"error: 'r\\udcc3\\udca9cipe.yaml' is not UTF-8"),
+        (["train", "demo", "--out", "r\udcc3\udca9n"], 2, b"error: 'r\\udcc3\\udca9n' is not UTF-8"),
         (["schedule", "linear", "--picture", "\u03b2\u0303.png"], 0, b"??.png"),
     ],
 )
@@ -78,3 +81,19 @@ def test_output_survives_a_terminal_of_ascii(
         main()
     assert (end.value.code or 0) == code
     assert says in terminal.getvalue() and terminal.getvalue().isascii()
+
+
+@pytest.mark.parametrize("name", ["r\u00e9n", "r\udcc3\udca9n"])
+def test_a_folder_of_any_name_is_one_line_or_works(
+    name: str, command: Callable[..., Any], run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / name)
+    run.path.rename("run")
+    for arguments in (
+        ("train", "demo", "--dry-run"),
+        ("sample", "run", "-n", 2, "--steps", 2, "--out", "a.npz", "--picture", "a.png"),
+        ("report", "run", "--out", "a.html"),
+    ):
+        code, _, err = command(*arguments)
+        assert code == 0 or (code == 2 and err.startswith("error: ") and err.count("\n") == 1), err

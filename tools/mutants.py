@@ -1,17 +1,19 @@
 """Break the code in small ways and see whether the tests notice: cosmic-ray's mutations, judged by the tests that
 mirror each module.
 
-    python tools/mutants.py [--mutants 60] [--seed 0] [--minutes 8] [--room process] [--survivors]
+    python tools/mutants.py [--mutants 60] [--seed 1] [--minutes 8] [--room process] [--survivors]
 
-Works on a copy in a temporary folder. Places are drawn by the seed, as many a room, and one mutation for each; a mutant
-that the tests neither fail on nor run out of time on has survived. `results/reliability/mutants.json` gets one entry
-more under `runs`, and under `survivors` every mutant that ever survived: what became of it since, and the `judgement`
-that a person writes there. `--survivors` tries those that survive so far once more, with the tests as they are now.
+Works on a copy in a temporary folder. Places are drawn by the seed (one that has not been drawn by yet), as many a
+room, and one mutation for each; a mutant that the tests neither fail on nor run out of time on has survived.
+`results/reliability/mutants.json` gets one entry more under `runs`, and under `survivors` every mutant that ever
+survived: what became of it since, and the `judgement` that a person writes there. `--survivors` tries those that
+survive so far once more, with the tests as they are now, less those that are judged to be equivalent.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import difflib
 import json
 import os
@@ -54,9 +56,11 @@ ROOMS = {
 """What is mutated, below src/trilemma."""
 
 JUDGES = {
-    "process": ["process/test_calling.py", "process/test_exact.py", "process/test_condition.py"],
+    "process": [f"process/test_{name}.py" for name in ("calling", "exact", "condition", "edm")]
+    + ["proofs/test_closed_forms.py"],
     "objectives": ["objectives/test_simple.py", "objectives/test_weightings.py", "objectives/test_variational.py"],
-    "samplers": ["samplers/test_walk.py", "samplers/test_sampler.py", "samplers/test_solver_agreement.py"],
+    "samplers": [f"samplers/test_{name}.py" for name in ("walk", "ddim", "sampler", "solver_agreement")]
+    + ["runs/test_not_finite.py"],
     "learners": ["training/test_learners.py", "training/test_loop.py"],
     "metrics": ["metrics/test_properties.py"],
 }
@@ -69,13 +73,22 @@ LEFT_OUT = ("VariableReplacer", "VariableInserter", "RemoveDecorator", "Exceptio
 def places(module: Path) -> list[list[tuple[str, int]]]:
     """The mutations (operator, occurrence) at each place of a module."""
     found: dict[Any, list[tuple[str, int]]] = {}
-    tree, provider = get_ast(module.read_text()), OperatorProvider()
+    text = module.read_text()
+    tree, provider, said = get_ast(text), OperatorProvider(), decorated(text)
     for name in provider:
         if not any(part in name for part in LEFT_OUT):
             positions = [at for node in ast_nodes(tree) for at in provider[name]().mutation_positions(node)]
             for occurrence, at in enumerate(positions):
-                found.setdefault(at, []).append((name, occurrence))
+                if at[0][0] not in said:
+                    found.setdefault(at, []).append((name, occurrence))
     return list(found.values())
+
+
+def decorated(text: str) -> set[int]:
+    """The lines of decorators: `@dataclass(frozen=True)` and the like say to the reader what nothing depends on."""
+    made = (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ClassDef | ast.FunctionDef))
+    each = (decorator for node in made for decorator in node.decorator_list)
+    return {line for one in each for line in range(one.lineno, (one.end_lineno or one.lineno) + 1)}
 
 
 def drawn(room: str, rng: random.Random) -> Iterator[tuple[str, str]]:
@@ -148,31 +161,35 @@ def sampled(rooms: list[str], seed: int) -> Iterator[tuple[str, str, str]]:
 
 
 def survived(survivors: list[dict[str, Any]]) -> Iterator[tuple[str, str, str]]:
-    """The mutants that survive so far, less those whose code has changed since."""
+    """The mutants that survive so far, less the equivalent ones and those whose code has changed since."""
     for one in survivors:
         lines = (ROOT / "src" / "trilemma" / one["module"]).read_text().splitlines(keepends=True)
         at = one["line"] - 1
-        if one["now"] == "survives" and lines[at].strip() == one["was"]:
-            lines[at] = lines[at].replace(one["was"], one["became"])
-            folder = one["module"].split("/")[0]
-            yield next(room for room in ROOMS if ROOMS[room][0].startswith(folder)), one["module"], "".join(lines)
+        tried = one["now"] == "survives" and not one["judgement"].startswith("equivalent")
+        if tried and "".join(lines[at:]).lstrip().startswith(one["was"]):
+            code = "".join(lines[:at]) + "".join(lines[at:]).replace(one["was"], one["became"], 1)
+            yield room_of(one["module"]), one["module"], code
+
+
+def room_of(module: str) -> str:
+    """The room that a mutated module is of."""
+    return next(room for room in ROOMS if ROOMS[room][0].startswith(module.split("/")[0]))
 
 
 def main() -> None:
+    kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {"runs": [], "survivors": []}
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--mutants", type=int, default=60, help="how many in all")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=len(kept["runs"]))
     parser.add_argument("--minutes", type=float, default=8.0, help="after which none is begun")
     parser.add_argument("--limit", type=float, default=120.0, help="seconds a mutant; it counts as killed then")
     parser.add_argument("--room", choices=ROOMS, action="append", help="only this; repeatable")
     parser.add_argument("--survivors", action="store_true", help="those that survive so far once more")
     asked = parser.parse_args()
-    rooms = asked.room or list(ROOMS)
-    kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {"runs": [], "survivors": []}
+    if asked.seed in (run["seed"] for run in kept["runs"]) and not asked.survivors:
+        parser.error(f"--seed {asked.seed} has been drawn by: choose another, or --survivors")
     known = {(one["module"], one["was"], one["became"]): one for one in kept["survivors"]}
-    scores = {room: {"room": room, "tried": 0, "killed": 0} for room in rooms}
-    if asked.survivors:
-        scores = {one["room"]: dict(one) for one in kept["runs"][-1]["rooms"]}
+    scores = {room: {"room": room, "tried": 0, "killed": 0} for room in asked.room or ROOMS}
     sound: set[tuple[str, ...]] = set()
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
@@ -180,12 +197,16 @@ def main() -> None:
         for name in ("src", "tests", "docs", "tools"):
             shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "pyproject.toml", copy)
-        mutants = survived(kept["survivors"]) if asked.survivors else islice(sampled(rooms, asked.seed), asked.mutants)
-        for room, module, code in mutants:
+        drawn_now = sampled(list(scores), asked.seed)
+        for room, module, code in survived(kept["survivors"]) if asked.survivors else islice(drawn_now, asked.mutants):
             if time.monotonic() - began > 60 * asked.minutes:
                 break
             place = copy / "src" / "trilemma" / module
             original = place.read_text()
+            told = {"module": module, **change(original, code)}
+            entry = known.get((module, told["was"], told["became"]))
+            if entry is not None and not asked.survivors:
+                continue  # it has been counted
             place.write_text(code)
             tests = judges(room, module)
             verdict = tested(copy, tests, asked.limit)
@@ -196,17 +217,17 @@ def main() -> None:
                     print(f"not judged: {whole} as it is: {' '.join(tests)}", flush=True)
                     continue
                 sound.add(tuple(tests))
-            scores[room]["tried"] += not asked.survivors
-            scores[room]["killed"] += verdict != "passed"
-            told = {"module": module, **change(original, code)}
             print(f"{verdict:8}{module}:{told['line']}  {told['was']}  ->  {told['became']}", flush=True)
-            entry = known.get((module, told["was"], told["became"]))
-            if verdict == "passed" and entry is None:
-                kept["survivors"].append({**told, "now": "survives", "judgement": "not judged yet"})
-            elif entry is not None:
+            if room in scores:
+                scores[room]["tried"] += 1
+                scores[room]["killed"] += verdict != "passed"
+            if entry is not None:
                 entry.update(told, now="survives" if verdict == "passed" else "killed")
+            elif verdict == "passed":
+                kept["survivors"].append({**told, "now": "survives", "judgement": "not judged yet"})
     score = {key: sum(one[key] for one in scores.values()) for key in ("tried", "killed")}
-    kept["runs"].append({"seed": asked.seed, **score, "rooms": list(scores.values())})
+    if not asked.survivors:
+        kept["runs"].append({"seed": asked.seed, **score, "rooms": list(scores.values())})
     kept["tool"] = f"cosmic-ray {version('cosmic_ray')}"
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     RESULTS.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -137,17 +137,22 @@ def attack(path: Path) -> str:
 
 
 def mutants(path: Path) -> str:
-    """How many mutants were killed, by room: the first run and the last."""
-    runs = json.loads(path.read_text())["runs"]
-    shown = {"before": runs[0], "after": runs[-1]}
-    scores = {
-        when: {one["room"]: one for one in [*run["rooms"], {"room": "all", **run}]} for when, run in shown.items()
-    }
+    """How many mutants were killed, by room: when they were drawn, and since."""
+    kept = json.loads(path.read_text())
+    found: dict[str, tuple[int, int, int]] = {}
+    for one in (one for run in kept["runs"] for one in run["rooms"]):
+        since = sum(
+            mutant["now"] == "killed"
+            for mutant in kept["survivors"]
+            if mutant["module"].startswith({"learners": "training"}.get(one["room"], one["room"]))
+        )
+        tried, before, _ = found.get(one["room"], (0, 0, 0))
+        found[one["room"]] = (tried + one["tried"], before + one["killed"], since)
+    found["all"] = tuple(map(sum, zip(*found.values(), strict=True)))
     rows = [
-        [room, *(f"{one['killed']} of {one['tried']}" for score in scores.values() if (one := score[room]))]
-        for room in scores["after"]
+        [room, f"{before} of {tried}", f"{before + since} of {tried}"] for room, (tried, before, since) in found.items()
     ]
-    return markdown(["killed", *shown], rows)
+    return markdown(["killed", "before", "after"], rows)
 
 
 def survivors(path: Path) -> str:

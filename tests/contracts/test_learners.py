@@ -21,7 +21,13 @@ from trilemma.runs.build import build_learner, build_network, completed
 from trilemma.training import Batches, Learner, LearnerSettings, Trainer, checkpoint
 
 LEARNERS = sorted(registry("learner"))
-NETWORKS = {"classifier": {"name": "classifier", "widths": [[4], [8]]}}
+NETWORKS = {
+    "classifier": {"name": "classifier", "widths": [[4], [8]]},
+    "noisy_classifier": {
+        **{"name": "noisy_classifier", "base_channels": 8, "multipliers": [1, 2], "blocks": 1, "attention": []},
+        **{"middle_attention": False, "dropout": 0.1, "pool_head_channels": 8},
+    },
+}
 """Where a learner takes another network than the tiny U-Net."""
 
 

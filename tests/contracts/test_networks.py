@@ -19,6 +19,7 @@ from trilemma.registry import registry
 
 DENOISING = ["in_channels", "out_channels", "size", "classes"]
 CLASSIFYING = ["in_channels", "classes"]
+CLASSIFYING_NOISED = [*CLASSIFYING, "size"]
 
 
 def given(name: str) -> list[str]:
@@ -28,7 +29,7 @@ def given(name: str) -> list[str]:
 
 
 DENOISERS = [name for name in names("network") if given(name) == DENOISING]
-CLASSIFIERS = [name for name in names("network") if given(name) == CLASSIFYING]
+CLASSIFIERS = [name for name in names("network") if given(name) in (CLASSIFYING, CLASSIFYING_NOISED)]
 
 
 def test_every_network_is_of_a_kind_that_is_tested() -> None:
@@ -93,23 +94,35 @@ class TestDenoiser:
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
 class TestClassifier:
+    """Of clean images, f(x), or of noised ones, f(x, time)."""
+
     def classifier(self, name: str) -> Any:
         torch.manual_seed(0)
-        return make("network", name, 2, 5, **small(name))
+        size = [(8, 8)] if given(name) == CLASSIFYING_NOISED else []
+        return make("network", name, 2, 5, *size, **small(name))
+
+    def told(self, name: str, chosen: slice = slice(None)) -> list[Tensor]:
+        return [images()[chosen], *([TIME[chosen]] if given(name) == CLASSIFYING_NOISED else [])]
 
     def test_gives_logits_and_features(self, name: str) -> None:
         network = self.classifier(name).eval()
-        assert network(images()).shape == (3, 5)
-        assert network.features(images()).shape == (3, network.dim)
+        assert network(*self.told(name)).shape == (3, 5)
+        assert network.features(*self.told(name)).shape == (3, network.dim)
 
     def test_an_image_s_answer_is_its_own(self, name: str) -> None:
         network = awake(self.classifier(name))
-        torch.testing.assert_close(network(images()[1:2])[0], network(images())[1], rtol=1e-4, atol=1e-4)
+        alone = network(*self.told(name, slice(1, 2)))[0]
+        torch.testing.assert_close(alone, network(*self.told(name))[1], rtol=1e-4, atol=1e-4)
+
+    def test_hears_the_time_it_is_told(self, name: str) -> None:
+        network, (x, *time) = awake(self.classifier(name)), self.told(name)
+        for each in time:
+            assert ((network(x, each + 50) - network(x, each)).abs().amax(1) > 1e-4).all()
 
     def test_weights_go_round(self, name: str) -> None:
         network, again = awake(self.classifier(name)), self.classifier(name).eval()
         again.load_state_dict(network.state_dict())
-        assert torch.equal(again(images()), network(images()))
+        assert torch.equal(again(*self.told(name)), network(*self.told(name)))
 
 
 def styles() -> Iterator[Any]:

@@ -186,6 +186,14 @@ class TestBombs:
         with little_memory(2**22), pytest.raises(InputError, match=r"set\.zip: .* unpack to 41,943,040 bytes"):
             open_data(str(tmp_path / "set.zip"))
 
+    def test_a_zip_of_too_many_members(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+            for i in range(10):
+                archive.writestr(f"{i}.png", b"")
+        monkeypatch.setattr(untrusted, "MEMBERS", 9)
+        with pytest.raises(InputError, match=r"set\.zip: .*\(more than 9 members\)"):
+            open_data(str(tmp_path / "set.zip"))
+
     def test_a_zip_that_says_it_does_not(self, tmp_path: Path) -> None:
         with zipfile.ZipFile(tmp_path / "set.zip", "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("0.png", bytes(2**26))

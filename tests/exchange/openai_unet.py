@@ -94,11 +94,14 @@ class Model:
         add("out.2", self.outputs, last, 3, 3)
         return w
 
-    def __call__(self, w: Weights, x: Tensor, time: Tensor, label: Tensor | None = None) -> Tensor:
+    def embedding(self, w: Weights, time: Tensor, label: Tensor | None) -> Tensor:
         angles = time[:, None] * torch.exp(-math.log(10000) * torch.arange(self.base // 2) / (self.base // 2))
         e = linear(w, "time_embed.0", torch.cat([angles.cos(), angles.sin()], 1))
         e = linear(w, "time_embed.2", F.silu(e))
-        e = F.silu(e + w["label_emb.weight"][label] if label is not None else e)
+        return F.silu(e + w["label_emb.weight"][label] if label is not None else e)
+
+    def __call__(self, w: Weights, x: Tensor, time: Tensor, label: Tensor | None = None) -> Tensor:
+        e = self.embedding(w, time, label)
         h, skips = x, []
         for block, modules in self.modules().items():
             if block.startswith("output"):

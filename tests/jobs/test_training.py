@@ -98,6 +98,8 @@ class TestRunDirectory:
         assert logits.shape == (2, 4)
         with pytest.raises(InputError, match="trains a classifier, which does not generate images"):
             run.sample(1)
+        with pytest.raises(InputError, match="trains a classifier model, not a classifier of noised images"):
+            run.posterior()
 
 
 class TestResume:
@@ -290,6 +292,27 @@ class TestWindow:
         assert (line["loss_t1"], line["loss_t2"], line["loss_t4"]) == pytest.approx((4.0, 10.0, 14.0))
         assert "loss_t3" not in line, "no image fell into the third quarter"
         assert (line["step"], line["images"], line["skipped"], line["time_s"]) == (3, 12, 1, 1.235)
+
+    def test_parts_have_their_quarters_too(self) -> None:
+        times, part = torch.tensor([0.1, 0.2, 1.0], dtype=torch.float64), torch.tensor([1.0, 0.0, 1.0])
+        report = Report(1, StepOutcome(torch.tensor(2.0), part + 1, times, {"accuracy": part}), 0.5, 1e-3, 0)
+        window = Window(batch=3)
+        window.add(report)
+        found = {name: value for name, value in window.line(report, 0.0).items() if name.startswith("accuracy")}
+        assert found == pytest.approx({"accuracy": 2 / 3, "accuracy_t1": 0.5, "accuracy_t4": 1.0})
+
+    def test_goes_on_with_what_earlier_runs_kept(self) -> None:
+        """Of a checkpoint that kept the loss alone by quarter, its smooth loss goes on and the means begin anew."""
+        window = Window(
+            1, {"smooth": 3.0, "loss": [3.0], "parts": {}, "sums": [3.0, 0.0, 0.0, 0.0], "counts": [1, 0, 0, 0]}
+        )
+        report = Report(
+            2, StepOutcome(torch.tensor(1.0), torch.ones(1), torch.ones(1, dtype=torch.float64)), 0.1, 1e-3, 0
+        )
+        window.add(report)
+        line = window.line(report, 0.0)
+        assert (line["loss"], line["loss_t4"]) == (1.0, 1.0) and "loss_t1" not in line
+        assert window.smooth == pytest.approx(0.95 * 3 + 0.05)
 
     def test_begins_anew_after_a_line(self) -> None:
         window = Window(batch=1)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from trilemma.errors import InputError
+from trilemma.machine import files
 from trilemma.machine.files import check_writable, replacing, sha256, write_json, write_npz, write_text
 
 LIMITED = """
@@ -99,6 +100,17 @@ def test_json_that_is_not_of_the_same_format_is_never_replaced(tmp_path: Path, t
         place.write_text(own)
         check_writable(place, format="trilemma-one/2")
         assert write_json(place, {"format": "trilemma-one/2"}).stat().st_size
+
+
+def test_json_is_looked_into_up_to_a_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "a.json"
+    write_json(place, {"format": "trilemma-one/1"})
+    monkeypatch.setattr(files, "JSON_LIMIT", place.stat().st_size)
+    check_writable(place, format="trilemma-one/1")
+    monkeypatch.setattr(files, "JSON_LIMIT", place.stat().st_size - 1)
+    monkeypatch.setattr(files, "read_text", lambda *_: pytest.fail("it was read"))
+    with pytest.raises(InputError, match="no trilemma-one file"):
+        check_writable(place, format="trilemma-one/1")
 
 
 def test_what_a_command_reads_is_never_replaced(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from trilemma.errors import InputError
 from trilemma.machine import untrusted
@@ -93,11 +94,28 @@ class TestText:
         for text in ("[" * depth + "]" * depth, '{"a":' * depth + "1" + "}" * depth):
             with pytest.raises(ValueError, match=f"deeper than {NESTING} levels"):
                 parse_json(text)
-        if depth < 1000:
+        for text in ("[" * (depth + 1) + "]" * (depth + 1), "{a: " * (depth + 1) + "}" * (depth + 1)):
             with pytest.raises(ValueError, match=f"deeper than {NESTING} levels"):
-                parse_yaml("[" * (depth + 1) + "]" * (depth + 1))
+                parse_yaml(text)
         with pytest.raises(ValueError, match=f"deeper than {NESTING} levels"):
             parse_yaml("- " * (depth + 1) + "a")
+
+    @pytest.mark.parametrize("opened", ["[", "{a: ", "- ", "? ", "[{", "a:\n"])
+    def test_yaml_is_scanned_no_deeper(self, opened: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Every token looks through all brackets that are open, so that 100 000 of them would take seconds."""
+        asked = 0
+        fetch = yaml.scanner.Scanner.fetch_more_tokens
+
+        def counted(scanner: yaml.scanner.Scanner) -> None:
+            nonlocal asked
+            asked += 1
+            fetch(scanner)
+
+        monkeypatch.setattr(yaml.scanner.Scanner, "fetch_more_tokens", counted)
+        indents = (" " * i for i in range(1000)) if opened.endswith("\n") else [""] * 10_000
+        with pytest.raises(ValueError, match=f"deeper than {NESTING} levels"):
+            parse_yaml("".join(indent + opened for indent in indents))
+        assert 0 < asked < 10 * NESTING
 
     def test_up_to_there_they_are_read(self) -> None:
         text = "[" * NESTING + "]" * NESTING
@@ -118,6 +136,12 @@ class TestText:
     def test_aliases_count_as_what_they_stand_for(self, bomb: str) -> None:
         with pytest.raises(ValueError, match=f"more than {NODES:,} values"):
             parse_yaml(bomb)
+
+    def test_an_alias_is_a_value_of_its_own(self) -> None:
+        found = parse_yaml("a: &a {b: [1]}\nc: *a\nd: [*a, {<<: *a}]")
+        assert found == {"a": {"b": [1]}, "c": {"b": [1]}, "d": [{"b": [1]}, {"b": [1]}]}
+        places = [found["a"], found["c"], *found["d"]]
+        assert len({id(place) for place in places}) == len({id(place["b"]) for place in places}) == 4
 
     def test_no_more_are_read_than_there_may_be(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(untrusted, "NODES", 1000)
@@ -211,6 +235,34 @@ class TestArrays:
         monkeypatch.setattr(untrusted, "RATIO_FROM", 2**20)
         with pytest.raises(InputError, match="would unpack to 4,19"), open_arrays(bomb):
             pass
+
+    def test_its_members_are_counted_before_they_are_listed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(untrusted, "MEMBERS", 9)
+        for count in (9, 10):
+            with zipfile.ZipFile(tmp_path / f"{count}.npz", "w") as archive:
+                for i in range(count):
+                    archive.writestr(f"{i}.npy", header(described("|u1", (1,)), b"\1"))
+        with open_arrays(tmp_path / "9.npz") as arrays:
+            assert len(arrays) == 9 and arrays["8"].tolist() == [1]
+        monkeypatch.setattr(zipfile, "ZipInfo", lambda *_: pytest.fail("it was listed"))
+        with pytest.raises(InputError, match=r"10\.npz: more than 9 members"), open_arrays(tmp_path / "10.npz"):
+            pass
+
+    def test_the_list_of_members_has_so_many_bytes_at_most(
+        self, npz: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = npz(header(described("|u1", (1,)), b"\1"))
+        size = 46 + len("arr_0.npy")
+        for limit, enough in ((size, True), (size - 1, False)):
+            monkeypatch.setattr(untrusted, "DIRECTORY", limit)
+            if enough:
+                with open_arrays(path) as arrays:
+                    assert set(arrays) == {"arr_0"}
+            else:
+                with pytest.raises(InputError, match=rf"set\.npz: its list of members has {size}"), open_arrays(path):
+                    pass
 
     @pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
     def test_what_cannot_be_unpacked_bit_by_bit_is_refused(self, npz: Callable[..., Path], method: int) -> None:

@@ -157,6 +157,8 @@ def test_bad_input_is_refused():
     logits = logits_of([0, 1])
     with pytest.raises(InputError, match=r"label 7, expected 0 to 3 \(nearest: 3\)"):
         recognised(logits, np.array([0, 7]))
+    with pytest.raises(InputError, match=r"label 7, .* \(nearest: 3\)"):  # the first that is wrong
+        recognised(logits, np.array([7, 9]))
     with pytest.raises(InputError, match="label -1"):
         recognised(logits, np.array([0, -1]))
     with pytest.raises(InputError, match="3 labels for 2 images"):
@@ -173,3 +175,11 @@ def test_bad_input_is_refused():
     for measure in (class_counts, recognisability_by_class, lambda x: recognised(x, np.array([0, 1]))):
         with pytest.raises(InputError, match="1 of 2 images have NaN"):
             measure(logits)
+
+
+def test_confidence_s_error_is_its_spread_over_fresh_draws():
+    rng = np.random.default_rng(0)
+    found = [recognisability_by_class(3 * rng.standard_normal((80, 4))) for _ in range(400)]
+    means, errors = (np.array([getattr(one, name) for one in found]) for name in ("confidence", "standard_error"))
+    assert errors.mean() == pytest.approx(means.std(), rel=0.1)
+    assert np.isnan(recognisability_by_class(np.zeros((1, 4))).standard_error)

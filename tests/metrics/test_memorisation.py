@@ -49,6 +49,20 @@ def test_fresh_images_are_not_memorised():
     assert found[:, 2].std() == pytest.approx(1, abs=0.35)  # a standard score
 
 
+def test_the_share_s_error_is_its_spread_over_fresh_draws_of_the_generated_images():
+    real, _, holdout = sets(4)
+    drawn = []
+    for seed in range(400):
+        rng = np.random.default_rng(100 + seed)
+        fresh = rng.standard_normal((100, 5))
+        copied = rng.random(100) < 0.2
+        drawn.append(memorisation(real=real, fake=np.where(copied[:, None], real[:100], fresh), holdout=holdout))
+    shares, errors = (np.array([getattr(one, name) for one in drawn]) for name in ("share", "share_se"))
+    assert errors.mean() == pytest.approx(shares.std(), rel=0.12) and 0.15 < shares.mean() < 0.25
+    far = memorisation(real=real, fake=real[:100] + 100, holdout=holdout)
+    assert (far.share, far.share_se) == (0, 1 / 100)
+
+
 def test_copies_show_in_every_figure():
     real, _, holdout = sets(2)
     assert figures(real, real[:300], holdout)[:2] == (1, 0)

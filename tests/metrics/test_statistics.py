@@ -66,6 +66,8 @@ def test_bad_features_are_refused(features):
         Statistics.of(features)
     with pytest.raises(InputError, match="expected 7 as before"):
         moments([features[:3], features[:3, :5]])
+    with pytest.raises(InputError, match="has 7 an image, expected 5 as before"):
+        moments([features[:3, :5], features[:3]])
     with pytest.raises(InputError, match=r"expected \[n, d\]"):
         Statistics.of(np.zeros(4))
 
@@ -125,6 +127,8 @@ def test_what_is_no_npz_is_refused(tmp_path):
     for name in ("pickle.npz", "array.npy"):
         with pytest.raises(InputError, match=r"not an \.npz"):
             load_statistics(tmp_path / name)
+    with pytest.raises(InputError, match=r"expected an \.npz with mu_s and sigma_s"):
+        load_statistics(tmp_path / "absent.npz", spatial=True)
 
 
 def test_a_damaged_file_is_refused(tmp_path):

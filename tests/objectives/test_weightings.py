@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from tests.exact import Fixed, Given, linear_alpha_bar
+from trilemma.errors import InputError
 from trilemma.objectives import Simple
 from trilemma.process import EDM, PARAMETERIZATIONS, Condition, ContinuousVP, Cosine, Denoiser, Linear, Schedule, Times
+from trilemma.recipes import component
 
 TABLE = linear_alpha_bar(1000)
 AT = (1, 50, 300, 1000)
@@ -49,6 +51,12 @@ def test_min_snr_in_closed_form(name: str, limit: float) -> None:
 
 def test_the_limit_is_5_unless_told() -> None:
     assert Simple().snr_limit == 5.0
+
+
+def test_the_limit_is_any_number_above_0() -> None:
+    assert component("objective", {"name": "simple", "snr_limit": 0.01}, "objective")["snr_limit"] == 0.01
+    with pytest.raises(InputError, match=r"snr_limit.*greater than 0"):
+        component("objective", {"name": "simple", "snr_limit": 0}, "objective")
 
 
 @pytest.mark.parametrize("data", [0.5, 1.2])

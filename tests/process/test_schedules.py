@@ -14,6 +14,7 @@ from torch import Tensor
 from tests.exact import Fixed, cosine_alpha_bar, linear_alpha_bar
 from trilemma.errors import InputError
 from trilemma.process import Cosine, Denoiser, Linear, Schedule, Tabulated
+from trilemma.recipes import component
 
 
 def times(*values: float) -> Tensor:
@@ -161,3 +162,12 @@ def test_bad_betas_are_refused(betas: list[float]) -> None:
 def test_tables_are_float64_whatever_the_betas_are() -> None:
     """Everything computed from times is float64: float32 tables would lose γ near clean data."""
     assert Tabulated(torch.tensor([0.1, 0.2])).gamma(times(1.0, 2.0)).dtype == torch.float64
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine"])
+def test_a_table_has_a_million_times_at_most(name: str) -> None:
+    for steps in (1, 1_000_000):
+        assert component("schedule", {"name": name, "steps": steps}, "schedule")["steps"] == steps
+    for steps in (0, 1_000_001):
+        with pytest.raises(InputError, match=r"schedule\.steps"):
+            component("schedule", {"name": name, "steps": steps}, "schedule")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import re
 from typing import Any
 
 import pytest
@@ -11,13 +11,12 @@ from torch import nn
 
 from trilemma.data import outline
 from trilemma.errors import InputError
-from trilemma.jobs.dry_run import check_memory
+from trilemma.jobs.dry_run import check_memory, dry_run
 from trilemma.jobs.network_costs import anatomy, resolve
+from trilemma.machine import devices
 from trilemma.recipes import Recipe, load, packaged
 from trilemma.runs import estimate
 from trilemma.runs.build import build_network, completed, parameter_count
-
-DRY_RUN = sys.modules["trilemma.jobs.dry_run"]  # of which the package has a function of that name
 
 pytestmark = pytest.mark.usefixtures("at_once")
 
@@ -78,9 +77,9 @@ class TestTraining:
     def test_of_too_many_images_at_once_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         recipe, found = demo(), anatomy(demo())
         assert recipe.training.micro_batch is None and recipe.training.ema and recipe.training.precision == "bf16"
-        needed = found.parameters * 4 * 5 + found.activations / 2 * recipe.training.batch
+        needed = found.parameters * 4 * 5 + (found.activations / 2 + 28 * 28 * 4) * recipe.training.batch
         for there, enough in ((needed, True), (needed - 1, False)):
-            monkeypatch.setattr(DRY_RUN, "memory", lambda there=there: there)
+            monkeypatch.setattr(devices, "memory", lambda there=there: there)
             if enough:
                 check_memory(recipe, torch.device("cpu"), 1)
             else:
@@ -90,7 +89,39 @@ class TestTraining:
 
     @pytest.mark.parametrize("settings", [{"micro_batch": 1}, {"batch": 2}])
     def test_of_fewer_is_not(self, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(DRY_RUN, "memory", lambda: 2**26)
+        monkeypatch.setattr(devices, "memory", lambda: 2**26)
         overrides = [f"training.{key}={value}" for key, value in settings.items()]
         recipe = completed(load("demo", overrides), outline("mnist5k"))
         check_memory(recipe, torch.device("cpu"), 1)
+
+    def test_counts_the_images_of_a_step_however_few_are_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(devices, "memory", lambda: 2**30)
+        overrides = ["training.micro_batch=1", "training.batch=1000000"]
+        recipe = completed(load("demo", overrides), outline("mnist5k"))
+        with pytest.raises(InputError, match=r"training\.batch 1000000: takes 3\.0 GiB .* 2\.9 for images"):
+            check_memory(recipe, torch.device("cpu"), 1)
+
+    def test_is_held_against_the_memory_of_its_device(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What the GPU has in all, not what is free of it just now."""
+        asked = []
+
+        def info(device: torch.device) -> tuple[int, int]:
+            asked.append(device)
+            return 0, 2**30
+
+        monkeypatch.setattr(torch.cuda, "mem_get_info", info)
+        monkeypatch.setattr(devices, "memory", lambda: 0)
+        check_memory(demo(), torch.device("cuda", 1), 1)
+        large = completed(load("demo", ["training.batch=4096"]), outline("mnist5k"))
+        with pytest.raises(InputError, match=r"training\.batch 4096: takes .* and there are 1\.0 GiB"):
+            check_memory(large, torch.device("cuda", 1), 1)
+        assert asked == [torch.device("cuda", 1)] * 2
+
+    def test_and_sampling_are_told_by_a_dry_run(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        text = dry_run("demo", ["sampling.batch=10"])
+        assert "refused here" not in text
+        found = re.search(r"# memory, sampling: at least ([\d,]+) MiB \(([\d.]+) MiB an image, 10 at once\)", text)
+        assert float(found[1]) == pytest.approx(10 * float(found[2]), abs=1) and float(found[2]) > 0
+        monkeypatch.setattr(devices, "memory", lambda: 2**26)
+        text = dry_run("demo", ["training.batch=4096"])
+        assert re.search(r"# refused here: training\.batch 4096: takes .* GiB of memory .* 0\.1 GiB", text)

@@ -40,8 +40,8 @@ def narrowed(name: str) -> list[str]:
     """The recipe's network at a small width."""
     if load(name).learner["name"] == "classifier":
         return ["network.widths=[[4], [8]]"]
-    heads = ["network.head_channels=8"] if load(name).network.get("head_channels") else []
-    return ["network.base_channels=8", *heads]
+    heads = [key for key in ("head_channels", "pool_head_channels") if load(name).network.get(key)]
+    return ["network.base_channels=8", *(f"network.{key}=8" for key in heads)]
 
 
 @pytest.mark.parametrize("name", NAMES)

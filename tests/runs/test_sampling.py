@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import shutil
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,9 @@ from trilemma.errors import InputError
 from trilemma.jobs import train
 from trilemma.runs import Run
 from trilemma.runs import sample_sets as room
-from trilemma.samplers import Sampler
+from trilemma.samplers import SAMPLERS, Sampler
+
+README = Path(__file__).resolve().parents[2] / "README.md"
 
 
 def close(left: np.ndarray, right: np.ndarray) -> None:
@@ -59,6 +64,21 @@ class TestImage:
         close(among.images[2:3], alone.images)
         assert among.labels[2] == alone.labels[0] == 7 % 4
         assert not np.array_equal(among.images[0], among.images[1])
+
+    def test_is_within_the_readme_s_tolerance_of_itself_in_any_batch_size(self, run: Run) -> None:
+        """By every sampler that the run can be sampled by."""
+        said = re.search(r"at\s+most one pixel in ([\d ]+), by one grey level", README.read_text(encoding="utf-8"))
+        moved = pixels = 0
+        for name in SAMPLERS:
+            sets = [
+                run.sample(48, sampler=name, steps=4, precision="fp32", batch=batch).images.astype(int)
+                for batch in (48, 5, 17)
+            ]
+            for images in sets[1:]:
+                difference = np.abs(images - sets[0])
+                assert difference.max() <= 1, name
+                moved, pixels = moved + np.count_nonzero(difference), pixels + difference.size
+        assert pixels > 30_000 and moved * int(said[1].replace(" ", "")) <= pixels
 
     def test_classes_are_balanced_unless_asked_for(self, run: Run) -> None:
         assert run.sample(6).labels.tolist() == [0, 1, 2, 3, 0, 1]
@@ -224,6 +244,15 @@ def damaged(part: dict[str, Any], **changes: Any) -> Callable[[Path], None]:
     return lambda path: np.savez(path, **{**part, **changes})
 
 
+def packed_otherwise(path: Path) -> None:
+    """A part as it should be, in a packing that is not unpacked bit by bit."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        for name, value in PART.items():
+            held = io.BytesIO()
+            np.save(held, value)
+            archive.writestr(f"{name}.npy", held.getvalue())
+
+
 PART = {"images": np.zeros((2, 8, 8, 1), np.uint8), "seeds": np.arange(2), "seconds": np.float64(1)}
 
 
@@ -239,6 +268,7 @@ PART = {"images": np.zeros((2, 8, 8, 1), np.uint8), "seeds": np.arange(2), "seco
         damaged(PART, seeds=np.array([0, 99])),
         damaged(PART, seeds=np.zeros(2)),
         damaged(PART, seconds=np.array(["x", "y"])),
+        packed_otherwise,
         lambda path: np.savez(path, seeds=np.arange(2)),
         lambda path: np.savez(path, **{**PART, "seeds": np.array([{}, {}], dtype=object)}),
     ],

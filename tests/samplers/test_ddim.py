@@ -19,7 +19,9 @@ from tests.exact import (
     linear_alpha_bar,
     tabulated_levels,
 )
+from trilemma.errors import InputError
 from trilemma.process import Condition, Cosine, Denoiser, Draw, Linear
+from trilemma.recipes import component
 from trilemma.samplers import DDIM, Ancestral, grid, walk
 
 TABLE = linear_alpha_bar(1000)
@@ -99,6 +101,14 @@ def test_a_step_by_hand() -> None:
         time = torch.tensor([700, 420], dtype=torch.float64)
         found, _ = DDIM(eta=eta, clip="none").step(denoiser, x, time[0], time[1], None, cast(Draw, Given(z)))
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_eta_is_from_0_to_1() -> None:
+    for eta in (0.0, 0.3, 1.0):
+        assert component("sampler", {"name": "ddim", "eta": eta}, "sampling")["eta"] == eta
+    for eta in (-0.1, 1.1):
+        with pytest.raises(InputError, match=r"sampling\.eta"):
+            component("sampler", {"name": "ddim", "eta": eta}, "sampling")
 
 
 @pytest.mark.parametrize("kept", [{}, {"clip": "none"}], ids=["clipped", "unclipped"])

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
-from trilemma.process import Draw, Schedule, Times, TimeSampler
+from trilemma.errors import InputError
+from trilemma.parts import GIVEN
+from trilemma.process import VARIANCES, Draw, Schedule, Times, TimeSampler
 from trilemma.training import Affine, Batch, Batches, ClassifierLearner, DenoisingLearner, Trainer
 from trilemma.training.denoising import DenoisingSettings
 
@@ -50,6 +53,14 @@ class TestDenoising:
         silent = DenoisingSettings()
         assert (silent.objective, silent.times, silent.parameterization) == ("simple", "uniform", "epsilon")
         assert (silent.variance, silent.conditional) == ("fixed_large", False)
+
+    def test_an_objective_goes_with_the_variances_it_trains(self) -> None:
+        for objective, variance in (("simple", "learned_range"), ("hybrid", "fixed_small"), ("hybrid", "fixed_large")):
+            with pytest.raises(InputError, match=f"'{variance}': objective '{objective}' goes with "):
+                DenoisingSettings(objective=objective, variance=variance)
+        assert DenoisingSettings(objective="hybrid", variance="learned_range").variance == "learned_range"
+        for variance in VARIANCES:  # of one that is to be given again nothing is known
+            assert DenoisingSettings(objective={"name": GIVEN, "of": "mine.Own"}, variance=variance)
 
 
 class Weighted(TimeSampler):
@@ -140,6 +151,12 @@ class TestAffine:
         bar = (x.abs() < 0.1).float()[None, None].expand(4, 1, 41, 41).contiguous()
         assert (Affine(90, 0, 0)(bar, self.draw()) - bar).abs().mean() > 0.05
 
+    def test_turns_by_degrees(self) -> None:
+        """A quarter turn, where the draw says as far as may be: what was to the right is up."""
+        images = torch.rand(1, 1, 9, 9, dtype=torch.float64)
+        furthest = SimpleNamespace(uniform=lambda: torch.ones(1, dtype=torch.float64))
+        torch.testing.assert_close(Affine(90, 0, 0)(images, furthest), images.rot90(1, (2, 3)), rtol=0, atol=1e-9)
+
     def test_is_each_image_s_own(self) -> None:
         images = torch.rand(1, 1, 9, 9).expand(3, 1, 9, 9).contiguous()
         affine = Affine(20, 0.1, 0.1)
@@ -147,6 +164,28 @@ class TestAffine:
         assert not torch.allclose(together[0], together[1])
         alone = affine(images[:1], Draw.for_seeds([1], "affine"))
         torch.testing.assert_close(alone[0], together[1])
+
+    def test_crops_are_all_the_shifts_by_whole_pixels(self) -> None:
+        """Every one of (2 · 2 + 1)² is as likely, and each is a view of the image with its edge repeated."""
+        image = torch.rand(1, 2, 7, 9)
+        padded = functional.pad(image, [2] * 4, mode="replicate")[0]
+        views = torch.stack([padded[:, i : i + 7, j : j + 9] for i in range(5) for j in range(5)])
+        found = Affine(crop=2)(image.expand(2000, 2, 7, 9).contiguous(), self.draw(2000))
+        which = (found[:, None] == views).all(-1).all(-1).all(-1)
+        assert torch.equal(which.sum(1), torch.ones(2000, dtype=torch.int64))
+        counts = which.sum(0)
+        assert counts.min() > 45 and counts.max() < 125  # 80 each, give or take five standard deviations
+
+    def test_a_crop_is_each_image_s_own(self) -> None:
+        images = torch.rand(1, 1, 9, 9).expand(8, 1, 9, 9).contiguous()
+        together = Affine(crop=3)(images, self.draw(8))
+        for i in range(8):
+            assert torch.equal(Affine(crop=3)(images[:1], Draw.for_seeds([i], "affine"))[0], together[i])
+
+    def test_a_crop_comes_before_the_distortion(self) -> None:
+        images, both = torch.rand(4, 1, 9, 9), Affine(0, 0, 0.2, crop=2)
+        draw = self.draw()
+        assert torch.equal(both(images, self.draw()), Affine(0, 0, 0.2)(Affine(crop=2)(images, draw), draw))
 
 
 class TestClassifier:

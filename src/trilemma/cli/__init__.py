@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from trilemma.errors import InputError, one_line
+from trilemma.errors import InputError, one_line, shown
 from trilemma.inventory import summary
 from trilemma.registry import load_plugin
 
@@ -37,6 +37,8 @@ COMMANDS = {
     "demo": "demo.demo",
 }
 """The commands in the order of `--help`: which function of which file each is."""
+
+NOT_UTF_8 = f"is not UTF-8, or the locale ({sys.getfilesystemencoding()}) cannot say so: try PYTHONUTF8=1"
 
 PLAIN: dict[str, Any] = {"add_completion": False, "pretty_exceptions_enable": False, "rich_markup_mode": None}
 
@@ -110,6 +112,8 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # what the terminal has no character for is a question mark
     try:
+        for word in sys.argv[1:]:
+            _check_word(word)
         app()
     except InputError as error:
         _say(f"error: {error}")
@@ -117,7 +121,7 @@ def main() -> None:
     except KeyboardInterrupt:
         _say("interrupted; the same command goes on with what is finished")
         sys.exit(130)
-    except (OSError, MemoryError, RuntimeError) as error:
+    except (OSError, MemoryError, RuntimeError, UnicodeEncodeError) as error:
         reason = _reason(error)
         if reason is None:
             raise
@@ -125,8 +129,19 @@ def main() -> None:
         sys.exit(1 if type(error).__name__ == "DivergedError" else 2)
 
 
+def _check_word(word: str) -> None:
+    """Whatever is named stands in records, which are UTF-8: before anything is made of a name that cannot."""
+    try:
+        word.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{shown(word)!r} {NOT_UTF_8}") from error
+
+
 def _reason(error: Exception) -> str | None:
     """What to say of an error that a path, the memory or the training made; None: it is a defect of ours."""
+    if isinstance(error, UnicodeEncodeError):
+        around = error.object[max(0, error.start - 40) : error.end + 40]  # the folder that all this is in
+        return f"{around!r} {NOT_UTF_8}" if "surrogates" in error.reason else None
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     # torch, whose errors two of these are, takes seconds to import: by name, or by what they say.

@@ -35,8 +35,9 @@ def import_(
     """Turn a checkpoint into a run that samples, resumes and is evaluated like any other. Nothing in the file is run.
 
     A state dict carries no settings. What its names and shapes do not tell is assumed: for improved-diffusion four
-    heads and the cosine schedule of 4 000 steps with rescaled timesteps, for guided-diffusion 64 channels a head and
-    the linear schedule of 1 000 steps; for both no dropout, and that ε is predicted. Where it was trained otherwise:
+    heads and the cosine schedule of 4 000 steps with rescaled timesteps, for guided-diffusion, its classifiers too, 64
+    channels a head and the linear schedule of 1 000 steps; for both no dropout, and that ε is predicted. Where it was
+    trained otherwise:
     --set network.heads=1, --set network.head_channels=64, --set schedule=linear, --set schedule.steps=1000,
     --set schedule.network_steps=1000 (or null, where timesteps were not rescaled), --set network.dropout=0.1,
     --set learner.parameterization=x0.
@@ -50,7 +51,9 @@ def import_(
         path, format_, out=out, name=name, size=_size(size), data=data, attention_order=attention_order,
         low=_size(low, "--low"), overrides=set_ or [],
     )  # fmt: skip
-    say(f"imported: {run.path}  (next: trilemma sample {run.path})")
+    guides = run.recipe.learner["name"] == "noisy_classifier"
+    then = f"MODEL --classifier {run.path} --guidance 1" if guides else run.path
+    say(f"imported: {run.path}  (next: trilemma sample {then})")
 
 
 def _size(text: str | None, option: str = "--size") -> tuple[int, int] | None:

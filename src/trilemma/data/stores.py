@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from trilemma.data.decoding import blaming
 from trilemma.errors import InputError
-from trilemma.machine.untrusted import check_archive, open_file, read_bounded
+from trilemma.machine.untrusted import open_archive, open_file, read_bounded
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 
@@ -97,7 +97,7 @@ class ZipStore(Store):
     """The members of a zip, opened anew in each process, so that workers don't share a file position.
 
     Raises:
-        InputError: the file is no zip, is truncated, or unpacks to more than it may.
+        InputError: the file is no zip, is truncated, lists more members or unpacks to more than it may.
     """
 
     def __init__(self, where: Path) -> None:
@@ -105,7 +105,6 @@ class ZipStore(Store):
         self._lock = threading.Lock()
         self.where = where
         try:
-            check_archive(self._zip())
             names = {entry.filename for entry in self._zip().infolist() if not entry.is_dir()}
         except Exception as error:  # zipfile raises all there is over damaged files
             raise InputError(f"{where}: cannot be read as a zip ({error})") from error
@@ -120,7 +119,7 @@ class ZipStore(Store):
     def _zip(self) -> zipfile.ZipFile:
         with self._lock:
             if self._opened is None or self._opened[0] != os.getpid():
-                self._opened = (os.getpid(), zipfile.ZipFile(self.where))
+                self._opened = (os.getpid(), open_archive(self.where))
             return self._opened[1]
 
     def open(self, name: str) -> IO[bytes]:

@@ -15,7 +15,7 @@ from trilemma.exchange.drafts import Draft
 from trilemma.exchange.weights import correspondence, to_ours
 from trilemma.machine.devices import accelerator
 from trilemma.machine.progress import say
-from trilemma.networks import UNet
+from trilemma.networks import NoisyClassifier, UNet
 from trilemma.recipes import CompletedRecipe, Images, load
 from trilemma.runs.build import build_learner, completed, open_images
 from trilemma.runs.run import Run, prepare
@@ -59,7 +59,7 @@ def import_run(
         raise InputError(f"{place} holds a run already: choose another --out")
     recipe = _recipe(draft, name, data, overrides)
     learner = build_learner(recipe)
-    table = correspondence(cast(UNet, learner.network), draft.layout)
+    table = correspondence(cast(UNet | NoisyClassifier, learner.network), draft.layout)
     weights = to_ours(table, draft.weights, learner.network.state_dict(), draft.where)
     learner.network.load_state_dict(weights)
     process = accelerator(recipe.training.precision)
@@ -97,14 +97,14 @@ def _read(
 def _recipe(draft: Draft, name: str, data: str | None, overrides: Sequence[str]) -> CompletedRecipe:
     """The whole recipe of the draft."""
     channels, height, width = draft.shape
-    learned = draft.values["learner"]["variance"] == "learned_range"
+    learner = dict(draft.values["learner"])
+    if learner.setdefault("name", "denoising") == "denoising":
+        learned = learner["variance"] == "learned_range"
+        learner = {"objective": "hybrid" if learned else "simple", "conditional": draft.classes > 0, **learner}
     values: dict[str, Any] = {
         "name": name,
         **deepcopy(draft.values),
-        "learner": {
-            **{"name": "denoising", "objective": "hybrid" if learned else "simple", "conditional": draft.classes > 0},
-            **draft.values["learner"],
-        },
+        "learner": learner,
         "data": {"name": data or NO_DATA},
         "training": {"steps": STEPS},
         "images": {"channels": channels, "height": height, "width": width},
@@ -115,9 +115,10 @@ def _recipe(draft: Draft, name: str, data: str | None, overrides: Sequence[str])
         if any(override.startswith(f"network.{given}=") for override in overrides):
             values["network"].pop(other, None)  # a network has the one or the other
     recipe = load(values, overrides)
-    if recipe.network["name"] != "unet" or recipe.learner["name"] != "denoising" or recipe.images is None:
-        raise InputError("--set: an imported run has network unet, learner denoising, and the model's images")
-    if recipe.learner["conditional"] != (draft.classes > 0):
+    network = values["network"]["name"]
+    if (recipe.network["name"], recipe.learner["name"]) != (network, learner["name"]) or recipe.images is None:
+        raise InputError(f"--set: this run has network {network}, learner {learner['name']}, and the model's images")
+    if recipe.learner.get("conditional") != learner.get("conditional"):
         raise InputError(
             f"--set learner.conditional={str(recipe.learner['conditional']).lower()}: expected "
             f"{str(draft.classes > 0).lower()}, for {draft.where} has {draft.classes or 'no'} classes"

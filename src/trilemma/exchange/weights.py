@@ -1,4 +1,5 @@
-"""The weights of our U-Net and those of another library's: the same tensors under other names.
+"""The weights of our U-Net, or of the classifier that is its trunk, and those of another library's: the same tensors
+under other names.
 
 A `Layout` says how the other library calls its modules by their place in a U-Net. `correspondence` walks a network and
 gives the table, a row a tensor, that `to_ours` and `to_theirs` read in either direction.
@@ -15,7 +16,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from trilemma.errors import InputError
-from trilemma.networks import UNet
+from trilemma.networks import NoisyClassifier, UNet
 
 Weights = Mapping[str, Tensor]
 
@@ -26,9 +27,11 @@ class Layout:
 
     places: a module's name by its place; of level `i`, layer `j`, the count `n` of modules before it in its half, and
         `last`, its position where it follows the block and, if there is one, the attention.
-    leaves: the names inside, by ours; three where q, k and v are apart. A leaf of one place alone is `place.leaf`.
+    leaves: the names inside, by ours; three where q, k and v are apart. A leaf of one place alone is `place.leaf`, and
+        so is a tensor of its own.
     axes: of the matrices in an attention, where ours are 1×1 convolutions: 2 of linear layers, 3 of 1-D convolutions.
-    per_head: q, k, v of the first head, then those of the next; ours and other layouts have q of all heads first.
+    per_head: in self-attention, q, k, v of the first head, then those of the next; ours and other layouts have q of all
+        heads first.
     sine_first: the time embedding's sines come before its cosines; ours come after."""
 
     places: Mapping[str, str]
@@ -50,7 +53,7 @@ class Row:
     axes: int | None = None
 
 
-def correspondence(network: UNet, layout: Layout) -> list[Row]:
+def correspondence(network: UNet | NoisyClassifier, layout: Layout) -> list[Row]:
     """The table for this network, which needs no memory for its weights (device meta)."""
     places = dict(_places(network))
     table = []
@@ -58,16 +61,18 @@ def correspondence(network: UNet, layout: Layout) -> list[Row]:
         prefix = next(place for place in places if ours.startswith(f"{place}."))
         kind, numbers = places[prefix]
         leaf, _, parameter = ours.removeprefix(f"{prefix}.").rpartition(".")
+        if f"{kind}.{parameter}" in layout.leaves:
+            leaf, parameter = parameter, ""
         names = layout.leaves.get(f"{kind}.{leaf}") or layout.leaves[leaf]
         inside = layout.places[kind].format_map(numbers)
         matrix = leaf in ("qkv", "project") and parameter == "weight"
-        attention: Any = network.get_submodule(prefix) if leaf == "qkv" and layout.per_head else None
+        attention: Any = network.get_submodule(prefix) if kind.endswith("attention") and leaf == "qkv" else None
         swapped = layout.sine_first and kind == "time in" and parameter == "weight"
         table.append(
             Row(
                 ours,
                 tuple(".".join(part for part in (inside, name, parameter) if part) for name in names),
-                rows=_by_head(attention.heads, attention.norm.num_channels) if attention is not None else None,
+                rows=_by_head(attention.heads, attention.norm.num_channels) if attention and layout.per_head else None,
                 columns=_halves_swapped(network.get_parameter(ours).shape[1]) if swapped else None,
                 axes=layout.axes if matrix else None,
             )
@@ -75,18 +80,20 @@ def correspondence(network: UNet, layout: Layout) -> list[Row]:
     return table
 
 
-def _places(network: UNet) -> Iterator[tuple[str, tuple[str, dict[str, int]]]]:
+def _places(network: UNet | NoisyClassifier) -> Iterator[tuple[str, tuple[str, dict[str, int]]]]:
     """The modules that other libraries have as well: our name, the place, and the numbers that place it."""
-    for name, kind in (
-        ("trunk.stem", "stem"),
-        ("trunk.embedding.time.1", "time in"),
-        ("trunk.embedding.time.3", "time out"),
-        ("trunk.embedding.label", "label"),
-        ("head.0", "norm out"),
-        ("head.2", "out"),
-    ):
+    halves, ends = [("down", network.trunk.levels)], {"out.0": "norm out", "pool": "pool", "head": "out"}
+    if isinstance(network, UNet):
+        halves, ends = [*halves, ("up", network.decoder)], {"head.0": "norm out", "head.2": "out"}
+    for name, kind in {
+        "trunk.stem": "stem",
+        "trunk.embedding.time.1": "time in",
+        "trunk.embedding.time.3": "time out",
+        "trunk.embedding.label": "label",
+        **ends,
+    }.items():
         yield name, (kind, {})
-    for half, levels in (("down", network.trunk.levels), ("up", network.decoder)):
+    for half, levels in halves:
         count = 1 if half == "down" else 0  # the stem is the first going down
         for i, level in enumerate(levels):
             name = f"trunk.levels.{i}" if half == "down" else f"decoder.{i}"

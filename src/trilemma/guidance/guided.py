@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from trilemma.errors import InputError
 from trilemma.guidance.guides import Asked, Guide
 from trilemma.process import BoundDenoiser, Condition, Denoiser, Prediction
 
@@ -47,9 +48,11 @@ class GuidedDenoiser(BoundDenoiser):
 
 
 def bind(denoiser: Denoiser, condition: Condition, guides: Sequence[Guide]) -> BoundDenoiser:
-    """The denoiser with its condition and those guides that do anything. Raises InputError where one cannot guide
-    it."""
+    """The denoiser with its condition and those guides that do anything. Raises InputError where one cannot guide it,
+    or guides towards a class and none is given."""
     acting = tuple(guide for guide in guides if guide.scale > 0)
     for guide in acting:
-        guide.check(denoiser, condition)
+        guide.check(denoiser)
+        if guide.needs_label and condition.label is None:
+            raise InputError(f"guidance {guide.scale:g}: towards which class? It needs a label for each image")
     return GuidedDenoiser(denoiser, condition, acting) if acting else denoiser.bind(condition)

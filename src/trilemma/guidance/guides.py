@@ -42,6 +42,9 @@ class Guide(ABC):
     _: KW_ONLY
     interval: Interval | None = None
 
+    needs_label: ClassVar[bool] = False
+    """Whether it guides towards a class, and each image has to have a label."""
+
     wants_without_class: ClassVar[bool] = False
     """Whether it needs the prediction without a class; that is made in the same batch as the plain one."""
 
@@ -80,8 +83,8 @@ class Guide(ABC):
         return " ".join(part for part in (f"guidance {self.scale:g}", self.how, within) if part)
 
     @abstractmethod
-    def check(self, denoiser: Denoiser, condition: Condition) -> None:
-        """Raise InputError where it cannot guide this denoiser under this condition."""
+    def check(self, denoiser: Denoiser) -> None:
+        """Raise InputError where it cannot guide this denoiser."""
 
     @abstractmethod
     def steer(self, guided: Prediction, asked: Asked) -> Prediction:
@@ -99,15 +102,15 @@ class ClassifierFree(Guide):
     """Classifier-free guidance: ε_c + w (ε_c − ε_∅), w the scale, ε_∅ what the same network says without a class (Ho &
     Salimans 2022, eq. 6). For a model trained with label dropout."""
 
+    needs_label: ClassVar[bool] = True
     wants_without_class: ClassVar[bool] = True
 
-    def check(self, denoiser: Denoiser, condition: Condition) -> None:
+    def check(self, denoiser: Denoiser) -> None:
         if denoiser.no_class is None:
             raise InputError(
                 f"guidance {self.scale:g}: this model was trained without label dropout (learner.label_dropout), which "
                 "classifier-free guidance needs; guide by a classifier or by a weaker run"
             )
-        _check_label(self, condition)
 
     def steer(self, guided: Prediction, asked: Asked) -> Prediction:
         assert asked.without_class is not None
@@ -132,7 +135,7 @@ class Autoguidance(Guide):
     def how(self) -> str:
         return f"away from {self.name}"
 
-    def check(self, denoiser: Denoiser, condition: Condition) -> None:
+    def check(self, denoiser: Denoiser) -> None:
         _check_schedule(self, self.weaker.schedule, denoiser.schedule)
         if self.weaker.data_range != denoiser.data_range:
             raise InputError(
@@ -150,6 +153,8 @@ class ClassifierGuidance(Guide):
     `gradient` for the kernel to apply (Dhariwal & Nichol 2021, algorithms 1 and 2). The log-probabilities are summed in
     fp32 at least, whatever the precision of the network."""
 
+    needs_label: ClassVar[bool] = True
+
     posterior: ClassPosterior
     _: KW_ONLY
     name: str = "a classifier"
@@ -162,9 +167,8 @@ class ClassifierGuidance(Guide):
     def how(self) -> str:
         return f"by {self.name}"
 
-    def check(self, denoiser: Denoiser, condition: Condition) -> None:
+    def check(self, denoiser: Denoiser) -> None:
         _check_schedule(self, self.posterior.schedule, denoiser.schedule)
-        _check_label(self, condition)
 
     def steer(self, guided: Prediction, asked: Asked) -> Prediction:
         gradient = self.scale * self.gradient(asked.x_t, asked.t, asked.condition)
@@ -192,11 +196,6 @@ def check_interval(interval: Sequence[float]) -> Interval:
         found = ",".join(f"{value:g}" for value in interval)
         raise InputError(f"guidance_interval {found}: expected two times, the smaller first, such as 10,80")
     return (interval[0], interval[1])
-
-
-def _check_label(guide: Guide, condition: Condition) -> None:
-    if condition.label is None:
-        raise InputError(f"guidance {guide.scale:g}: towards which class? It needs a label for each image")
 
 
 def _check_schedule(guide: Autoguidance | ClassifierGuidance, its: Schedule, models: Schedule) -> None:

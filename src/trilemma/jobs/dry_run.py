@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,17 +11,19 @@ from torch import nn
 
 from trilemma.errors import InputError
 from trilemma.jobs.network_costs import anatomy
-from trilemma.machine.untrusted import memory
+from trilemma.machine.devices import memory_of, process_state
 from trilemma.metrics import kept_for_backward
 from trilemma.process import to_model
 from trilemma.recipes import CompletedRecipe, Recipe, dump, load
 from trilemma.runs.build import build_learner, completed, open_images, parameter_count
+from trilemma.samplers.estimate import bytes_of_image
 from trilemma.training import Batch, Losses, Outcome, TrainingSettings
 
 
 def dry_run(recipe: str | Path, overrides: Sequence[str] = ()) -> str:
-    """The resolved recipe, the parameters, and the memory and steps it implies, as text. Memory is measured on one
-    image and multiplied: the tensors that one forward pass keeps for the backward one."""
+    """The resolved recipe, the parameters, and the memory and steps it implies, as text; and whether this machine would
+    refuse to train it, and why. Memory is measured on one image and multiplied: the tensors that one forward pass keeps
+    for the backward one."""
     chosen = load(recipe, overrides)
     data = open_images(chosen)
     chosen = completed(chosen, data)
@@ -34,8 +37,15 @@ def dry_run(recipe: str | Path, overrides: Sequence[str] = ()) -> str:
     measured = _Measured(learner.network)
     with torch.autocast("cpu", torch.bfloat16, enabled=chosen.training.precision == "bf16"):
         learner.step(batch, measured)
-    count = parameter_count(learner.network)
-    return dump(chosen) + "\n" + _implied(chosen, len(data), count, measured.kept / len(batch))
+    lines = _implied(chosen, len(data), parameter_count(learner.network), measured.kept / len(batch))
+    if learner.denoiser is not None:
+        lines |= _implied_by_sampling(chosen, learner.denoiser.network)
+    state = process_state()
+    try:
+        check_memory(chosen, state.device, state.num_processes)
+    except InputError as error:
+        lines["refused here"] = str(error)
+    return dump(chosen) + "\n" + "".join(f"# {name}: {value}\n" for name, value in lines.items())
 
 
 class _Measured:
@@ -57,8 +67,8 @@ class _Measured:
 
 def check_memory(recipe: CompletedRecipe, device: torch.device, processes: int) -> None:
     """Refuse to train a completed recipe's network where memory cannot hold its weights, what the optimiser keeps of
-    each, and what the forward pass of one micro-batch keeps for the backward pass. Training takes some more, so what is
-    refused could not be done.
+    each, the images of a step, and what the forward pass of one micro-batch keeps for the backward pass. Training takes
+    some more, so what is refused could not be done.
 
     Raises:
         InputError: with the memory needed and that there is.
@@ -66,13 +76,14 @@ def check_memory(recipe: CompletedRecipe, device: torch.device, processes: int) 
     settings, found = recipe.training, anatomy(recipe)
     weights = found.parameters * 4 * _copies(settings)
     image = found.activations / (2 if settings.precision == "bf16" else 1)
-    needed = weights + image * _at_once(settings, processes)
-    there = torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else memory()
+    images = settings.batch // processes * math.prod(recipe.images.shape) * 4
+    needed = weights + images + image * _at_once(settings, processes)
+    there = memory_of(device)
     if needed > there:
         raise InputError(
             f"training.batch {settings.batch}: takes {needed / 2**30:,.1f} GiB of memory ({weights / 2**30:,.1f} for "
-            f"weights and optimiser, {image / 2**20:,.1f} MiB an image), and there are {there / 2**30:,.1f} GiB: "
-            "expected a smaller training.micro_batch or network"
+            f"weights and optimiser, {images / 2**30:,.1f} for images, {image / 2**20:,.1f} MiB for each of those at "
+            f"once), and there are {there / 2**30:,.1f} GiB: expected a smaller training.micro_batch, batch or network"
         )
 
 
@@ -87,10 +98,10 @@ def _at_once(settings: TrainingSettings, processes: int = 1) -> int:
     return min(settings.micro_batch or share, share)
 
 
-def _implied(recipe: Recipe, images: int, parameters: int, activations: float) -> str:
+def _implied(recipe: Recipe, images: int, parameters: int, activations: float) -> dict[str, str]:
     settings = recipe.training
     at_once = _at_once(settings)
-    lines = {
+    return {
         "parameters": f"{parameters:,} ({parameters / 2**20:.2f} Mi)",
         "steps": f"{settings.steps:,} of {settings.batch} images: "
         f"{settings.steps * settings.batch / images:.1f} epochs of {images:,}",
@@ -99,4 +110,13 @@ def _implied(recipe: Recipe, images: int, parameters: int, activations: float) -
         f"({activations / 2**20:.2f} MiB an image, {at_once} at once)",
         "checkpoints": f"{settings.keep} kept, {parameters * 16 / 2**20:,.0f} MiB each",
     }
-    return "".join(f"# {name}: {value}\n" for name, value in lines.items())
+
+
+def _implied_by_sampling(recipe: CompletedRecipe, network: nn.Module) -> dict[str, str]:
+    sampling = recipe.sampling
+    image = bytes_of_image(
+        network, recipe.images.shape, conditional=bool(recipe.classes), precision=sampling.precision,
+        device=torch.device("cpu"),
+    )  # fmt: skip
+    needed = f"{image * sampling.batch / 2**20:,.0f} MiB ({image / 2**20:.2f} MiB an image, {sampling.batch} at once)"
+    return {"memory, sampling": f"at least {needed}, and the weights"}

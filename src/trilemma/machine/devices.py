@@ -6,6 +6,8 @@ import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 
+from trilemma.machine.untrusted import memory
+
 
 def process_state() -> PartialState:
     """This process's device, its number and how many there are: alone, or under `torchrun` or `accelerate launch`.
@@ -19,3 +21,8 @@ def accelerator(precision: str) -> Accelerator:
     AcceleratorState._reset_state()
     mixed = "no" if precision == "fp32" else precision
     return Accelerator(mixed_precision=mixed, cpu=not torch.accelerator.is_available())
+
+
+def memory_of(device: torch.device) -> int:
+    """Bytes of memory that this process may take on a device, taken or not."""
+    return int(torch.cuda.mem_get_info(device)[1]) if device.type == "cuda" else memory()

@@ -19,6 +19,10 @@ from typing import Any
 import numpy as np
 
 from trilemma.errors import InputError
+from trilemma.machine.untrusted import parse_json, read_text
+
+JSON_LIMIT = 2**26
+"""Bytes of JSON that is looked into before it is replaced: none that is written here has a tenth of it."""
 
 
 @contextmanager
@@ -109,9 +113,9 @@ def _check_format(path: Path, format: str, what: str) -> None:
     try:
         if not path.is_file() or not path.stat().st_size:
             return
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(read_text(path, JSON_LIMIT)) if path.stat().st_size <= JSON_LIMIT else None
         own = isinstance(found, dict) and str(found.get("format")).partition("/")[0] == kind
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError):
         own = False
     if not own:
         raise InputError(f"{what}: {path} is there already, and no {kind} file: remove it, or choose another place")

@@ -3,6 +3,7 @@ goes beyond is refused in one line before the memory or the time is spent."""
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -36,6 +37,12 @@ NODES = 100_000
 than the classes that there may be."""
 
 TOO_MANY = f"more than {NODES:,} values with its aliases written out"
+
+MEMBERS = 1_500_000
+"""Members of a zip, of which each takes 7 µs and a KiB to list. ImageNet's training set has 1 281 167 images."""
+
+DIRECTORY = 2**28
+"""Bytes of a zip's list of its members, which is read whole: 178 for each of so many."""
 
 RATIO, RATIO_FROM = 100, 2**30
 """An archive may hold so many times its own size, or so many bytes if that is more. Compression reaches 1 000 on
@@ -108,8 +115,8 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def parse_yaml(text: str) -> Any:
-    """What a YAML text says; nothing in it can run code. Raises ValueError for what is none, is nested deeper than
-    `NESTING`, or has more than `NODES` values with its aliases written out."""
+    """What a YAML text says, aliases written out: each is a value of its own; nothing in it can run code. Raises
+    ValueError for what is none, is nested deeper than `NESTING`, or has more than `NODES` values."""
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
@@ -117,17 +124,37 @@ def parse_yaml(text: str) -> Any:
             return None
         if _extent(node, {}, 0)[0] > NODES:  # before anything is made of it: merged keys multiply too
             raise ValueError(TOO_MANY)
-        return loader.construct_document(node)
+        return _unshared(loader.construct_document(node))
     except RecursionError:
         raise ValueError(f"nested deeper than {NESTING} levels") from None
     except (LookupError, AttributeError, yaml.YAMLError) as error:  # PyYAML's of a tag that its value does not fit
         raise ValueError(" ".join(str(error).split())) from error
 
 
+def _unshared(value: Any) -> Any:
+    """A value in which no mapping or list stands in two places."""
+    if isinstance(value, dict):
+        return {key: _unshared(item) for key, item in value.items()}
+    return [_unshared(item) for item in value] if isinstance(value, list) else value
+
+
 class _Loader(yaml.SafeLoader):
-    """PyYAML's, which gives up at `NODES` values instead of taking minutes over more."""
+    """PyYAML's, which gives up at `NODES` values instead of taking minutes over more, and at the bracket, dash or
+    colon that goes deeper than `NESTING`: each looks through all that are open."""
 
     _composed = 0
+
+    def fetch_flow_collection_start(self, TokenClass: Any) -> None:
+        self._check_depth(self.flow_level)
+        super().fetch_flow_collection_start(TokenClass)
+
+    def add_indent(self, column: int) -> bool:
+        self._check_depth(len(self.indents))
+        return super().add_indent(column)
+
+    def _check_depth(self, depth: int) -> None:
+        if depth > NESTING:  # of the text; of the values, `_extent` says it exactly
+            raise ValueError(f"nested deeper than {NESTING} levels")
 
     def compose_node(self, parent: Any, index: Any) -> yaml.Node | None:
         self._composed += 1
@@ -155,10 +182,41 @@ def _extent(node: yaml.Node, known: dict[int, tuple[int, int]], depth: int) -> t
     return known[id(node)]
 
 
-def check_archive(archive: zipfile.ZipFile) -> None:
-    """Raises ValueError for a zip that would unpack to more than `RATIO` allows, whose members share their bytes, or
-    whose members are packed by a method that cannot be unpacked bit by bit."""
-    members, size = archive.infolist(), os.fstat(archive.fp.fileno()).st_size if archive.fp else 0
+class _Listed(io.BufferedReader):
+    """A zip's file, of which zipfile reads the list of members at once, and members bit by bit."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > DIRECTORY:
+            raise ValueError(f"its list of members has {size:,} bytes, expected at most {DIRECTORY:,}")
+        content = super().read(size)
+        if content.count(b"PK\x01\x02") > MEMBERS:
+            raise ValueError(f"more than {MEMBERS:,} members")
+        return content
+
+
+class _Archive(zipfile.ZipFile):
+    """One that closes its file with itself."""
+
+    def __init__(self, file: _Listed):
+        self._file = file
+        super().__init__(file)
+
+    def close(self) -> None:
+        super().close()
+        self._file.close()
+
+
+def open_archive(path: Path) -> zipfile.ZipFile:
+    """A zip to read from. Raises ValueError for one that lists more than `MEMBERS`, would unpack to more than `RATIO`
+    allows, whose members share their bytes, or whose members are packed by a method that cannot be unpacked bit by bit;
+    InputError as `open_file` does; and what zipfile raises, which is all there is."""
+    archive = _Archive(_Listed(open_file(path).detach()))  # type: ignore[attr-defined]
+    _check_archive(archive, path.stat().st_size)
+    return archive
+
+
+def _check_archive(archive: zipfile.ZipFile, size: int) -> None:
+    members = archive.infolist()
     for member in members:
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise ValueError(f"{member.filename} is packed by method {member.compress_type}, expected deflate or none")
@@ -195,12 +253,10 @@ class Arrays(Mapping[str, np.ndarray]):
 @contextmanager
 def open_arrays(path: Path) -> Iterator[Arrays]:
     """The arrays of an .npz file. Raises InputError for what is none, or goes beyond a limit."""
-    with open_file(path) as file:
-        with _blaming(str(path)):
-            archive = zipfile.ZipFile(file)
-            check_archive(archive)
-        with archive:
-            yield Arrays(path, archive)
+    with _blaming(str(path)):
+        archive = open_archive(path)
+    with archive:
+        yield Arrays(path, archive)
 
 
 def read_array(path: Path) -> np.ndarray:
@@ -259,6 +315,8 @@ def _blaming(what: str) -> Iterator[None]:
     """NumPy and zipfile raise all there is over damaged files."""
     try:
         yield
+    except InputError:
+        raise
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{what}: {reason}") from error

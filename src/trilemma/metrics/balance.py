@@ -130,11 +130,13 @@ def recognised(logits: Float[np.ndarray, "n k"], labels: Int[np.ndarray, " n"]) 
 
 @dataclass(frozen=True)
 class Recognisability:
-    """How sure a classifier is. `confidence`: the mean probability of the most likely class. `confident`: the share of
-    images in which it is above `CONFIDENT`. Of the images taken for each class: `counts` [k] of them, and the same two
-    figures, `confidence_by_class` [k] and `confident_by_class` [k], NaN for a class that no image was taken for."""
+    """How sure a classifier is. `confidence`: the mean probability of the most likely class, with its
+    `standard_error` over draws of the images (NaN for one). `confident`: the share of images in which it is above
+    `CONFIDENT`. Of the images taken for each class: `counts` [k] of them, and the same two figures,
+    `confidence_by_class` [k] and `confident_by_class` [k], NaN for a class that no image was taken for."""
 
     confidence: float
+    standard_error: float
     confident: float
     counts: Int64[np.ndarray, " k"]
     confidence_by_class: Float64[np.ndarray, " k"]
@@ -153,4 +155,5 @@ def recognisability_by_class(logits: Float[np.ndarray, "n k"]) -> Recognisabilit
         return np.divide(sums, counts, out=np.full(len(counts), np.nan), where=counts > 0)
 
     above = (sure > CONFIDENT).astype(np.float64)
-    return Recognisability(float(sure.mean()), float(above.mean()), counts, by_class(sure), by_class(above))
+    error = float(sure.std(ddof=1)) / math.sqrt(len(sure)) if len(sure) > 1 else math.nan
+    return Recognisability(float(sure.mean()), error, float(above.mean()), counts, by_class(sure), by_class(above))

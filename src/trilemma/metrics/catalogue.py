@@ -180,6 +180,7 @@ def _confidence(inputs: Inputs) -> dict[str, Any]:
     found = recognisability_by_class(inputs.fake.logits)
     return {
         "confidence": found.confidence,
+        "confidence_se": found.standard_error,
         "confident": found.confident,
         "class_counts": found.counts,
         "confidence_by_class": found.confidence_by_class,
@@ -267,7 +268,12 @@ def _memorisation(inputs: Inputs) -> dict[str, Any]:
     real = inputs.real
     assert real.features is not None and real.holdout is not None
     found = memorisation(real=real.features.pooled, fake=inputs.fake.pooled, holdout=real.holdout.pooled)
-    return {"memorisation": found.share, "memorisation_ratio": found.ratio, "memorisation_z": found.z}
+    return {
+        "memorisation": found.share,
+        "memorisation_se": found.share_se,
+        "memorisation_ratio": found.ratio,
+        "memorisation_z": found.z,
+    }
 
 
 @metric(

@@ -17,14 +17,17 @@ from trilemma.metrics.neighbours import MEMORY, nearest_distances
 
 @dataclass(frozen=True)
 class Memorisation:
-    """`share`: generated images nearer to a training image than all but 1 % of held-out images are; 0.01 where nothing
-    is memorised, 1 where all is copied. `ratio`: the median distance of generated images over that of held-out ones,
-    about 1 where nothing is memorised, below where generated images come nearer. Both leave out held-out images that
-    are copies of training images, and are NaN where none is left. `z`: the Mann-Whitney statistic of the same, in
-    standard deviations: about 0, well below −3 for copying, above 3 where generated images are farther from the
-    training set than real ones, as poor images are. Such images can hide copies in `ratio` and `z`, not in `share`."""
+    """`share`: generated images nearer to a training image than all but 1 % of held-out images are; 0.01 where
+    nothing is memorised, 1 where all is copied; `share_se`, its standard error over draws of the generated images,
+    against the same training and held-out ones: binomial, an image at least. `ratio`: the median distance of
+    generated images over that of held-out ones, about 1 where nothing is memorised, below where generated images
+    come nearer. Both leave out held-out images that are copies of training images, and are NaN where none is left.
+    `z`: the Mann-Whitney statistic of the same, in standard deviations: about 0, well below −3 for copying, above 3
+    where generated images are farther from the training set than real ones, as poor images are. Such images can hide
+    copies in `ratio` and `z`, not in `share`."""
 
     share: float
+    share_se: float
     ratio: float
     z: float
 
@@ -62,6 +65,7 @@ def memorisation(
     farther = rankdata(np.concatenate([far_fake, far_held]))[:m].sum() - m * (m + 1) / 2
     z = (farther - m * h / 2) / math.sqrt(m * h * (m + h + 1) / 12)
     if not len(unseen):
-        return Memorisation(math.nan, math.nan, float(z))
+        return Memorisation(math.nan, math.nan, math.nan, float(z))
     share = float(np.mean(far_fake < np.quantile(unseen, 0.01)))
-    return Memorisation(share, float(np.median(far_fake) / np.median(unseen)), float(z))
+    error = max(math.sqrt(share * (1 - share) / m), 1 / m)
+    return Memorisation(share, error, float(np.median(far_fake) / np.median(unseen)), float(z))

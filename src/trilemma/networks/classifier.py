@@ -61,21 +61,24 @@ class AttentionPool(nn.Module):
     def __init__(self, channels: int, size: tuple[int, int], heads: int):
         super().__init__()
         self.heads = heads
-        self.position = nn.Parameter(torch.randn(1 + size[0] * size[1], channels) / channels**0.5)
-        self.query, self.key_value = nn.Linear(channels, channels), nn.Linear(channels, 2 * channels)
+        self.position = nn.Parameter(torch.randn(channels, 1 + size[0] * size[1]) / channels**0.5)
+        self.qkv = nn.Linear(channels, 3 * channels)
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c"]:
-        tokens = x.flatten(2).transpose(1, 2)
-        if tokens.shape[1] + 1 != len(self.position):
-            expected = len(self.position) - 1
+        tokens, c = x.flatten(2).transpose(1, 2), x.shape[1]
+        if tokens.shape[1] + 1 != self.position.shape[1]:
+            expected = self.position.shape[1] - 1
             raise ValueError(f"attention pooling over {tokens.shape[1]} positions: made for images with {expected}")
-        tokens = torch.cat([tokens.mean(1, keepdim=True), tokens], dim=1) + self.position
-        q = self.query(tokens[:, :1]).unflatten(2, (1, self.heads, -1))
-        kv = self.key_value(tokens).unflatten(2, (2, self.heads, -1))
-        q, k, v = (part.transpose(1, 2) for part in (q[:, :, 0], *kv.unbind(2)))
+        tokens = torch.cat([tokens.mean(1, keepdim=True), tokens], dim=1) + self.position.T
+        # What the other positions would ask is not computed: nobody reads the answers.
+        (wq, wkv), (bq, bkv) = (part.split([c, 2 * c]) for part in (self.qkv.weight, self.qkv.bias))
+        q = functional.linear(tokens[:, :1], wq, bq)
+        k, v = functional.linear(tokens, wkv, bkv).chunk(2, dim=2)
+        q, k, v = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (q, k, v))
         return functional.scaled_dot_product_attention(q, k, v).flatten(1)
 
 
+@register("network", "noisy_classifier")
 class NoisyClassifier(nn.Module):
     """ADM's classifier of noised images, logits [n, classes] of (x_t, time), for images of `size` (h, w): the U-Net's
     trunk, norm, activation, attention pooling over the coarsest resolution, one linear layer (Dhariwal & Nichol 2021,

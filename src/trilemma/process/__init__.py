@@ -1,5 +1,4 @@
-"""The process: schedules, the pair kernel, parameterisations, denoisers, posteriors of classes, times and the streams
-of noise."""
+"""The process: schedules, the pair kernel, parameterisations, denoisers, p(y | x_t), times and the streams of noise."""
 
 from trilemma.process.calling import Call
 from trilemma.process.denoiser import (
@@ -27,7 +26,7 @@ from trilemma.process.parameterization import PARAMETERIZATIONS, Parameterizatio
 from trilemma.process.pixels import check_images, image_grid, png, reduced, to_model, to_uint8
 from trilemma.process.posterior import ClassPosterior
 from trilemma.process.schedules import EDM, SCHEDULES, ContinuousVP, Cosine, Linear, Schedule, Tabulated
-from trilemma.process.times import GOLDEN, TIME_SAMPLERS, Importance, Times, TimeSampler, Uniform, spread
+from trilemma.process.times import GOLDEN, TIME_SAMPLERS, Importance, Times, TimeSampler, Uniform, quarters, spread
 
 __all__ = [
     "EDM",
@@ -67,6 +66,7 @@ __all__ = [
     "perturb",
     "png",
     "posterior_mean",
+    "quarters",
     "reduced",
     "spread",
     "stream",

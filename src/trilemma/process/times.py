@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge, Gt, Le
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from trilemma.errors import InputError
@@ -56,6 +56,12 @@ class TimeSampler(Described, ABC):
 def spread(schedule: Schedule, u: Float64[Tensor, "n"]) -> Float64[Tensor, "n"]:
     """The times that numbers u in [0, 1) stand for: equal shares to the table's 1…T, or (0, T] if continuous."""
     return torch.floor(u * schedule.steps) + 1.0 if schedule.steps is not None else (1.0 - u) * schedule.T
+
+
+def quarters(fractions: Float64[Tensor, "n"]) -> Int64[Tensor, "n"]:
+    """Which quarter of (0, T] times lie in that are given as fractions of T: 0, next to clean data, to 3, the
+    noisiest."""
+    return (fractions * 4).ceil().long().clamp(1, 4) - 1
 
 
 @register("times", "uniform")

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from trilemma.networks.blocks import ConvNeXt, DenseBlock, DoubleConv, DoubleConvs, MBConv, ResidualBlock
+from trilemma.networks.classifier import AttentionPool
 from trilemma.networks.embeddings import TimeAndClass
 from trilemma.networks.norms import ConditionedNorm
 from trilemma.networks.refinenet import RefineBlock
@@ -17,6 +18,7 @@ from trilemma.networks.unet import UNet
 
 _NAMES: dict[type[nn.Module], str] = {
     BigGAN: "BigGAN residual",
+    AttentionPool: "attention pooling",
     RefineBlock: "refine block",
     MBConv: "MBConv + SE",
     DenseBlock: "residual dense",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,9 +13,10 @@ from torch import nn
 
 from trilemma.data import ImageSet, Outline, open_data, parse_reference
 from trilemma.errors import InputError, unknown
-from trilemma.parts import GIVEN
+from trilemma.parts import GIVEN, construct, constructor
 from trilemma.process import Denoiser, Schedule, to_model
-from trilemma.recipes import CompletedRecipe, Images, Recipe, component, construct
+from trilemma.recipes import CompletedRecipe, Images, Recipe, component
+from trilemma.registry import registry
 from trilemma.runs.estimate import check_network
 from trilemma.training import Given, Learner, LearnerSettings
 
@@ -80,8 +82,29 @@ def _given(recipe: CompletedRecipe) -> Given:
         tuple(recipe.images.classes or ()),
         recipe.data.range,
         partial(construct, "schedule", recipe.schedule),
-        partial(construct, "network", recipe.network),
+        partial(_network, recipe),
     )
+
+
+def _network(recipe: Recipe, *given: Any, **named: Any) -> nn.Module:
+    """The recipe's network, made of what its learner gives. Raises InputError for one that is made of other things."""
+    make = constructor("network", recipe.network)
+    if isinstance(recipe.network, Mapping) and make is not None:
+        bound = _bound(make, given, named)
+        if bound is None:
+            fitting = [name for name, part in registry("network").registered().items() if _bound(part, given, named)]
+            raise unknown(f"network of a {recipe.learner['name']} learner", recipe.network["name"], fitting)
+        given = bound.args
+    network: nn.Module = construct("network", recipe.network, *given)
+    return network
+
+
+def _bound(make: Any, given: Sequence[Any], named: Mapping[str, Any]) -> inspect.BoundArguments | None:
+    """These arguments in their places, if they are those that `make` asks for."""
+    try:
+        return inspect.signature(make).bind(*given, **named)
+    except TypeError:
+        return None
 
 
 def build_network(recipe: CompletedRecipe) -> nn.Module:

@@ -16,10 +16,8 @@ from torch.utils.tensorboard import SummaryWriter
 from trilemma.errors import InputError
 from trilemma.machine.files import write_text
 from trilemma.machine.untrusted import parse_json, read_text
+from trilemma.process import quarters
 from trilemma.training import Report
-
-QUARTERS = ("loss_t1", "loss_t2", "loss_t3", "loss_t4")
-"""Mean loss over the quarters of t: t1 next to clean data, t4 the noisiest."""
 
 
 class Log:
@@ -74,18 +72,19 @@ def _step(line: str) -> float:
 
 
 class Window:
-    """Means since the last line that was logged. They are kept in `state`, JSON values throughout, so that a checkpoint
-    that holds it goes on with them to the last bit."""
+    """Means since the last line that was logged, of the loss and of its parts: over all images and, as `loss_t1` to
+    `loss_t4`, over those of each quarter of t, t1 next to clean data and t4 the noisiest. They are kept in `state`,
+    JSON values throughout, so that a checkpoint that holds it goes on with them to the last bit."""
 
     def __init__(self, batch: int, state: dict[str, Any] | None = None):
         self.batch, self.state = batch, state if state is not None else {}
-        if not self.state:
-            self.state["smooth"] = None
+        if not isinstance(self.state.get("sums"), dict):  # as earlier checkpoints have it, the loss's alone
+            self.state.setdefault("smooth", None)
             self._clear()
         self._since = time.perf_counter()
 
     def _clear(self) -> None:
-        self.state |= {"loss": [], "parts": {}, "sums": [0.0] * 4, "counts": [0] * 4}
+        self.state |= {"loss": [], "parts": {}, "sums": {}, "counts": [0] * 4}
         self._since = time.perf_counter()
 
     @property
@@ -104,18 +103,20 @@ class Window:
             state["parts"].setdefault(name, []).append(float(part.double().mean()))
         state["smooth"] = mean if state["smooth"] is None else 0.95 * self.smooth + 0.05 * mean
         if outcome.times is not None:
-            quarter = (outcome.times * 4).ceil().long().clamp(1, 4) - 1
-            sums = torch.tensor(state["sums"], dtype=torch.float64)
-            state["sums"] = sums.index_add_(0, quarter, outcome.each.double().cpu()).tolist()
+            quarter = quarters(outcome.times)
+            for name, values in {"loss": outcome.each, **outcome.parts}.items():
+                sums = torch.tensor(state["sums"].get(name, [0.0] * 4), dtype=torch.float64)
+                state["sums"][name] = sums.index_add_(0, quarter, values.double().cpu()).tolist()
             new = torch.bincount(quarter, minlength=4).tolist()
             state["counts"] = [a + b for a, b in zip(state["counts"], new, strict=True)]
 
     def line(self, report: Report, seconds: float) -> dict[str, Any]:
         """The figures since the last line, as log.jsonl has them. Rates are images a second of wall time."""
         loss, steps, elapsed = self.state["loss"], len(self.state["loss"]), time.perf_counter() - self._since
-        quarters = {
-            name: total / count
-            for name, total, count in zip(QUARTERS, self.state["sums"], self.state["counts"], strict=True)
+        by_quarter = {
+            f"{name}_t{i + 1}": total / count
+            for name, sums in self.state["sums"].items()
+            for i, (total, count) in enumerate(zip(sums, self.state["counts"], strict=True))
             if count
         }
         figures = {
@@ -123,7 +124,7 @@ class Window:
             "time_s": round(seconds, 3),
             "images": report.step * self.batch,
             "loss": sum(loss) / steps if steps else None,
-            **quarters,
+            **by_quarter,
             **{name: sum(values) / len(values) for name, values in self.state["parts"].items()},
             "grad_norm": report.grad_norm,
             "lr": report.learning_rate,

@@ -122,8 +122,7 @@ class Run:
         """The trained classifier of clean images with these weights. Raises InputError where the recipe trains none."""
         learner = self.learner(weights)
         if learner.classifier is None:
-            noisy = "a classifier of noised images, which guides samplers and does not measure images"
-            raise self._other("a classifier of clean images", noisy if learner.posterior is not None else None)
+            raise self._not("a classifier of clean images, which measures others")
         return learner.classifier
 
     def posterior(self, weights: str = "ema") -> ClassPosterior:
@@ -131,14 +130,12 @@ class Run:
         device. Raises InputError where the recipe trains none."""
         learner = self.learner(weights)
         if learner.posterior is None:
-            clean = "a classifier of clean images, which knows nothing of x_t"
-            raise self._other("a classifier of noised images", clean if learner.classifier is not None else None)
+            raise self._not("a classifier of noised images, which guides samplers")
         learner.posterior.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return learner.posterior
 
-    def _other(self, expected: str, found: str | None) -> InputError:
-        found = found or f"a {self.recipe.learner['name']} model"
-        return InputError(f"{self.path} trains {found}: expected {expected}")
+    def _not(self, expected: str) -> InputError:
+        return InputError(f"{self.path} trains a {self.recipe.learner['name']} model, not {expected}")
 
     @cached_property
     def parameters(self) -> int:

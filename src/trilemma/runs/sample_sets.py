@@ -20,7 +20,7 @@ from trilemma.machine.environment import environment
 from trilemma.machine.files import keeping, replacing, write_json, write_npz
 from trilemma.machine.locks import locked
 from trilemma.machine.progress import progress, say
-from trilemma.machine.untrusted import parse_json, read_text
+from trilemma.machine.untrusted import open_arrays, parse_json, read_text
 from trilemma.recipes import renamed
 from trilemma.samplers import Sampler, Samples
 
@@ -198,7 +198,7 @@ def _parts(parts: Path) -> list[dict[str, np.ndarray]]:
 
 
 def _read_part(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as held:
+    with open_arrays(path) as held:
         return dict(held)
 
 

@@ -18,6 +18,7 @@ from trilemma.errors import InputError
 from trilemma.guidance import Guide, bind
 from trilemma.process import Condition, Denoiser, Draw, low_condition, to_model, to_uint8
 from trilemma.samplers.compiled import Compiled
+from trilemma.samplers.estimate import check_batch
 from trilemma.samplers.grids import cut, explicit, grid
 from trilemma.samplers.kernels import Kernel
 from trilemma.samplers.loop import Step, walk
@@ -41,7 +42,8 @@ class Sampler:
     `precision`: fp32, or bf16 under autocast. `compile`: have the network compiled for this batch (see `Compiled`).
     Sampling is done where the network is, in evaluation mode, in which it is not left if it was training.
 
-    Raises InputError for a grid that cannot be had and for a kernel that is undefined where it starts."""
+    Raises InputError for a grid that cannot be had, for a kernel that is undefined where it starts, and for a guide
+    that cannot guide the denoiser."""
 
     denoiser: Denoiser
     kernel: Kernel
@@ -73,6 +75,8 @@ class Sampler:
             )
         if self.surrogate is not None:
             times = cut(schedule, times, self.surrogate.t_mid)
+        for guide in self.guides:
+            guide.check(self.denoiser)
         if self.low is None and getattr(self.denoiser.network, "upsampler", False):
             raise InputError("sampler: the network is an upsampler, and `low`, what makes its low images, is missing")
         if not 0 <= self.low_noise <= (schedule.T if self.low is not None else 0):
@@ -172,7 +176,8 @@ class Sampler:
         return Strip(np.stack([images for _, images in kept], axis=1), tuple(t for t, _ in kept))
 
     def walk(self, seeds: Sequence[int], labels: Int64[np.ndarray, "n"] | None = None) -> Iterator[Step]:
-        """Every step of the walk for these seeds."""
+        """Every step of the walk for these seeds. Raises InputError for more than memory holds."""
+        self._check_batch(self.batch if self.compile else len(seeds), conditional=labels is not None)
         condition = self._condition(seeds, labels)
         start, draw = self._start(seeds, labels), Draw.for_seeds(seeds, self._role("step"))
         steps = walk(self.kernel, bind(self._denoiser, condition, self.guides), self.grid, start, draw)
@@ -185,6 +190,18 @@ class Sampler:
             if step is None:
                 return
             yield step
+
+    def _check_batch(self, count: int, conditional: bool) -> None:
+        if count in self._fitting:
+            return
+        network, device = self.denoiser.network, self.device
+        check_batch(network, self.shape, count, conditional=conditional, precision=self.precision, device=device)
+        self._fitting.add(count)
+
+    @cached_property
+    def _fitting(self) -> set[int]:
+        """Images at once that memory holds."""
+        return set()
 
     @cached_property
     def _denoiser(self) -> Denoiser:

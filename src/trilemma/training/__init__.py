@@ -2,9 +2,15 @@
 
 from trilemma.training import checkpoint
 from trilemma.training.batches import Batch, Batches
-from trilemma.training.classifying import Affine, ClassifierLearner, ClassifierSettings
+from trilemma.training.classifying import (
+    Affine,
+    ClassifierLearner,
+    ClassifierSettings,
+    NoisyClassifierLearner,
+    NoisyClassifierSettings,
+)
 from trilemma.training.denoising import DenoisingLearner, DenoisingSettings
-from trilemma.training.learners import Given, Learner, LearnerSettings, Loop, Losses, OneLoss, Outcome
+from trilemma.training.learners import Given, Learner, LearnerSettings, Loop, Losses, OneLoss, Outcome, TimedLearner
 from trilemma.training.loop import DivergedError, Report, Trainer
 from trilemma.training.pairs import Pairs, check_pairs
 from trilemma.training.settings import TrainingSettings
@@ -23,10 +29,13 @@ __all__ = [
     "LearnerSettings",
     "Loop",
     "Losses",
+    "NoisyClassifierLearner",
+    "NoisyClassifierSettings",
     "OneLoss",
     "Outcome",
     "Pairs",
     "Report",
+    "TimedLearner",
     "Trainer",
     "TrainingSettings",
     "check_pairs",

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from trilemma.errors import InputError
 from trilemma.objectives import Losses, Objective
 from trilemma.parts import Part, construct, constructor, named
-from trilemma.process import FIXED, GOLDEN, VARIANCES, Condition, Denoiser, Draw, Times, TimeSampler, Variance, spread
+from trilemma.process import FIXED, VARIANCES, Condition, Denoiser, Draw, Times, TimeSampler, Variance
 from trilemma.registry import register
 from trilemma.training.batches import Batch
-from trilemma.training.learners import Given, LearnerSettings, Loop, OneLoss, Outcome
+from trilemma.training.learners import Given, LearnerSettings, Outcome, TimedLearner
 from trilemma.training.pairs import Pairs, check_pairs
 
 
-class DenoisingLearner(OneLoss):
+class DenoisingLearner(TimedLearner):
     """Trains a denoiser by an objective at times drawn by a time sampler; on the images' labels too, if it is
     `conditional`, of which that part is dropped that `label_dropout` says, each image's by its own draw; an upsampler
     on the low images that `pairs` makes. Raises InputError for label dropout of a denoiser that has no label for no
@@ -37,29 +37,20 @@ class DenoisingLearner(OneLoss):
         label_dropout: float = 0.0,
         pairs: Pairs | None = None,
     ):
-        super().__init__(denoiser.network)
-        self.denoiser, self.objective, self.times, self.conditional = denoiser, objective, times, conditional
+        super().__init__(denoiser.network, denoiser.schedule, times)
+        self.denoiser, self.objective, self.conditional = denoiser, objective, conditional
         self.label_dropout, self.pairs = label_dropout, pairs
         if label_dropout and denoiser.no_class is None:
             raise InputError(
                 f"label_dropout {label_dropout:g}: the denoiser has no label that stands for none; give it `no_class`"
             )
 
-    def step(self, batch: Batch, loop: Loop) -> Outcome:
-        outcome = super().step(batch, loop)
-        self.observe(outcome)
-        for other in loop.unseen(self.losses, self.times.extra):
-            self.observe(other)
-        return outcome
-
     def losses(self, batch: Batch) -> Outcome:
         draw = batch.draw()
         times = self.times.sample(draw)
         found = self.losses_at(replace(batch, labels=self._dropped(batch.labels, draw)), times, draw)
-        each = found.total
-        loss = (each * times.weight.to(each.dtype).to(each.device)).mean()
         parts = {f"loss_{name}": part.detach() for name, part in found.parts.items()} if len(found.parts) > 1 else {}
-        return Outcome(loss, each.detach(), times.t / self.denoiser.schedule.T, parts)
+        return self.outcome(times, found.total, parts)
 
     def _dropped(self, labels: Int64[Tensor, "n"] | None, draw: Draw) -> Int64[Tensor, "n"] | None:
         """The labels, a part of them no class (Ho & Salimans 2022, algorithm 1)."""
@@ -79,22 +70,7 @@ class DenoisingLearner(OneLoss):
 
     def validate(self, batch: Batch) -> dict[str, Float[Tensor, "n"]]:
         """The objective at fixed times, spread evenly over the schedule, and fixed noise."""
-        # The position in the key, not in the batch, fixes the time: the same whatever the batch size.
-        position = torch.tensor([int(key[-1]) for key in batch.keys], dtype=torch.float64)
-        t = spread(self.denoiser.schedule, position * GOLDEN % 1.0)
-        times = Times(t, torch.ones_like(t))
-        return {"validation_loss": self.losses_at(batch, times, batch.draw()).total}
-
-    def observe(self, outcome: Outcome) -> None:
-        """Tell the time sampler the losses of a global batch."""
-        assert outcome.times is not None
-        self.times.observe(outcome.times * self.denoiser.schedule.T, outcome.each)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"times": self.times.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.times.load_state_dict(state["times"])
+        return {"validation_loss": self.losses_at(batch, self.held_out(batch), batch.draw()).total}
 
 
 @register("learner", "denoising")

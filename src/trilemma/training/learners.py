@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, cast
 
+import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from trilemma.process import ClassPosterior, Denoiser, Schedule
+from trilemma.process import GOLDEN, ClassPosterior, Denoiser, Schedule, Times, TimeSampler, spread
 from trilemma.training.batches import Batch
 from trilemma.training.settings import TrainingSettings
 
@@ -100,7 +101,8 @@ class Learner(ABC):
 
     @abstractmethod
     def validate(self, batch: Batch) -> dict[str, Float[Tensor, "n"]]:
-        """Figures of each image on held-out data, by name; the same every time for the same weights."""
+        """Figures of each image on held-out data, or of some of them, by name; the same every time for the same
+        weights."""
 
     def state_dict(self) -> dict[str, Any]:
         """What has been learnt besides weights, as nested tensors and JSON values, of the same names, shapes and types
@@ -120,6 +122,46 @@ class OneLoss(Learner):
 
     def step(self, batch: Batch, loop: Loop) -> Outcome:
         return loop.descend(self.losses, batch)
+
+
+class TimedLearner(OneLoss):
+    """A learner of one loss at times of a schedule, which a time sampler draws and is told the losses of."""
+
+    def __init__(self, network: nn.Module, schedule: Schedule, times: TimeSampler):
+        super().__init__(network)
+        self.schedule, self.times = schedule, times
+
+    def step(self, batch: Batch, loop: Loop) -> Outcome:
+        outcome = super().step(batch, loop)
+        self.observe(outcome)
+        for other in loop.unseen(self.losses, self.times.extra):
+            self.observe(other)
+        return outcome
+
+    def outcome(
+        self, times: Times, each: Float[Tensor, "n"], parts: Mapping[str, Float[Tensor, "n"]] | None = None
+    ) -> Outcome:
+        """What a batch gave whose images had these losses at these times."""
+        loss = (each * times.weight.to(each.dtype).to(each.device)).mean()
+        return Outcome(loss, each.detach(), times.t / self.schedule.T, parts or {})
+
+    def held_out(self, batch: Batch) -> Times:
+        """The times at which a held-out batch is looked at: fixed, and spread evenly over the schedule."""
+        # The position in the key, not in the batch, fixes the time: the same whatever the batch size.
+        position = torch.tensor([int(key[-1]) for key in batch.keys], dtype=torch.float64)
+        t = spread(self.schedule, position * GOLDEN % 1.0)
+        return Times(t, torch.ones_like(t))
+
+    def observe(self, outcome: Outcome) -> None:
+        """Tell the time sampler the losses of a global batch."""
+        assert outcome.times is not None
+        self.times.observe(outcome.times * self.schedule.T, outcome.each)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"times": self.times.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.times.load_state_dict(state["times"])
 
 
 @dataclass(frozen=True)
