@@ -44,7 +44,7 @@ class TestImportContract:
             "networks": "process",
             "process": "samplers",
             "objectives": "samplers",
-            "samplers": "guidance",
+            "guidance": "samplers",
             "metrics": "data",
             "training": "metrics",
             "recipes": "runs",

@@ -56,6 +56,45 @@ def test_an_imported_model_gives_its_output(name: str, tmp_path: Path) -> None:
             torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("model", "low"),
+    [
+        (Model(updown=True, channels=6, outputs=6, classes=3), None),
+        (Model(channels=6, outputs=3), (3, 5)),
+        (Model(channels=2, outputs=2), (4, 4)),
+    ],
+)
+def test_an_imported_upsampler_gives_its_output(model: Model, low: tuple[int, int] | None, tmp_path: Path) -> None:
+    """The low image, interpolated to the image's size, is joined to it behind its channels: twice as many go in."""
+    run = imported(model, tmp_path, low=low)
+    size = low or (2, 2)
+    assert run.recipe.learner["low"] == list(size) or run.recipe.learner["low"] == size
+    assert run.recipe.images.channels == model.channels // 2
+    assert run.recipe.learner["variance"] == ("learned_range" if model.outputs == model.channels else "fixed_large")
+    x, time, label = inputs(model)
+    x = x[:, : model.channels // 2]
+    small = torch.randn(len(x), model.channels // 2, *size, generator=torch.Generator().manual_seed(3))
+    rows, columns = (bilinear(side, 8) for side in size)
+    joined = torch.cat([x, torch.einsum("yi,xj,ncij->ncyx", rows, columns, small)], 1)
+    with torch.inference_mode():
+        expected = model(model.state_dict(), joined, time, label)
+        found = run.denoiser().network(x, time, label, low=small)
+    assert expected.std() > 0.1
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+def bilinear(side: int, wanted: int) -> Tensor:
+    """What each of `wanted` points, at the middles of as many equal parts, takes of `side` points at the middles of
+    theirs; beyond the outermost, these."""
+    weights = torch.zeros(wanted, side)
+    for i in range(wanted):
+        at = min(max((i + 0.5) * side / wanted - 0.5, 0), side - 1)
+        left = min(int(at), side - 1)
+        weights[i, left] += 1 - (at - left)
+        weights[i, min(left + 1, side - 1)] += at - left
+    return weights
+
+
 def test_the_order_of_heads_matters(tmp_path: Path) -> None:
     """Weights in the one order read as in the other give another output: the test above can tell them apart."""
     model = MODELS["new order"]
@@ -115,7 +154,7 @@ class TestRefusals:
             ({"out.2.bias": None}, r"lacks the weight 'out.2.bias'$"),
             ({"out.2.extra": torch.zeros(1)}, "has, and this network has not, the weight 'out.2.extra'"),
             ({"time_embed.0.weight": None}, "lacks 'time_embed.0.weight': not the state dict of"),
-            ({"out.2.weight": torch.zeros(5, 32, 3, 3)}, "5 output channels for 1 input channels"),
+            ({"out.2.weight": torch.zeros(5, 32, 3, 3)}, "5 output channels for images of 1 channels"),
             (
                 {"middle_block.1.qkv.weight": torch.zeros(192, 32, 1)},
                 r"has shape \[192, 32, 1\], this network's \[192, 64",
@@ -172,9 +211,15 @@ class TestRefusals:
         with pytest.raises(InputError, match=r"lacks 'input_blocks\.1\.0\.emb_layers\.1\.weight'"):
             import_run(tmp_path / "model.pt", "guided-diffusion", size=(8, 8), out=tmp_path / "run")
 
-    def test_an_upsampler(self, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match="upsampler"):
-            imported(Model(channels=6, outputs=6), tmp_path)
+    def test_a_low_size_of_what_is_no_upsampler(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match=r"--low: .* is no upsampler's, it has 1 input channels"):
+            imported(Model(), tmp_path, low=(2, 2))
+        with pytest.raises(InputError, match=r"--low: an upsampler's; only --format guided-diffusion"):
+            import_run(tmp_path, "diffusers", low=(2, 2))
+
+    def test_a_low_size_that_is_none(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match=r"learner\.low \[8, 8\]: expected less than the images' \[8, 8\]"):
+            imported(Model(channels=6, outputs=6), tmp_path, low=(8, 8))
 
     def test_a_size_that_is_not_given(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="--size"):

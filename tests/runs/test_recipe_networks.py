@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tests.runs.test_recipe_bases import narrowed
 from trilemma.data import open_data
-from trilemma.process import to_model
+from trilemma.process import reduced, to_model
 from trilemma.recipes import Images, Recipe, load, packaged
 from trilemma.runs.build import build_network
 
@@ -59,7 +59,11 @@ def inputs(name: str, side: int = 16, n: int = 3) -> tuple[Any, ...]:
     x = torch.randn(n, 1, side, side, generator=torch.Generator().manual_seed(1))
     time = torch.tensor([1.0, 150.0, 700.0])[:n]
     assert recipe.learner["name"] == "denoising"
-    return (x, time, torch.arange(n) % 3) if recipe.learner["conditional"] else (x, time)
+    label = torch.arange(n) % 3 if recipe.learner["conditional"] else None
+    if recipe.learner["low"] is not None:
+        low = torch.randn(n, 1, side // 2, side // 2, generator=torch.Generator().manual_seed(3))
+        return x, time, label, low, *((torch.full((n,), 20.0),) if recipe.network["low_time"] else ())
+    return (x, time) if label is None else (x, time, label)
 
 
 def awake(network: nn.Module) -> nn.Module:
@@ -106,14 +110,19 @@ class TestEveryNetwork:
 
     def test_the_output_depends_on_time_and_class(self, name: str) -> None:
         network = awake(small(name))
-        x, time, *label = inputs(name)
-        found = network(x, time, *label)
+        x, time, *others = inputs(name)
+        found = network(x, time, *others)
         assert found.shape[0] == 3
         assert found.shape[-2:] == x.shape[-2:]
         scale = found.std()
-        assert (network(x, time + 200, *label) - found).abs().amax((1, 2, 3)).min() > 1e-3 * scale
-        if label:
-            assert (network(x, time, (label[0] + 1) % 3) - found).abs().amax((1, 2, 3)).min() > 1e-3 * scale
+        assert (network(x, time + 200, *others) - found).abs().amax((1, 2, 3)).min() > 1e-3 * scale
+        if others:
+            assert (network(x, time, (others[0] + 1) % 3, *others[1:]) - found).abs().amax(
+                (1, 2, 3)
+            ).min() > 1e-3 * scale
+        for other in range(1, len(others)):
+            moved = [*others[:other], others[other] + 1, *others[other + 1 :]]
+            assert (network(x, time, *moved) - found).abs().amax((1, 2, 3)).min() > 1e-4 * scale
 
     def test_channels_last_is_the_same(self, name: str) -> None:
         network = awake(small(name))
@@ -140,7 +149,9 @@ class TestEveryNetwork:
         x0, generator = to_model(images, (-1.0, 1.0)), torch.Generator().manual_seed(4)
         eps, t = torch.randn(x0.shape, generator=generator), torch.linspace(0.1, 1.4, len(x0))
         x_t = t.cos()[:, None, None, None] * x0 + t.sin()[:, None, None, None] * eps
-        rest: tuple[Tensor, ...] = (t * 500, torch.from_numpy(labels) % 3)[: len(inputs(name)) - 1]
+        rest: tuple[Tensor, ...] = (t * 500, torch.from_numpy(labels) % 3, reduced(x0, (8, 8)), 0 * t)[
+            : len(inputs(name)) - 1
+        ]
         grown(network)
         optimizer = torch.optim.Adam(network.parameters(), 3e-3)
         losses = []

@@ -16,7 +16,8 @@ FEATURES = "Feature extractor, NAME or NAME:ARGUMENT: see `trilemma list feature
 @o.sampling()
 def evaluate(
     subject: Annotated[
-        Path, typer.Argument(metavar="RUN|SAMPLES", help="Run directory, or samples (.npz, folder, zip).")
+        Path,
+        typer.Argument(metavar="RUN|SAMPLES", help="Run, BASE+UPSAMPLER, or samples (.npz, folder, zip)."),
     ],
     reference: Annotated[
         str | None, typer.Option(help="DATA[:SPLIT], or statistics as an .npz; a run's training data unless given.")

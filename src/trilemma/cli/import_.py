@@ -25,6 +25,9 @@ def import_(
         str | None,
         typer.Option(help="Of guided-diffusion's attention: legacy unless given, or new (its ImageNet 64)."),
     ] = None,
+    low: Annotated[
+        str | None, typer.Option(help="Of an upsampler: its low images' side, or HEIGHTxWIDTH; a quarter unless given.")
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Override what was read, such as network.heads=1.")
     ] = None,
@@ -37,25 +40,28 @@ def import_(
     trained otherwise:
     --set network.heads=1, --set network.head_channels=64, --set schedule=linear, --set schedule.steps=1000,
     --set schedule.network_steps=1000 (or null, where timesteps were not rescaled), --set network.dropout=0.1,
-    --set learner.parameterization=x0."""
+    --set learner.parameterization=x0.
+
+    guided-diffusion's upsamplers (six input channels) come in too: 64_256_upsampler.pt by --size 256
+    --set network.heads=4, 128_512_upsampler.pt by --size 512. `trilemma sample BASE+UPSAMPLER` samples the two."""
     from trilemma import exchange
     from trilemma.machine import say
 
     run = exchange.import_run(
         path, format_, out=out, name=name, size=_size(size), data=data, attention_order=attention_order,
-        overrides=set_ or [],
+        low=_size(low, "--low"), overrides=set_ or [],
     )  # fmt: skip
     guides = run.recipe.learner["name"] == "noisy_classifier"
     then = f"MODEL --classifier {run.path} --guidance 1" if guides else run.path
     say(f"imported: {run.path}  (next: trilemma sample {then})")
 
 
-def _size(text: str | None) -> tuple[int, int] | None:
+def _size(text: str | None, option: str = "--size") -> tuple[int, int] | None:
     """Height and width of `64` or `64x96`."""
     if text is None:
         return None
     height, by, width = text.lower().partition("x")
     numbers = (height, width if by else height)
     if not all(number.isascii() and number.isdigit() and int(number) for number in numbers):
-        raise InputError(f"--size {text!r}: expected a side such as 64, or HEIGHTxWIDTH such as 64x96")
+        raise InputError(f"{option} {text!r}: expected a side such as 64, or HEIGHTxWIDTH such as 64x96")
     return int(numbers[0]), int(numbers[1])

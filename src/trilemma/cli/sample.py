@@ -12,7 +12,7 @@ from trilemma.cli import options as o
 
 @o.sampling()
 def sample(
-    run: Annotated[Path, typer.Argument(help="Run directory.")],
+    run: Annotated[Path, typer.Argument(help="Run directory, or a cascade BASE+UPSAMPLER, BASE a run or samples.")],
     n: Annotated[int, typer.Option("-n", help="How many images (seeds 0 to n−1).", min=1, max=o.LIMIT)] = 64,
     seeds: o.Seeds = None,
     class_: o.Class = None,
@@ -32,7 +32,7 @@ def sample(
 
     check_png(picture, "picture")
     check_png(strip, "strip")
-    opened = runs.Run(run, verify=not no_verify)
+    opened = runs.open_run(run, verify=not no_verify)
     samples = opened.sample_to(out, n=n, seeds=o.parse_seeds(seeds), cls=class_, **settings)
     say(f"samples: {samples.path}")
     if picture is not None:

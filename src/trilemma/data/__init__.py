@@ -5,7 +5,7 @@ from __future__ import annotations
 from trilemma.data.arrays import image_set
 from trilemma.data.catalogue import SOURCES, available_splits, open_data, outline, parse_reference
 from trilemma.data.check import DataReport, check
-from trilemma.data.decoding import DamagedImageError
+from trilemma.data.decoding import DamagedImageError, Resize
 from trilemma.data.images import ImageSet, MemorySet, Outline, outlined, split_parts
 from trilemma.data.samples import check_out, check_png, read_samples, write_png, write_samples
 from trilemma.data.shapes import ShapesSet
@@ -17,6 +17,7 @@ __all__ = [
     "ImageSet",
     "MemorySet",
     "Outline",
+    "Resize",
     "ShapesSet",
     "available_splits",
     "check",

@@ -11,7 +11,7 @@ import inspect
 from dataclasses import replace
 from pathlib import Path
 
-from trilemma.data.decoding import Size, adapt, check_channels, check_size
+from trilemma.data.decoding import Resize, Size, adapt, check_channels, check_size
 from trilemma.data.images import SPLITS, ImageSet, MemorySet, Outline, check_fits, number_classes, split_parts
 from trilemma.data.npz import read_npz
 from trilemma.data.trees import open_store, open_tree, read_tree
@@ -32,6 +32,7 @@ def open_data(
     root: str | None = None,
     size: Size | None = None,
     channels: int | None = None,
+    resize: Resize = "bicubic",
 ) -> ImageSet:
     """Open a set of images.
 
@@ -42,9 +43,10 @@ def open_data(
             whole: `train` and `all` both open it, and its `split` is `all`.
         root: for a source that takes one, as `mnist` and `cifar10` do, where its files lie already; otherwise they are
             downloaded.
-        size: side or (height, width) to crop (centred) and resize (antialiased bicubic) to; None keeps each image,
+        size: side or (height, width) to crop (centred) and resize to; None keeps each image,
             and files of several sizes are refused. A source that draws its images, as `shapes`, draws them at it.
         channels: 1 (grey) or 3 (RGB); None keeps what the images have.
+        resize: `bicubic` (antialiased), or `area`, as the low images of an upsampler's training are (`learner.low`).
 
     Raises:
         InputError: an unknown name, split or path, an option out of range, or a file that cannot be used; the message
@@ -59,15 +61,15 @@ def open_data(
         split_parts(name, split, available_splits(name)[:-1])
         given = {"root": root, "size": pair}
         chosen = {key: value for key, value in given.items() if value is not None and key in _taken(name)}
-        return _adapted(SOURCES[name](split, **chosen), pair, channels)
+        return _adapted(SOURCES[name](split, **chosen), pair, channels, resize)
     path = _existing(name)
     label = path.resolve().name
     if path.suffix.lower() == ".npz" and path.is_file():
         split_parts(label, split, ("train",))
         images, labels = read_npz(path)
         classes = None if labels is None else number_classes(labels, label)
-        return _adapted(MemorySet(images, labels, name=label, split="all", classes=classes), pair, channels)
-    return open_tree(open_store(path), name=label, split=split, size=pair, channels=channels)
+        return _adapted(MemorySet(images, labels, name=label, split="all", classes=classes), pair, channels, resize)
+    return open_tree(open_store(path), name=label, split=split, size=pair, channels=channels, resize=resize)
 
 
 def outline(name: str, *, size: Size | None = None, channels: int | None = None) -> Outline:
@@ -132,14 +134,14 @@ def _taken(name: str) -> frozenset[str]:
     return frozenset(inspect.signature(SOURCES[name]).parameters) if name in SOURCES else frozenset()
 
 
-def _adapted(opened: ImageSet, size: tuple[int, int] | None, channels: int | None) -> ImageSet:
+def _adapted(opened: ImageSet, size: tuple[int, int] | None, channels: int | None, resize: Resize) -> ImageSet:
     """`opened` at another size or channel count, in memory."""
     depth, height, width = opened.shape
     if size in (None, (height, width)) and channels in (None, depth):
         return opened
     check_fits(opened.name, len(opened), (channels or depth, *(size or (height, width))))
     images, labels = opened.batch(range(len(opened)))
-    converted = adapt(images, size=size, channels=channels)
+    converted = adapt(images, size=size, channels=channels, resize=resize)
     return MemorySet(converted, labels, name=opened.name, split=opened.split, classes=opened.classes)
 
 

@@ -6,15 +6,20 @@ import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from trilemma.errors import InputError, shown
+from trilemma.process.pixels import reduced, to_model, to_uint8
 
 Size = int | tuple[int, int]
 """A square's side, or (height, width)."""
+
+Resize = Literal["bicubic", "area"]
+"""How images become of another size: see `fit`."""
 
 _GREY = {"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"}
 _FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM")  # no EPS, which Pillow would have Ghostscript run
@@ -103,7 +108,12 @@ def native_channels(mode: str) -> int:
 
 
 def decode(
-    data: bytes, file: str, *, size: tuple[int, int] | None = None, channels: int | None = None
+    data: bytes,
+    file: str,
+    *,
+    size: tuple[int, int] | None = None,
+    channels: int | None = None,
+    resize: Resize = "bicubic",
 ) -> UInt8[np.ndarray, "h w c"]:
     """One image file as uint8 (height, width, 1 or 3).
 
@@ -120,13 +130,14 @@ def decode(
         turned = _orientation(image) != 1
         image.load()
         pixels = _eight_bits(ImageOps.exif_transpose(image) if turned else image, image.format, file)
-        return _array(fit(_with_channels(pixels, channels), size))
+        return _array(fit(_with_channels(pixels, channels), size, resize))
 
 
-def fit(image: Image.Image, size: tuple[int, int] | None) -> Image.Image:
+def fit(image: Image.Image, size: tuple[int, int] | None, resize: Resize = "bicubic") -> Image.Image:
     """The largest centred part of `image` with the proportions of `size` (height, width), resampled to it.
 
-    Resampling is Pillow's bicubic filter, which averages over the covered area when it reduces (antialiased).
+    `bicubic` is Pillow's filter, which averages over more than the covered area when it reduces (antialiased); `area`
+    the mean of what each pixel covers (`process.reduced`), as an upsampler is trained on.
     An image that has the size already is returned as it is.
     """
     if size is None or (image.height, image.width) == size:
@@ -137,11 +148,19 @@ def fit(image: Image.Image, size: tuple[int, int] | None) -> Image.Image:
     crop_width = min(image.width, max(1, round(width * scale)))
     top, left = (image.height - crop_height) // 2, (image.width - crop_width) // 2
     cropped = image.crop((left, top, left + crop_width, top + crop_height))
+    if resize == "area":
+        levels = (0.0, 255.0)
+        found = to_uint8(reduced(to_model(_array(cropped)[None], levels), size, levels), levels)[0]
+        return Image.fromarray(found[:, :, 0] if found.shape[2] == 1 else found)
     return cropped.resize((width, height), Image.Resampling.BICUBIC)
 
 
 def adapt(
-    images: UInt8[np.ndarray, "n h w c"], *, size: tuple[int, int] | None = None, channels: int | None = None
+    images: UInt8[np.ndarray, "n h w c"],
+    *,
+    size: tuple[int, int] | None = None,
+    channels: int | None = None,
+    resize: Resize = "bicubic",
 ) -> UInt8[np.ndarray, "n g v d"]:
     """Decoded images at another size or channel count, converted as `decode` converts files."""
     count, height, width, depth = images.shape
@@ -150,7 +169,7 @@ def adapt(
     out = np.empty((count, *(size or (height, width)), channels or depth), dtype=np.uint8)
     for i, pixels in enumerate(images):
         image = Image.fromarray(pixels[:, :, 0] if depth == 1 else pixels)
-        out[i] = _array(fit(_with_channels(image, channels), size))
+        out[i] = _array(fit(_with_channels(image, channels), size, resize))
     return out
 
 

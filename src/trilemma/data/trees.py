@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from trilemma.data.decoding import blaming, decode, header, native_channels
+from trilemma.data.decoding import Resize, blaming, decode, header, native_channels
 from trilemma.data.images import CLASS_LIMIT, MEMORY_LIMIT, ImageSet, MemorySet, number_classes, split_parts
 from trilemma.data.stores import FolderStore, Store, ZipStore
 from trilemma.errors import InputError, shown
@@ -94,9 +94,10 @@ class FileSet(ImageSet):
         split: str,
         labels: Int64[np.ndarray, " n"] | None,
         classes: tuple[str, ...] | None,
+        resize: Resize = "bicubic",
     ) -> None:
         super().__init__(name, split, shape, count=len(names), labels=labels, classes=classes, in_memory=False)
-        self._store, self._names = store, names
+        self._store, self._names, self._resize = store, names, resize
 
     def _images(self, indices: Int64[np.ndarray, " n"]) -> UInt8[np.ndarray, "n h w c"]:
         channels, height, width = self.shape
@@ -104,7 +105,9 @@ class FileSet(ImageSet):
         for row, i in enumerate(indices):
             file = self._names[i]
             data = self._store.read(file)
-            out[row] = decode(data, self._store.label(file), size=(height, width), channels=channels)
+            out[row] = decode(
+                data, self._store.label(file), size=(height, width), channels=channels, resize=self._resize
+            )
         return out
 
 
@@ -115,6 +118,7 @@ def open_tree(
     split: str,
     size: tuple[int, int] | None = None,
     channels: int | None = None,
+    resize: Resize = "bicubic",
 ) -> ImageSet:
     """The images of `split` in `store`: in memory when their pixels take less than `MEMORY_LIMIT`, else by the batch.
 
@@ -131,7 +135,9 @@ def open_tree(
         size, channels = size or found_size, channels or found_channels
     labels = None if tree.labels is None else tree.labels[at]
     shown = "all" if None in tree.splits else split
-    files = FileSet(store, names, (channels, *size), name=name, split=shown, labels=labels, classes=tree.classes)
+    files = FileSet(
+        store, names, (channels, *size), name=name, split=shown, labels=labels, classes=tree.classes, resize=resize
+    )
     if len(names) * channels * size[0] * size[1] >= MEMORY_LIMIT:
         return files
     decoded, _ = files.batch(range(len(names)))

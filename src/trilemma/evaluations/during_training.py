@@ -34,6 +34,11 @@ class EvaluateEvery:
         self._said: set[str] = set()
         if learner.denoiser is None:
             raise InputError(f"evaluate.every: a {recipe.learner['name']} generates no images to evaluate, expected 0")
+        if recipe.learner.get("low") is not None:
+            raise InputError(
+                "evaluate.every: an upsampler's images need a base's below them, expected 0; evaluate "
+                "BASE+UPSAMPLER once it is trained"
+            )
         if not accelerator.is_main_process:
             return
         data, settings = recipe.data, recipe.evaluate
@@ -42,7 +47,13 @@ class EvaluateEvery:
             reference, root = f"{data.name}:{data.split}", data.root
         with gathered_cautions() as cautions:
             self.real = open_reference(
-                reference, settings.features, root, data.size, data.channels, holdout="memorisation" in settings.metrics
+                reference,
+                settings.features,
+                root,
+                data.size,
+                data.channels,
+                data.resize,
+                holdout="memorisation" in settings.metrics,
             )
             check_measurable(
                 recipe.images.shape, self.real, settings.features, settings.metrics,

@@ -38,6 +38,7 @@ from trilemma.machine.devices import process_state
 from trilemma.machine.environment import environment
 from trilemma.machine.files import keeping
 from trilemma.metrics import METRICS, Speed, compute, extract, gathered_cautions
+from trilemma.runs.cascades import open_run, split_spec
 from trilemma.runs.run import Run
 from trilemma.runs.sample_sets import read_record, record_of
 
@@ -81,8 +82,8 @@ def evaluate(
     verify: bool = True,
     **settings: Any,
 ) -> Evaluation:
-    """Measure a run (by `n` samples, 1 000 unless given, made or taken up as `Run.sample` does) or a set of samples
-    against a reference, into a file.
+    """Measure a run or a cascade, BASE+UPSAMPLER, (by `n` samples, 1 000 unless given, made or taken up as `Run.sample`
+    does) or a set of samples against a reference, into a file.
 
     `reference`: DATA[:SPLIT] or STATS.npz; a run's own training split unless given. `metrics`, `features`,
     `neighbours`, `counts`, `root`, `label`: see `measure`; memorisation unasked only where held-out images cost little,
@@ -148,6 +149,7 @@ class Protocol:
                 root or (data.root if name == data.name else None),
                 data.size,
                 data.channels,
+                data.resize,
                 features=self.wanted.reference_features,
                 holdout=self.wanted.holdout if own or self.wanted.holdout else False,
             )
@@ -280,8 +282,8 @@ def _written(evaluation: Evaluation, place: str | Path) -> Evaluation:
 
 
 def _as_run(path: Path, verify: bool) -> Run | None:
-    if (path / "recipe.yaml").is_file() or (path / "checkpoints").is_dir():
-        return Run(path, verify=verify)
+    if (path / "recipe.yaml").is_file() or (path / "checkpoints").is_dir() or len(split_spec(path)) > 1:
+        return open_run(path, verify=verify)
     if not path.exists():
         raise InputError(f"{path} does not exist: expected a run directory, or samples as an .npz, a folder or a zip")
     return None
@@ -297,7 +299,7 @@ def _of_run(run: Run, n: int, seeds: Sequence[int] | None, cls: Any, out: Any, s
         way.sampler.label,
         SubjectRecord(
             kind="run",
-            path=str(run.path),
+            path=run.spec,
             recipe=run.recipe.name,
             checkpoint_step=run.step,
             weights=way.settings.weights,

@@ -72,6 +72,7 @@ class SamplerRecord(Part):
     surrogate: dict[str, Any] | None = None
     guidance: float | None = None
     guide: dict[str, Any] | None = None
+    low: dict[str, Any] | None = None
 
     @model_validator(mode="before")
     @classmethod

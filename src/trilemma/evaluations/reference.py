@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from trilemma.data import SOURCES, ImageSet, open_data, parse_reference
+from trilemma.data import SOURCES, ImageSet, Resize, open_data, parse_reference
 from trilemma.errors import InputError
 from trilemma.evaluations.cache import BATCH, features_of_set, place_of
 from trilemma.evaluations.extractors import Stamp, extractor_of, stamp
@@ -49,19 +49,32 @@ def image_batches(data: ImageSet) -> Iterator[UInt8[np.ndarray, "n h w c"]]:
 
 
 def features_of(
-    name: str, split: str, root: str | None, extractor: str, size: Size = None, channels: int | None = None
+    name: str,
+    split: str,
+    root: str | None,
+    extractor: str,
+    size: Size = None,
+    channels: int | None = None,
+    resize: Resize = "bicubic",
 ) -> tuple[Features, dict[str, Any]]:
     """The features of DATA:SPLIT by the named extractor, and the record of the data."""
     look = extractor_of(extractor)
     versions = (look.name, look.sha256, look.resize, stamp(Path(name)))
-    return _features_of(name, split, root, extractor, size, channels, versions)
+    return _features_of(name, split, root, extractor, size, channels, resize, versions)
 
 
 @lru_cache(maxsize=4)
 def _features_of(
-    name: str, split: str, root: str | None, extractor: str, size: Size, channels: int | None, versions: Stamp
+    name: str,
+    split: str,
+    root: str | None,
+    extractor: str,
+    size: Size,
+    channels: int | None,
+    resize: Resize,
+    versions: Stamp,
 ) -> tuple[Features, dict[str, Any]]:
-    data = open_data(name, split=split, root=root, size=size, channels=channels)
+    data = open_data(name, split=split, root=root, size=size, channels=channels, resize=resize)
     return _seen(data, extractor_of(extractor)), data_record(data)
 
 
@@ -84,6 +97,7 @@ def open_reference(
     root: str | None = None,
     size: Size = None,
     channels: int | None = None,
+    resize: Resize = "bicubic",
     *,
     features: bool = True,
     holdout: bool | None = None,
@@ -100,23 +114,29 @@ def open_reference(
     if holds_statistics(spec):
         return Reference(*open_statistics(spec, extractor_of(extractor), features=features))
     name, split = parse_reference(spec)
-    seen, record = features_of(name, split, root, extractor, size, channels)
+    seen, record = features_of(name, split, root, extractor, size, channels, resize)
     if seen.logits is None and extractor_of(extractor).classes is not None:
         caution(f"features {extractor!r} are a classifier's of other classes than {name}'s: distances say little")
     held = None
-    if holdout is not False and split == "train" and _has_test(name, root, extractor, size, channels, bool(holdout)):
-        held, unseen = features_of(name, "test", root, extractor, size, channels)
+    if (
+        holdout is not False
+        and split == "train"
+        and _has_test(name, root, extractor, size, channels, resize, bool(holdout))
+    ):
+        held, unseen = features_of(name, "test", root, extractor, size, channels, resize)
         record = record | {"holdout": {key: unseen[key] for key in ("split", "count", "sha256")}}
     shape, of = record["size"], {"reference": record}
     return Reference(ReferenceFeatures.of(seen, of, held), record, (shape[0], shape[1], shape[2]))
 
 
-def _has_test(name: str, root: str | None, extractor: str, size: Size, channels: int | None, asked: bool) -> bool:
+def _has_test(
+    name: str, root: str | None, extractor: str, size: Size, channels: int | None, resize: Resize, asked: bool
+) -> bool:
     """Whether there is a test split to look at, and (unless `asked`) that takes next to no time."""
     if not asked and name not in SOURCES:
         return False
     try:
-        data = open_data(name, split="test", root=root, size=size, channels=channels)
+        data = open_data(name, split="test", root=root, size=size, channels=channels, resize=resize)
     except InputError:
         return False
     return asked or (data.in_memory and len(data) <= FEW) or place_of(data, extractor_of(extractor)).exists()

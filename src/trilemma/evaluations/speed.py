@@ -16,9 +16,10 @@ from trilemma.machine.environment import environment
 from trilemma.machine.files import write_json
 from trilemma.metrics import Speed, measure, multiply_adds
 from trilemma.metrics.metric import MACHINE
-from trilemma.process import Condition
+from trilemma.process import Condition, Draw, low_condition
 from trilemma.runs.run import Way
 from trilemma.runs.sample_sets import labels_for, read_record
+from trilemma.samplers import Sampler
 
 
 def speed_of(beside: Path, way: Way) -> Speed:
@@ -31,7 +32,7 @@ def speed_of(beside: Path, way: Way) -> Speed:
     full = [count / seconds for count, seconds in record["batches"][1:] if count == batch]
     if len(full) >= 2 and same and state.num_processes == 1:
         rates = (statistics.median(full), min(full), max(full))
-        return Speed(*rates, batch, len(full), 1, sampler.evaluations, _multiply_adds(way))
+        return Speed(*rates, batch, len(full), 1, sampler.evaluations, _multiply_adds(sampler, bool(way.classes)))
     if "speed" not in record or not same:
 
         def generate(count: int) -> None:
@@ -42,7 +43,7 @@ def speed_of(beside: Path, way: Way) -> Speed:
             generate,
             batch=min(batch, 16),
             network_evaluations=sampler.evaluations,
-            multiply_adds=_multiply_adds(way),
+            multiply_adds=_multiply_adds(sampler, bool(way.classes)),
         )
         record |= {"speed": asdict(timed), "environment": here}
         if state.is_main_process:
@@ -50,16 +51,19 @@ def speed_of(beside: Path, way: Way) -> Speed:
     return Speed(**record["speed"])
 
 
-def _multiply_adds(way: Way) -> int:
-    """What the networks do for one image, guides' included, over all evaluations."""
-    sampler = way.sampler
-    label = torch.zeros(1, dtype=torch.int64, device=sampler.device) if way.classes else None
+def _multiply_adds(sampler: Sampler, labelled: bool) -> int:
+    """What the networks do for one image, guides' and those of the stages below included, over all evaluations."""
     asked = Counter(sampler.acting(t) for t in sampler.asked)
     once = {sampler.acting(t): t for t in sampler.asked}
+    condition = Condition(torch.zeros(1, dtype=torch.int64, device=sampler.device) if labelled else None)
+    if sampler.low is not None:
+        low, clean = torch.zeros(1, *sampler.low.shape, device=sampler.device), torch.zeros(1, dtype=torch.float64)
+        condition = low_condition(sampler.denoiser.schedule, low, clean, Draw([]), condition.label)
 
     def ask(t: float) -> None:
-        denoiser = bind(sampler.denoiser, Condition(label), sampler.guides)
+        denoiser = bind(sampler.denoiser, condition, sampler.guides)
         with torch.inference_mode():
             denoiser(torch.zeros(1, *sampler.shape, device=sampler.device), torch.tensor(t, dtype=torch.float64))
 
-    return sum(count * multiply_adds(partial(ask, once[acting])) for acting, count in asked.items())
+    own = sum(count * multiply_adds(partial(ask, once[acting])) for acting, count in asked.items())
+    return own + (_multiply_adds(sampler.low, labelled) if isinstance(sampler.low, Sampler) else 0)

@@ -39,6 +39,7 @@ def import_run(
     size: tuple[int, int] | None = None,
     data: str | None = None,
     attention_order: str | None = None,
+    low: tuple[int, int] | None = None,
     overrides: Sequence[str] = (),
 ) -> Run:
     """Turn a checkpoint of `format` (`IMPORT_FORMATS`) into the run directory `out` (default runs/NAME), at step 0: its
@@ -47,11 +48,11 @@ def import_run(
     `name`: of the recipe, the file's unless given. `size` (height, width): of the images, where the checkpoint does not
     say. `data`: what it was or shall be trained on, needed to resume and as the default reference; its classes then
     name the model's. `attention_order`: `new` for guided-diffusion's `use_new_attention_order`, which no other format
-    has; None is `legacy`. `overrides`: `a.b=VALUE` over the recipe that was read. A default of sampling without a
-    counterpart is left out and said. Raises InputError for what cannot be read or has no counterpart here, before
-    anything is written."""
+    has; None is `legacy`. `low`: the size of an upsampler's low images, a quarter of the images' unless given.
+    `overrides`: `a.b=VALUE` over the recipe that was read. A default of sampling without a counterpart is left out and
+    said. Raises InputError for what cannot be read or has no counterpart here, before anything is written."""
     source = Path(path)
-    draft = _read(source, format, size, attention_order)
+    draft = _read(source, format, size, attention_order, low)
     name = name or re.sub(r"[^\w.-]+", "-", source.resolve().name.removesuffix(".pt"))
     place = Path(out) if out is not None else Path("runs") / name
     if (place / "recipe.yaml").exists() or (place / "checkpoints").exists():
@@ -75,7 +76,9 @@ def import_run(
     return Run(place)
 
 
-def _read(path: Path, format: str, size: tuple[int, int] | None, order: str | None) -> Draft:
+def _read(
+    path: Path, format: str, size: tuple[int, int] | None, order: str | None, low: tuple[int, int] | None
+) -> Draft:
     if format not in IMPORT_FORMATS:
         raise unknown("--format", format, IMPORT_FORMATS)
     if order not in (None, *openai.ORDERS):
@@ -84,7 +87,11 @@ def _read(path: Path, format: str, size: tuple[int, int] | None, order: str | No
         raise InputError(f"--attention-order {order!r}: only --format guided-diffusion has it, not {format}")
     if not path.exists():
         raise InputError(f"{path} does not exist")
-    return diffusers.read(path, size) if format == "diffusers" else openai.read(path, size, format, order or "legacy")
+    if format != "diffusers":
+        return openai.read(path, size, format, order or "legacy", low)
+    if low is not None:
+        raise InputError("--low: an upsampler's; only --format guided-diffusion and improved-diffusion have it")
+    return diffusers.read(path, size)
 
 
 def _recipe(draft: Draft, name: str, data: str | None, overrides: Sequence[str]) -> CompletedRecipe:

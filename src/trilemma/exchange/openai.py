@@ -27,8 +27,11 @@ ASSUMED: dict[str, dict[str, dict[str, Any]]] = {
 }
 """What no state dict says. improved-diffusion: four heads, the cosine schedule of 4 000 steps and rescaled timesteps,
 as its unconditional CIFAR-10 and ImageNet 64 have them. guided-diffusion: 64 channels a head and the linear schedule of
-1 000 steps, as ImageNet 256, 512 and LSUN have them (ImageNet 64: the cosine one, and the new attention order; 128:
-four heads)."""
+1 000 steps, as ImageNet 256, 512, LSUN and the upsampler to 512 have them (ImageNet 64: the cosine one, and the new
+attention order; 128, and the upsampler to 256: four heads)."""
+
+SCALE = 4
+"""How many times a published upsampler's images are as high and wide as its low ones: 64 to 256, 128 to 512."""
 
 TRUNK = {
     "time_embed.0.weight": 2,
@@ -85,9 +88,12 @@ def layout(order: str, model: str = "UNetModel") -> Layout:
     return Layout(places, leaves, axes=3, per_head=order == "legacy")
 
 
-def read(path: Path, size: tuple[int, int] | None, family: str, order: str) -> Draft:
-    """A state dict as their training writes it (model….pt, ema_….pt). Raises InputError for what is none, for an
-    upsampler, and for a classifier of another pooling than attention."""
+def read(
+    path: Path, size: tuple[int, int] | None, family: str, order: str, low: tuple[int, int] | None = None
+) -> Draft:
+    """A state dict as their training writes it (model….pt, ema_….pt). One with six input channels, or with
+    `low`, is an upsampler's: its low images are of the size `low`, a quarter of the images' unless given. Raises
+    InputError for what is none, and for a classifier of another pooling than attention."""
     if size is None:
         raise InputError(f"--size: a state dict of {family} does not say how large its images are: expected such as 64")
     weights = read_state_dict(path)
@@ -96,19 +102,27 @@ def read(path: Path, size: tuple[int, int] | None, family: str, order: str) -> D
         return _classifier(weights, size, order, where)
     _check(weights, family, "UNetModel", where)
     outputs, channels = len(weights["out.2.weight"]), weights["input_blocks.0.0.weight"].shape[1]
+    # Six channels are an RGB image and its low one; any other even number may be one image's.
+    upsampler = channels == 6 or (low is not None and channels % 2 == 0)
+    channels //= 1 + upsampler
+    if low is not None and not upsampler:
+        raise InputError(
+            f"--low: {where} is no upsampler's, it has {channels} input channels: expected twice an image's"
+        )
     if outputs not in (channels, 2 * channels):
         raise InputError(
-            f"{where}: {outputs} output channels for {channels} input channels: expected as many, or twice as many "
+            f"{where}: {outputs} output channels for images of {channels} channels: expected as many, or twice as many "
             "where the variance is learned"
         )
-    if channels == 6:
-        raise InputError(f"{where}: 6 input channels are an upsampler's, image and low-resolution image: not supported")
     values = {part: dict(assumed) for part, assumed in ASSUMED[family].items()}
     values["network"] = {"name": "unet", **_network(weights, size, where), **values["network"]}
     values["learner"] = {
         "parameterization": "epsilon",
         "variance": "fixed_large" if outputs == channels else "learned_range",
     }
+    if upsampler:
+        values["network"]["upsampler"] = True
+        values["learner"]["low"] = list(low or (max(1, size[0] // SCALE), max(1, size[1] // SCALE)))
     values["sampling"] = {"sampler": "ancestral", "clip": "static", "spacing": "even"}
     classes = len(weights["label_emb.weight"]) if "label_emb.weight" in weights else 0
     return Draft(values, weights, layout(order), (channels, *size), classes, where)

@@ -85,7 +85,8 @@ def _images(spec: str, n: int, run: Run) -> tuple[UInt8[np.ndarray, "n h w c"], 
         return images[:n], None if labels is None else labels[:n]
     name, split = parse_reference(spec)
     settings = run.recipe.data
-    data = open_data(name, split=split, root=settings.root if name == settings.name else None, size=settings.size)
+    root = settings.root if name == settings.name else None
+    data = open_data(name, split=split, root=root, size=settings.size, resize=settings.resize)
     chosen = np.linspace(0, len(data) - 1, min(n, len(data))).astype(int)
     return data.batch(chosen)
 

@@ -19,7 +19,7 @@ from trilemma.process import Denoiser
 from trilemma.recipes import CompletedRecipe, Recipe, load
 from trilemma.runs.build import completed
 from trilemma.runs.run import prepare
-from trilemma.training import Batches, DenoisingLearner, Report, Trainer
+from trilemma.training import Batches, DenoisingLearner, Pairs, Report, Trainer, check_pairs
 
 
 def fit(
@@ -32,6 +32,8 @@ def fit(
     times: Any = "uniform",
     conditional: bool | None = None,
     label_dropout: float = 0.0,
+    low: int | tuple[int, int] | None = None,
+    low_noise: float = 0.0,
     sampling: Any = "ancestral",
     **training: Any,
 ) -> Iterator[Report]:
@@ -42,6 +44,7 @@ def fit(
     denoiser's range), or a pair of images and classes. `objective` and `times`: objects, names, or mappings with `name`
     and arguments. `conditional`: on the data's classes; if they have classes and the network takes them, unless given.
     `label_dropout`: this part of the labels is replaced by the denoiser's `no_class`, for classifier-free guidance.
+    `low`, `low_noise`: of an upsampler, as the learner `denoising` has them.
     `training`: settings of a recipe's training section, such as `batch` and `learning_rate`; `sampling`: that section.
     No grids of samples are drawn unless `grid_every` says so.
 
@@ -60,6 +63,8 @@ def fit(
             "variance": denoiser.variance_name,
             "conditional": conditional,
             "label_dropout": label_dropout,
+            "low": low,
+            "low_noise": low_noise,
         },
         "schedule": described("schedule", denoiser.schedule),
         "network": described("network", denoiser.network),
@@ -68,12 +73,15 @@ def fit(
         "sampling": sampling,
     }
     recipe = completed(load(values), images)
+    pairs = Pairs.of(recipe.learner["low"], recipe.learner["low_noise"])
+    check_pairs(denoiser, pairs, images.shape[1:])
     learner = DenoisingLearner(
         denoiser,
         construct("objective", _part(recipe, "objective", objective)),
         construct("times", _part(recipe, "times", times), denoiser.schedule),
         conditional,
         label_dropout,
+        pairs,
     )
     process = accelerator(recipe.training.precision)
     batches = batches_of(recipe, images, process)

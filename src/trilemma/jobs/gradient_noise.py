@@ -84,7 +84,7 @@ def _learner(run: Run, objective: str, sampler: str, bins: int | None) -> Denois
         chosen["bins"] = bins or next(w for w in range(max(1, steps // 100), steps + 1) if steps % w == 0)
     drawn = construct("times", component("times", chosen, "times"), denoiser.schedule)
     made = construct("objective", component("objective", objective, "objective"))
-    return DenoisingLearner(denoiser, made, drawn, conditional)
+    return DenoisingLearner(denoiser, made, drawn, conditional, pairs=run.pairs)
 
 
 def _fill(learner: DenoisingLearner, sampler: Importance, source: Batches) -> None:

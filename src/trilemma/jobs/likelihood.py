@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -44,8 +45,8 @@ def nll(
     """L_T, ΣL_t, L_0 and their total in bits/dim on `n` images of DATA:SPLIT (all, if it has fewer), with standard
     errors over images and every L_t; `steps` of the grid, every one unless given. `clip`: whether the bound's x̂_0 is
     held in the data's range, as improved-diffusion's `image_nll` has it. `ode`: an estimate of the likelihood itself
-    too, by so many Runge-Kutta steps. Written to RUN/evaluations/likelihood/….json, or `out`. Raises InputError for
-    what cannot be done."""
+    too, by so many Runge-Kutta steps. An upsampler's is that of images given their low ones. Written to
+    RUN/evaluations/likelihood/….json, or `out`. Raises InputError for what cannot be done."""
     began = time.perf_counter()
     if out is not None:
         out = Path(out)
@@ -54,13 +55,14 @@ def nll(
             raise InputError(f"out: {out.with_suffix('.png')}, where its picture goes, is there already")
     run = run if isinstance(run, Run) else Run(run)
     name, split = parse_reference(reference)
-    root = root or (run.recipe.data.root if name == run.recipe.data.name else None)
-    data = open_data(name, split=split, root=root, size=run.recipe.data.size, channels=run.recipe.data.channels)
+    own = run.recipe.data
+    root = root or (own.root if name == own.name else None)
+    data = open_data(name, split=split, root=root, size=own.size, channels=own.channels, resize=own.resize)
     if data.shape != run.recipe.images.shape:
         raise InputError(f"reference {reference!r}: its images are {data.shape}, the run's {run.recipe.images.shape}")
     if run.classes and (data.classes is None or len(data.classes) != len(run.classes)):
         raise InputError(f"reference {reference!r}: a class-conditional model needs its {len(run.classes)} classes")
-    denoiser = run.denoiser(weights)
+    denoiser, pairs = run.denoiser(weights), run.pairs
     if clip not in ("static", "none"):
         raise unknown("clip", clip, ("static", "none"))
     if ode is not None:
@@ -76,13 +78,16 @@ def nll(
             x0 = to_model(images, run.recipe.data.range).to(device)
             label = torch.from_numpy(labels).to(device) if run.classes and labels is not None else None
             keys = [(seed, "nll", int(i)) for i in some]
-            bound = variational_bound(denoiser, x0, Condition(label), times, Draw(keys), clip=clip)
+            condition = Condition(label)
+            if pairs is not None:
+                condition = replace(pairs, noise=0.0).condition(denoiser, x0, Draw(keys), label)
+            bound = variational_bound(denoiser, x0, condition, times, Draw(keys), clip=clip)
             priors.append(bound.prior)
             terms.append(bound.terms)
             if ode is not None:
                 draw = Draw((*key, "ode") for key in keys)
                 x = dequantised(x0, run.recipe.data.range, draw)
-                exact.append(ode_bits_per_dim(denoiser, x, Condition(label), ode, draw))
+                exact.append(ode_bits_per_dim(denoiser, x, condition, ode, draw))
             advance(start + len(some), "")
     prior, each = torch.cat(priors), torch.cat(terms)
     figures = {

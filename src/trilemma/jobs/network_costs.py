@@ -21,6 +21,7 @@ from trilemma.machine.environment import environment
 from trilemma.machine.files import write_json
 from trilemma.machine.progress import progress
 from trilemma.metrics import Speed, kept_for_backward, measure, multiply_adds
+from trilemma.process.calling import OTHERS
 from trilemma.recipes import CompletedRecipe, Source, load
 from trilemma.runs.build import build_network, completed, parameter_count
 
@@ -222,8 +223,12 @@ def _inputs(
     given = {
         "time": torch.full((count,), 500.0, device=device),
         "label": torch.zeros(count, dtype=torch.int64, device=device),
+        "low": x,
+        "low_time": torch.zeros(count, device=device),
     }
-    return x, {name: given[name] for name in inspect.signature(network.forward).parameters if name in given}
+    untaken = {name for name, built in OTHERS.items() if not getattr(network, built, True)}
+    taken = inspect.signature(network.forward).parameters.keys() - untaken
+    return x, {name: value for name, value in given.items() if name in taken}
 
 
 def _why_not(each: Anatomy, batch: int, device: torch.device) -> str | None:

@@ -16,6 +16,7 @@ from trilemma.evaluations.record import NEIGHBOURS
 from trilemma.machine.devices import process_state
 from trilemma.machine.progress import say
 from trilemma.recipes.sampling import LISTS, said
+from trilemma.runs.cascades import open_run
 from trilemma.runs.run import Run
 from trilemma.runs.sample_sets import labels_for
 from trilemma.samplers import check_seeds
@@ -61,7 +62,7 @@ def sweep(
 
     Raises InputError, before anything is sampled, for values that are missing or given twice, and for a point that
     cannot be sampled, naming it."""
-    run = run if isinstance(run, Run) else Run(run, verify=verify)
+    run = run if isinstance(run, Run) else open_run(run, verify=verify)
     numbers = check_seeds(IMAGES if n is None else n, seeds)
     points = [_point(run, one, words, numbers, cls) for one, words in grid(settings)]
     places: dict[Path, Point] = {}

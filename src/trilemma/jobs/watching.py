@@ -8,18 +8,21 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
+from jaxtyping import Int64
 
 from trilemma.data import ImageSet, write_png
 from trilemma.errors import InputError
 from trilemma.evaluations.during_training import EvaluateEvery
 from trilemma.machine.files import keeping
 from trilemma.machine.progress import progress
-from trilemma.process import image_grid, stream_seed, to_model
+from trilemma.process import image_grid, reduced, stream_seed, to_model, to_uint8
 from trilemma.recipes import CompletedRecipe, Recipe
 from trilemma.runs.build import open_images
 from trilemma.runs.logs import Log, Window
 from trilemma.runs.sample_sets import labels_for
-from trilemma.training import Batch, Batches, Report, Trainer, checkpoint
+from trilemma.samplers import Finished
+from trilemma.training import Batch, Batches, Pairs, Report, Trainer, checkpoint
+from trilemma.training.batches import Source
 
 
 def batches_of(recipe: Recipe, data: ImageSet, process: Accelerator) -> Batches:
@@ -84,7 +87,7 @@ def watched(
                 if figures:
                     log.write({"step": report.step, **figures})
             if _due(report, settings.grid_every) or (last and settings.grid_every):
-                _grid(trainer, recipe, path)
+                _grid(trainer, recipe, path, batches.source)
             advance(report.step, f"loss {window.smooth:.4f}")
             yield report
 
@@ -93,13 +96,26 @@ def _due(report: Report, every: int) -> bool:
     return bool(every) and report.step % every == 0
 
 
-def _grid(trainer: Trainer, recipe: CompletedRecipe, path: Path) -> None:
-    """A grid of samples from the same noise every time."""
+def _grid(trainer: Trainer, recipe: CompletedRecipe, path: Path, data: Source) -> None:
+    """A grid of samples from the same noise every time; of an upsampler, made from the low images of the first data."""
     denoiser = trainer.learner.denoiser
     if denoiser is None or not trainer.accelerator.is_main_process:
         return
     seeds = list(range(40))
+    labels, low = labels_for(seeds, recipe.classes, None), None
+    if (pairs := Pairs.of(recipe.learner.get("low"))) is not None:
+        low, labels = _lows(pairs, recipe, data, len(seeds))
     with trainer.averaged():
-        sampler = recipe.sampling.build(denoiser, recipe.images.shape)
-        images = sampler.generate(seeds, labels_for(seeds, recipe.classes, None))
+        sampler = recipe.sampling.build(denoiser, recipe.images.shape, low=low)
+        images = sampler.generate(seeds, labels)
     write_png(path / "samples" / f"grid-{trainer.step:08d}.png", image_grid(images, 10))
+
+
+def _lows(
+    pairs: Pairs, recipe: CompletedRecipe, data: Source, count: int
+) -> tuple[Finished, Int64[np.ndarray, "n"] | None]:
+    """The low images of the first `count` data, and the data's classes."""
+    images, labels = data.batch([i % len(data) for i in range(count)])
+    small = to_uint8(reduced(to_model(images), pairs.size))
+    shape = (small.shape[3], *pairs.size)
+    return Finished(lambda seeds, _: small[list(seeds)], shape, "data"), labels if recipe.classes else None

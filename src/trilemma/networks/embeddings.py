@@ -33,20 +33,28 @@ class Sinusoidal(nn.Module):
 class TimeAndClass(nn.Module):
     """Sinusoidal time embedding through two linear layers with a swish between (A 4.1); a class, where there are any,
     is a learned vector added to it (Nichol & Dhariwal 2021, section 3.3). Given after one more swish, with which every
-    block's own linear layer begins. `base` None: `dim` sinusoids as they are, without those two layers (D 2.1)."""
+    block's own linear layer begins. `base` None: `dim` sinusoids as they are, without those two layers (D 2.1).
+    `low_time`: the time that an upsampler's low image is noised to is embedded and added as well, through linear layers
+    of its own (Ho et al. 2022, section 4.2)."""
 
-    def __init__(self, base: int | None, dim: int, classes: int, endpoint: bool = False):
+    def __init__(self, base: int | None, dim: int, classes: int, endpoint: bool = False, low_time: bool = False):
         super().__init__()
         self.dim = dim
-        self.time: nn.Module
-        if base is None:
-            self.time = Sinusoidal(dim, endpoint)
-        else:
-            self.time = nn.Sequential(Sinusoidal(base, endpoint), nn.Linear(base, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.time = self._embedding(base, dim, endpoint)
         self.label = nn.Embedding(classes, dim) if classes else None
+        self.low_time = self._embedding(base or dim, dim, endpoint) if low_time else None
 
-    def forward(self, time: Float[Tensor, "n"], label: Int64[Tensor, "n"] | None) -> Float[Tensor, "n dim"]:
+    def _embedding(self, base: int | None, dim: int, endpoint: bool) -> nn.Module:
+        if base is None:
+            return Sinusoidal(dim, endpoint)
+        return nn.Sequential(Sinusoidal(base, endpoint), nn.Linear(base, dim), nn.SiLU(), nn.Linear(dim, dim))
+
+    def forward(
+        self, time: Float[Tensor, "n"], label: Int64[Tensor, "n"] | None, low_time: Float[Tensor, "n"] | None = None
+    ) -> Float[Tensor, "n dim"]:
         embedding = self.time(time)
+        if self.low_time is not None and low_time is not None:
+            embedding = embedding + self.low_time(low_time)
         if self.label is not None and label is not None:
             embedding = embedding + self.label(label)
         return nn.functional.silu(embedding)

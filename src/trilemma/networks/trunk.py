@@ -103,9 +103,13 @@ class Trunk(nn.Module):
         self.middle = nn.ModuleList(made)
 
     def forward(
-        self, x: Float[Tensor, "n c h w"], time: Float[Tensor, "n"], label: Int64[Tensor, "n"] | None
+        self,
+        x: Float[Tensor, "n c h w"],
+        time: Float[Tensor, "n"],
+        label: Int64[Tensor, "n"] | None,
+        low_time: Float[Tensor, "n"] | None = None,
     ) -> tuple[Float[Tensor, "n d h2 w2"], list[Tensor], Float[Tensor, "n e"] | None]:
-        e = self.embedding(time, label) if self.embedding is not None else None
+        e = self.embedding(time, label, low_time) if self.embedding is not None else None
         return *self.descend(self.stem(x), e, time, label), e
 
     def descend(

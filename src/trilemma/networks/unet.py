@@ -55,6 +55,7 @@ class UNet(nn.Module):
         middle: two of the network's `blocks`, or D's three `double` convolutions, twice as wide inside.
         head: norm, activation and 3×3 convolution (`conv`), or a 1×1 convolution alone (`point`).
         upsampler: takes a second image `low`, of any size, interpolated bilinearly and joined to x (B, two stages).
+        low_time: and the time that it is noised to, embedded as the other is (Ho et al. 2022, section 4.2).
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class UNet(nn.Module):
         middle: Literal["blocks", "double"] = "blocks",
         head: Literal["conv", "point"] = "conv",
         upsampler: bool = False,
+        low_time: bool = False,
     ):
         super().__init__()
         if size[0] % patch or size[1] % patch:
@@ -109,6 +111,9 @@ class UNet(nn.Module):
             raise ValueError("network.middle 'double' has no attention: it goes with middle_attention false")
         if time_sinusoids is not None and entry == "bottom":
             raise ValueError(f"network.time_sinusoids {time_sinusoids}: entry 'bottom' has none, its time is a number")
+        if low_time and (entry == "bottom" or not upsampler):
+            what = "entry 'bottom' has no place for it" if upsampler else "only an upsampler's low image has one"
+            raise ValueError(f"network.low_time: {what}")
         widths = tuple(round(base_channels * m) for m in multipliers)
         if any(abs(w - base_channels * m) > 1e-6 * w for w, m in zip(widths, multipliers, strict=True)):
             raise ValueError(
@@ -141,13 +146,13 @@ class UNet(nn.Module):
             attention=lambda channels: ATTENTION[attention_kind](channels, many(channels), style),
             every_block=skips == "block",
         )
-        self.patch, self.classes, self.upsampler = patch, classes, upsampler
+        self.patch, self.classes, self.upsampler, self.low_time = patch, classes, upsampler, low_time
         self.widths, self.sizes = widths, tuple(sizes)
         base = None if time_sinusoids else base_channels
         self.trunk = Trunk(
             plan,
             STEMS[stem](plan.inputs, widths[0], style),
-            TimeAndClass(base, embedding, classes, time_endpoint) if entry != "bottom" else None,
+            TimeAndClass(base, embedding, classes, time_endpoint, low_time) if entry != "bottom" else None,
             BottomMaps(widths[-1] // 2, sizes[-1], classes, time_range) if entry == "bottom" else None,
             middle,
             middle_attention,
@@ -178,6 +183,7 @@ class UNet(nn.Module):
         time: Float[Tensor, "n"],
         label: Int64[Tensor, "n"] | None = None,
         low: Float[Tensor, "n c h2 w2"] | None = None,
+        low_time: Float[Tensor, "n"] | None = None,
     ) -> Float[Tensor, "n d h w"]:
         if self.classes and label is None:
             raise ValueError("this network is class-conditional: it needs a label for each image")
@@ -187,7 +193,10 @@ class UNet(nn.Module):
             x = torch.cat([x, functional.interpolate(low, size=x.shape[-2:], mode="bilinear")], dim=1)
         elif low is not None:
             raise ValueError("this network is no upsampler (network.upsampler): it takes no `low` image")
-        h, skips, e = self.trunk(functional.pixel_unshuffle(x, self.patch) if self.patch > 1 else x, time, label)
+        if self.low_time != (low_time is not None):
+            raise ValueError(f"network.low_time {self.low_time}: a `low_time` is {'not ' * self.low_time}given")
+        x = functional.pixel_unshuffle(x, self.patch) if self.patch > 1 else x
+        h, skips, e = self.trunk(x, time, label, low_time)
         h = self.head(self.ascend(h, skips, e))
         return functional.pixel_shuffle(h, self.patch) if self.patch > 1 else h
 

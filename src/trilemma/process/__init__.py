@@ -20,9 +20,10 @@ from trilemma.process.gaussian import (
     perturb,
     posterior_mean,
 )
+from trilemma.process.low import low_condition
 from trilemma.process.noise import Draw, stream, stream_seed
 from trilemma.process.parameterization import PARAMETERIZATIONS, Parameterization
-from trilemma.process.pixels import check_images, image_grid, png, to_model, to_uint8
+from trilemma.process.pixels import check_images, image_grid, png, reduced, to_model, to_uint8
 from trilemma.process.posterior import ClassPosterior
 from trilemma.process.schedules import EDM, SCHEDULES, ContinuousVP, Cosine, Linear, Schedule, Tabulated
 from trilemma.process.times import GOLDEN, TIME_SAMPLERS, Importance, Times, TimeSampler, Uniform, quarters, spread
@@ -59,12 +60,14 @@ __all__ = [
     "discretized_nll",
     "gaussian_kl",
     "image_grid",
+    "low_condition",
     "over_image",
     "pair",
     "perturb",
     "png",
     "posterior_mean",
     "quarters",
+    "reduced",
     "spread",
     "stream",
     "stream_seed",

@@ -14,19 +14,21 @@ from torch import Tensor, nn
 from trilemma.errors import InputError
 
 TIMES = ("time", "t", "times", "timestep", "timesteps")
+OTHERS = {"low": "upsampler", "low_time": "low_time"}
+"""Further conditions, and the attributes by which networks that are built without them say so."""
 LABELS = ("label", "labels", "class_label", "class_labels", "classes", "y")
 
 
 @dataclass(frozen=True)
 class Call:
     """The names under which a network takes the image (None: first, without a name), the time (None: second) and the
-    class (None: it takes none), whether it takes any other condition by the name it has here, and whether it has to be
+    class (None: it takes none), which other conditions it takes, by the names they have here, and whether it has to be
     told the class."""
 
     image: str | None = None
     time: str | None = None
     label: str | None = "label"
-    others: bool = True
+    others: tuple[str, ...] = tuple(OTHERS)
     needs_label: bool = False
 
     @classmethod
@@ -48,7 +50,7 @@ class Call:
                 "expected forward(x, t), or forward(x, t, label)"
             )
         label = next((name for name in names if name in LABELS), None)
-        if label is None and len(required) > 2:
+        if label is None and len(required) > 2 and required[2] not in OTHERS:
             label = required[2]
         anything = Parameter.VAR_KEYWORD in kinds
         if label is None and anything:
@@ -58,14 +60,15 @@ class Call:
         image = None
         if time is not None and places[:1] == [time]:
             image = next(name for name in names if name not in (time, label))
-        return cls(image, time, label, anything or "low" in names, label in required)
+        others = tuple(n for n, built in OTHERS.items() if (anything or n in names) and getattr(plain, built, True))
+        return cls(image, time, label, others, label in required)
 
     def __call__(
         self, network: Any, x: Float[Tensor, "n c h w"], time: Float[Tensor, "n"], condition: Mapping[str, Tensor]
     ) -> Float[Tensor, "n d h w"]:
         """The network's output; of an object that holds it as `sample`, as diffusers' networks give it, that."""
         places: list[Tensor] = []
-        given = {name: value for name, value in condition.items() if name != "label" and self.others}
+        given = {name: value for name, value in condition.items() if name in self.others}
         for name, value in ((self.image, x), (self.time, time)):
             if name is None:
                 places.append(value)

@@ -23,10 +23,12 @@ FIXED: tuple[Variance, ...] = ("fixed_small", "fixed_large")
 @dataclass(frozen=True)
 class Condition:
     """What the images are conditioned on, each part None where it is not given. `label`: the class of each image, int64
-    in [0, classes). `low`: what an upsampler starts from, each image at a lower resolution, in the data's range."""
+    in [0, classes). `low`: what an upsampler starts from, each image at a lower resolution, in the data's range.
+    `low_time`: the time that it is noised to, as the network is told times."""
 
     label: Int64[Tensor, "n"] | None = None
     low: Float[Tensor, "n c h2 w2"] | None = None
+    low_time: Float[Tensor, "n"] | None = None
 
     def to(self, device: torch.device | str) -> Condition:
         return replace(self, **{name: value.to(device) for name, value in self.given().items()})

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
 from trilemma.errors import InputError
 
@@ -50,6 +51,18 @@ def to_uint8(
     pixels = images.detach().to(device="cpu", dtype=torch.float32)
     scaled = ((pixels - low) * (255 / (high - low))).nan_to_num(nan=0.0).round_().clamp_(0, 255)
     return scaled.to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def reduced(
+    images: Float[Tensor, "n c h w"], size: tuple[int, int], range: tuple[float, float] = (-1.0, 1.0)
+) -> Float[Tensor, "n c h2 w2"]:
+    """Images at a lower resolution (h2, w2): each pixel the mean of the area it covers (as guided-diffusion's training
+    of upsamplers has it), rounded to a grey level, as a finished image's are. `range` and type stay."""
+    low, high = range
+    # In grey levels sums are exact, so that the mean is the same however the range is written.
+    levels = ((images.float() - low) * (255 / (high - low))).round()
+    mean = functional.interpolate(levels, size=size, mode="area").round()
+    return (mean / 255 * (high - low) + low).to(images.dtype)
 
 
 def image_grid(

@@ -16,12 +16,12 @@ from trilemma.guidance.guides import check_interval
 from trilemma.process import Denoiser
 from trilemma.recipes.components import Section, checked, component, construct, section
 from trilemma.registry import registry
-from trilemma.samplers import Ancestral, Kernel, Sampler, Surrogate, check_spacing
+from trilemma.samplers import Ancestral, Kernel, Sampler, Stage, Surrogate, check_spacing
 
 RENAMED = {"name": "sampler", "grid": "spacing"}
 """What earlier recipes and records called two of the settings."""
 
-FOLLOWED = ("times_sha256", "network_evaluations", "surrogate", "guide")
+FOLLOWED = ("times_sha256", "network_evaluations", "surrogate", "guide", "low")
 """What stands in a record beside the settings, because it followed from them or was given with them."""
 
 
@@ -65,6 +65,11 @@ class SamplingSettings(Section):
         AfterValidator(lambda value: value if value is None else check_interval(value)),
         Doc("Guide at times t from, to alone: 10,80."),
     ] = None
+    low_noise: Annotated[
+        float,
+        Ge(0),
+        Doc("Of an upsampler: the time that its low images are noised to, up to what it was trained on."),
+    ] = 0.0
     precision: Annotated[Literal["fp32", "bf16"], Doc("What the network is computed in.")] = "fp32"
     compile: Annotated[bool, Doc("Compile the network for the batch, once: for large sets of a large network.")] = False
 
@@ -103,12 +108,13 @@ class SamplingSettings(Section):
         shape: tuple[int, int, int],
         surrogate: Surrogate | None = None,
         guide: Callable[..., Guide] = ClassifierFree,
+        low: Stage | None = None,
     ) -> Sampler:
-        """The sampler of images of this shape (c, h, w). `guide`: what makes the guide of a scale and an interval.
-        Raises InputError as it does."""
+        """The sampler of images of this shape (c, h, w), of an upsampler from those of `low`. `guide`: what makes the
+        guide of a scale and an interval. Raises InputError as it does."""
         guides = [guide(self.guidance, interval=self.guidance_interval)] if self.guidance else []
         shared = {name: getattr(self, name) for name in SHARED if name not in ("weights", *GUIDANCE)}
-        return Sampler(denoiser, self.kernel, shape=shape, surrogate=surrogate, guides=guides, **shared)
+        return Sampler(denoiser, self.kernel, shape=shape, surrogate=surrogate, guides=guides, low=low, **shared)
 
 
 GUIDANCE = ("guidance", "guidance_interval")
@@ -169,7 +175,7 @@ def parse_sampling(values: Any) -> SamplingSettings:
 def sampling_words(recorded: Mapping[str, Any], seeds: str | None, classes: str | None) -> list[str]:
     """The command line's words for what a record says: settings under `sampler`, seeds, and the class that was asked
     for. Every setting is written out, so that a run's own say nothing."""
-    recorded, words = renamed(recorded), []
+    recorded, words = _given(renamed(recorded)), []
     for key, value in recorded.items():
         if key in FOLLOWED or value is None:
             continue
@@ -184,3 +190,23 @@ def sampling_words(recorded: Mapping[str, Any], seeds: str | None, classes: str 
     words += [f"--{guide['kind']}", str(guide["name"])] if (guide := recorded.get("guide")) else []
     words += ["--seeds", seeds] if seeds else []
     return [*words, "--class", classes] if classes not in (None, "balanced") else words
+
+
+def _given(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """What may have been given, of a record: of a cascade, whose options act on every stage, what its stages have in
+    common; of guidance and surrogate what the base has, of the noise on low images what the upsamplers have. What they
+    differ in is each one's own."""
+    stages: list[Mapping[str, Any]] = [recorded]
+    while "sampler" in (low := stages[-1].get("low") or {}):
+        stages.append(renamed(low["sampler"]))
+    if not recorded.get("low"):
+        return dict(recorded)
+    finished = "sampler" not in low and bool(low)
+    upsamplers, base = stages if finished else stages[:-1], {} if finished else stages[-1]
+    whose = {"low_noise": upsamplers, **{key: [base] for key in (*GUIDANCE, "surrogate", "guide")}}
+    found = {}
+    for key in dict.fromkeys(key for stage in stages for key in stage):
+        values = [stage.get(key) for stage in whose.get(key, stages) if key != "low_noise" or key in stage]
+        if values and all(value == values[0] for value in values):
+            found[key] = values[0]
+    return found

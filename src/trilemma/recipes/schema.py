@@ -26,7 +26,8 @@ def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
 
 
 class DataSettings(Section):
-    """`name`: a source (`trilemma list data`) or a path. `range`: the numbers that black and white become."""
+    """`name`: a source (`trilemma list data`) or a path. `size`: a side, or [height, width], that images are cropped
+    and resized to, by `resize`; see `open_data`. `range`: the numbers that black and white become."""
 
     name: str
     split: str = "train"
@@ -34,6 +35,7 @@ class DataSettings(Section):
     root: str | None = None
     size: int | tuple[int, int] | None = None
     channels: Literal[1, 3] | None = None
+    resize: Literal["bicubic", "area"] = "bicubic"
     range: Annotated[tuple[float, float], AfterValidator(_ordered)] = (-1.0, 1.0)
 
 

@@ -19,6 +19,7 @@ from trilemma.report.sources import RunFiles, read_sources, same_seeds
 from trilemma.report.table_views import ARROWS, KEY, to_html
 from trilemma.report.tables import Row, Table, build_table
 from trilemma.report.verdict import axis_verdicts, deciding_column, verdict
+from trilemma.runs.cascades import split_spec
 from trilemma.samplers import Strip
 
 _MOST_WAYS = 6
@@ -228,7 +229,7 @@ def build_report(sources: Sequence[Path], out: Path | None = None) -> Path:
     out: by default RUN/report.html for a single run directory, else report.html in the working directory. The file
     appears whole or not at all. Raises InputError for a source that is neither a run nor an evaluation, for an invalid
     file in a run, and for an `out` that cannot be written."""
-    sources = [Path(source) for source in sources]
+    sources = [Path(split_spec(source)[-1]) for source in sources]  # a cascade's evaluations lie in its last run
     if out is None:
         out = sources[0] / "report.html" if len(sources) == 1 and sources[0].is_dir() else Path("report.html")
     check_writable(out, "--out", suffix=".html")

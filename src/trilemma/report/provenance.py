@@ -41,6 +41,7 @@ def _sampler(sampler: SamplerRecord) -> str:
         f"{sampler.steps} steps" if sampler.steps is not None else "",
         f"{sampler.spacing} grid" if sampler.spacing else "",
         *own,
+        f"over {sampler.low.get('name')}" if sampler.low else "",
         {"static": "x₀ clipped", "dynamic": "x₀ clipped dynamically"}.get(str(sampler.clip), ""),
         sampler.precision,
     )

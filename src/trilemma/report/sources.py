@@ -12,6 +12,7 @@ import numpy as np
 from trilemma.errors import InputError
 from trilemma.evaluations.record import Evaluation, read
 from trilemma.machine.untrusted import open_arrays, parse_json, read_text
+from trilemma.runs.cascades import split_spec
 from trilemma.samplers import Strip
 
 
@@ -99,7 +100,7 @@ def read_sources(sources: Sequence[Path]) -> tuple[list[RunFiles], list[Evaluati
     """Every run and evaluation named, each once. Raises InputError for what is neither."""
     runs: dict[Path, RunFiles] = {}
     evaluations: dict[Path | None, Evaluation] = {}
-    for source in sources:
+    for source in (Path(split_spec(source)[-1]) for source in sources):
         if source.is_dir():
             run, found = read_run(source)
             runs.setdefault(source.resolve(), run)

@@ -25,18 +25,19 @@ from trilemma.runs.build import build_learner, build_network, denoiser_of, open_
 from trilemma.runs.companions import open_guide, split
 from trilemma.runs.sample_sets import FORMAT, labels_for, sample_set
 from trilemma.samplers import Sampler, Samples, Strip, check_seeds, grid, seed_words
-from trilemma.training import Learner, checkpoint
+from trilemma.training import Learner, Pairs, checkpoint
 
 
 @dataclass(frozen=True)
 class Way:
-    """A way to sample a run: its settings, the sampler that they make, the classes that it can be asked for, and what
-    records say of its guide."""
+    """A way to sample a run: its settings, the sampler that they make, the classes that it can be asked for, what
+    records say of its guide, and the way to sample the run below, if it is a cascade of runs."""
 
     settings: SamplingSettings
     sampler: Sampler
     classes: list[str]
     guide: dict[str, Any] | None = None
+    below: Way | None = None
 
 
 class Run:
@@ -70,6 +71,16 @@ class Run:
     def classes(self) -> list[str]:
         """The classes the model is conditioned on; empty if it is unconditional."""
         return self.recipe.classes
+
+    @property
+    def spec(self) -> str:
+        """What commands call it."""
+        return str(self.path)
+
+    @property
+    def pairs(self) -> Pairs | None:
+        """The low images that an upsampler is trained on; None where the run is none."""
+        return Pairs.of(self.recipe.learner.get("low"), self.recipe.learner.get("low_noise", 0.0))
 
     def weights_file(self, weights: str) -> Path:
         """The file of the `ema` or `raw` weights."""
@@ -134,6 +145,12 @@ class Run:
     def way(self, **settings: Any) -> Way:
         """A way to sample this run, by the recipe's settings but for those given: those of its sampling section, and
         what it is sampled with (see `Companions`). Raises InputError for what cannot be done."""
+        if self.pairs is not None:
+            by = "×".join(map(str, self.pairs.size))
+            raise InputError(
+                f"{self.path} is an upsampler: it needs what makes its {by} images, a run or samples, before it: "
+                f"BASE+{self.path}"
+            )
         own, companions = split(settings)
         chosen = self.recipe.sampling.changed(**own)
         if companions.guided_by and not chosen.guidance and own.get("guidance") is None:
@@ -189,18 +206,25 @@ class Run:
 
     def default_out(self, way: Way, seeds: Sequence[int], cls: Any) -> Path:
         """Where a sample set goes that is given no place: a name that says how it was made."""
-        sampler, settings = way.sampler, way.settings
         numbers = seed_words(seeds) if len(seed_words(seeds)) < 20 else f"{len(seeds)}seeds"
+        chosen = [] if cls is None else [f"class{cls}"]
+        name = "-".join([*self.words(way), *chosen, f"seeds{numbers}"]).replace(" ", "")
+        return self.path / "samples" / f"{name}.npz"
+
+    def words(self, way: Way) -> list[str]:
+        """How it is sampled and of which step, for the names of files."""
+        sampler, settings = way.sampler, way.settings
         parts = [sampler.kernel.label.lower(), str(sampler.intervals), *sampler.particulars()]
         parts += [] if settings.precision == "fp32" else [settings.precision]
         parts += [] if settings.weights == "ema" else [settings.weights]
-        parts += [] if cls is None else [f"class{cls}"]
-        name = "-".join([*parts, f"step{self.step}", f"seeds{numbers}"]).replace(" ", "")
-        return self.path / "samples" / f"{name}.npz"
+        return [*parts, f"step{self.step}"]
 
     def record(self, way: Way, seeds: Sequence[int], cls: Any) -> dict[str, Any]:
         """How a sample set is made: everything its images depend on."""
         sampler, settings = way.sampler, way.settings
+        settled = settings.recorded()
+        if self.pairs is None or not self.pairs.noise:
+            del settled["low_noise"]
         every = len(grid(sampler.denoiser.schedule, settings.steps, settings.spacing)) - 1
         return {
             "format": FORMAT,
@@ -210,7 +234,7 @@ class Run:
             "seeds": seed_words(seeds),
             "classes": None if not way.classes else "balanced" if cls is None else str(cls),
             "sampler": {
-                **settings.recorded(),
+                **settled,
                 "steps": None if settings.times else every,
                 "times_sha256": hashlib.sha256(sampler.grid.numpy().tobytes()).hexdigest(),
                 "network_evaluations": sampler.evaluations,

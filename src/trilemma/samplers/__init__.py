@@ -9,6 +9,7 @@ from trilemma.samplers.loop import Step, walk
 from trilemma.samplers.sampler import Sampler
 from trilemma.samplers.samples import Samples, Strip, check_seeds, seed_words
 from trilemma.samplers.solvers import DPMSolver, Heun, ProbabilityFlow, UniPC
+from trilemma.samplers.stages import Finished, Stage
 from trilemma.samplers.starts import Surrogate, SurrogateImages, noise_start, surrogate_start
 
 SAMPLERS = registry("sampler")
@@ -21,11 +22,13 @@ __all__ = [
     "Ancestral",
     "Clipping",
     "DPMSolver",
+    "Finished",
     "Heun",
     "Kernel",
     "ProbabilityFlow",
     "Sampler",
     "Samples",
+    "Stage",
     "Step",
     "Strip",
     "Surrogate",

@@ -77,7 +77,9 @@ def bytes_of_image(
         ):
             label = torch.zeros(images, dtype=torch.int64, device=device)
             x, time = torch.empty(images, *shape, device=device), torch.ones(images, device=device)
-            Call.of(network)(asked, x, time, {"label": label} if conditional else {})
+            given = {"label": label} if conditional else {}
+            low = {"low": x, "low_time": time} if getattr(network, "upsampler", False) else {}
+            Call.of(network)(asked, x, time, given | low)
     except Exception:  # whatever a network does that cannot be done without content
         pass
     finally:

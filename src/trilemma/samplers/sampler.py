@@ -16,13 +16,14 @@ from torch import Tensor, nn
 
 from trilemma.errors import InputError
 from trilemma.guidance import Guide, bind
-from trilemma.process import Condition, Denoiser, Draw, to_model, to_uint8
+from trilemma.process import Condition, Denoiser, Draw, low_condition, to_model, to_uint8
 from trilemma.samplers.compiled import Compiled
 from trilemma.samplers.estimate import check_batch
 from trilemma.samplers.grids import cut, explicit, grid
 from trilemma.samplers.kernels import Kernel
 from trilemma.samplers.loop import Step, walk
 from trilemma.samplers.samples import Samples, Strip, check_seeds
+from trilemma.samplers.stages import Stage
 from trilemma.samplers.starts import Surrogate, noise_start, surrogate_start
 
 Labels = Int64[np.ndarray, "n"] | Sequence[int] | int | None
@@ -37,6 +38,7 @@ class Sampler:
     The grid: `steps` intervals (None: every step of a table) by `spacing`, less `skip` of the noisiest; or `times`
     written out, noisiest first, instead. `surrogate`: begin from its images at its t_mid instead of at noise.
     `guides`: what steers the denoiser on the way; they are added up.
+    `low`: of an upsampler, what makes the low images that it starts from; `low_noise`: the time they are noised to.
     `precision`: fp32, or bf16 under autocast. `compile`: have the network compiled for this batch (see `Compiled`).
     Sampling is done where the network is, in evaluation mode, in which it is not left if it was training.
 
@@ -56,6 +58,8 @@ class Sampler:
     compile: bool = False
     surrogate: Surrogate | None = None
     guides: Sequence[Guide] = ()
+    low: Stage | None = None
+    low_noise: float = 0.0
     grid: Float64[Tensor, "k1"] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -73,6 +77,11 @@ class Sampler:
             times = cut(schedule, times, self.surrogate.t_mid)
         for guide in self.guides:
             guide.check(self.denoiser)
+        if self.low is None and getattr(self.denoiser.network, "upsampler", False):
+            raise InputError("sampler: the network is an upsampler, and `low`, what makes its low images, is missing")
+        if not 0 <= self.low_noise <= (schedule.T if self.low is not None else 0):
+            what = f"0 to {schedule.T:g}" if self.low is not None else "0, there is no low image to be noised"
+            raise InputError(f"low_noise {self.low_noise:g}: expected {what}")
         object.__setattr__(self, "grid", times)
 
     def __repr__(self) -> str:
@@ -90,8 +99,15 @@ class Sampler:
 
     @property
     def evaluations(self) -> int:
-        """Network evaluations an image takes: the denoiser's, and those of the guides where they act."""
-        return sum(1 + sum(guide.evaluations for guide in self.acting(t)) for t in self.asked)
+        """Network evaluations an image takes: the denoiser's, those of the guides where they act, and of the stages
+        below."""
+        below = self.low.evaluations if self.low is not None else 0
+        return below + sum(1 + sum(guide.evaluations for guide in self.acting(t)) for t in self.asked)
+
+    @property
+    def stages(self) -> int:
+        """Itself and those below it."""
+        return 1 + (self.low.stages if self.low is not None else 0)
 
     def acting(self, t: float) -> tuple[Guide, ...]:
         """The guides that act at time t."""
@@ -102,7 +118,8 @@ class Sampler:
         """This way of sampling in words, as tables label it."""
         every = "all " if self.intervals == self.denoiser.schedule.steps else ""
         count = f"{every}{self.intervals} step{'s' if self.intervals > 1 else ''}"
-        return ", ".join([self.kernel.label, count, *self.particulars()])
+        own = ", ".join([self.kernel.label, count, *self.particulars()])
+        return own if self.low is None else f"{self.low.label} + {own}"
 
     def particulars(self) -> list[str]:
         """What sets it apart from its kernel's defaults on an even grid, in words; flags are the kernel's label's."""
@@ -116,7 +133,8 @@ class Sampler:
         begun = self.surrogate
         start = [f"surrogate {Path(begun.record['name']).stem} at {begun.t_mid:g}"] if begun else []
         guided = [words for guide in self.guides if (words := guide.words)]
-        return [*own, *spacing, *skip, *start, *guided]
+        noised = [f"low noise {self.low_noise:g}"] if self.low_noise else []
+        return [*own, *spacing, *skip, *start, *noised, *guided]
 
     @property
     def device(self) -> torch.device:
@@ -160,8 +178,8 @@ class Sampler:
     def walk(self, seeds: Sequence[int], labels: Int64[np.ndarray, "n"] | None = None) -> Iterator[Step]:
         """Every step of the walk for these seeds. Raises InputError for more than memory holds."""
         self._check_batch(self.batch if self.compile else len(seeds), conditional=labels is not None)
-        condition = Condition(None if labels is None else torch.tensor(labels, device=self.device))
-        start, draw = self._start(seeds, labels), Draw.for_seeds(seeds, "step")
+        condition = self._condition(seeds, labels)
+        start, draw = self._start(seeds, labels), Draw.for_seeds(seeds, self._role("step"))
         steps = walk(self.kernel, bind(self._denoiser, condition, self.guides), self.grid, start, draw)
         networks = [self.denoiser.network, *(network for guide in self.guides for network in guide.networks)]
         mixed = self.precision == "bf16"
@@ -193,10 +211,22 @@ class Sampler:
         halves = 2 if any(guide.wants_without_class for guide in self.guides) else 1
         return self.denoiser.over(Compiled(self.denoiser.network, halves * self.batch))
 
+    def _condition(self, seeds: Sequence[int], labels: Int64[np.ndarray, "n"] | None) -> Condition:
+        label = None if labels is None else torch.tensor(labels, device=self.device)
+        if self.low is None:
+            return Condition(label)
+        low = to_model(self.low.generate(seeds, labels), self.denoiser.data_range).to(self.device)
+        s = torch.full((len(seeds),), self.low_noise, dtype=torch.float64)
+        return low_condition(self.denoiser.schedule, low, s, Draw.for_seeds(seeds, self._role("low")), label)
+
+    def _role(self, name: str) -> str:
+        """Each stage draws from streams of its own: sharing them, it would know the noise that its low image is of."""
+        return name if self.stages == 1 else f"{name} {self.stages}"
+
     def _start(self, seeds: Sequence[int], labels: Int64[np.ndarray, "n"] | None) -> Tensor:
         schedule = self.denoiser.schedule
         if self.surrogate is None:
-            return noise_start(schedule, seeds, self.shape, self.device, float(self.grid[0]))
+            return noise_start(schedule, seeds, self.shape, self.device, float(self.grid[0]), self._role("start"))
         images = to_model(self.surrogate.images(seeds, labels), self.denoiser.data_range)
         if tuple(images.shape) != (len(seeds), *self.shape):
             raise InputError(f"surrogate: its images are {tuple(images.shape[1:])}, the run's {self.shape} (c, h, w)")

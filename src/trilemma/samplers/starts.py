@@ -20,11 +20,12 @@ def noise_start(
     shape: tuple[int, int, int],
     device: torch.device | str = "cpu",
     t: float | None = None,
+    role: str = "start",
 ) -> Float[Tensor, "n c h w"]:
     """x_t ~ N(0, p² I), p the schedule's prior_std at the time `t` that the walk begins at (T unless given): images
-    [len(seeds), *shape] of pure noise, each from its own seed."""
+    [len(seeds), *shape] of pure noise, each from the stream `role` of its own seed."""
     like = torch.empty(len(seeds), *shape, device=device)
-    return schedule.prior_std(schedule.T if t is None else t) * Draw.for_seeds(seeds, "start").normal(like)
+    return schedule.prior_std(schedule.T if t is None else t) * Draw.for_seeds(seeds, role).normal(like)
 
 
 def surrogate_start(

@@ -12,6 +12,7 @@ from trilemma.training.classifying import (
 from trilemma.training.denoising import DenoisingLearner, DenoisingSettings
 from trilemma.training.learners import Given, Learner, LearnerSettings, Loop, Losses, OneLoss, Outcome, TimedLearner
 from trilemma.training.loop import DivergedError, Report, Trainer
+from trilemma.training.pairs import Pairs, check_pairs
 from trilemma.training.settings import TrainingSettings
 
 __all__ = [
@@ -32,9 +33,11 @@ __all__ = [
     "NoisyClassifierSettings",
     "OneLoss",
     "Outcome",
+    "Pairs",
     "Report",
     "TimedLearner",
     "Trainer",
     "TrainingSettings",
+    "check_pairs",
     "checkpoint",
 ]

@@ -17,12 +17,14 @@ from trilemma.process import FIXED, VARIANCES, Condition, Denoiser, Draw, Times,
 from trilemma.registry import register
 from trilemma.training.batches import Batch
 from trilemma.training.learners import Given, LearnerSettings, Outcome, TimedLearner
+from trilemma.training.pairs import Pairs, check_pairs
 
 
 class DenoisingLearner(TimedLearner):
     """Trains a denoiser by an objective at times drawn by a time sampler; on the images' labels too, if it is
-    `conditional`, of which that part is dropped that `label_dropout` says, each image's by its own draw. Raises
-    InputError for label dropout of a denoiser that has no label for no class."""
+    `conditional`, of which that part is dropped that `label_dropout` says, each image's by its own draw; an upsampler
+    on the low images that `pairs` makes. Raises InputError for label dropout of a denoiser that has no label for no
+    class."""
 
     denoiser: Denoiser
 
@@ -33,10 +35,11 @@ class DenoisingLearner(TimedLearner):
         times: TimeSampler,
         conditional: bool = True,
         label_dropout: float = 0.0,
+        pairs: Pairs | None = None,
     ):
         super().__init__(denoiser.network, denoiser.schedule, times)
         self.denoiser, self.objective, self.conditional = denoiser, objective, conditional
-        self.label_dropout = label_dropout
+        self.label_dropout, self.pairs = label_dropout, pairs
         if label_dropout and denoiser.no_class is None:
             raise InputError(
                 f"label_dropout {label_dropout:g}: the denoiser has no label that stands for none; give it `no_class`"
@@ -58,7 +61,11 @@ class DenoisingLearner(TimedLearner):
 
     def losses_at(self, batch: Batch, times: Times, draw: Draw) -> Losses:
         """The objective's losses of a batch at these times, with the noise of these streams."""
-        condition = Condition(batch.labels if self.conditional else None)
+        label = batch.labels if self.conditional else None
+        condition = Condition(label)
+        if self.pairs is not None:
+            low = Draw((*key, "low") for key in batch.keys)
+            condition = self.pairs.condition(self.denoiser, batch.images, low, label)
         return self.objective(self.denoiser, batch.images, condition, times, draw)
 
     def validate(self, batch: Batch) -> dict[str, Float[Tensor, "n"]]:
@@ -70,7 +77,10 @@ class DenoisingLearner(TimedLearner):
 @dataclass(frozen=True, kw_only=True)
 class DenoisingSettings(LearnerSettings):
     """Train a denoiser. `conditional`: on the data's classes; `label_dropout`: that part of the labels is dropped, for
-    classifier-free guidance: the network then has a class more, the last, which stands for none."""
+    classifier-free guidance: the network then has a class more, the last, which stands for none. Of an upsampler
+    (`network.upsampler`), `low`: the side, or [height, width], that each training image is reduced to, which it is to
+    be made from again; `low_noise`: the time of the schedule up to which that is noised in training, which the network
+    is told (`network.low_time`)."""
 
     timed: ClassVar = True
 
@@ -80,6 +90,8 @@ class DenoisingSettings(LearnerSettings):
     variance: Variance = "fixed_large"
     conditional: bool = False
     label_dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
+    low: Annotated[int, Ge(1)] | tuple[Annotated[int, Ge(1)], Annotated[int, Ge(1)]] | None = None
+    low_noise: Annotated[float, Ge(0)] = 0.0
 
     def __post_init__(self) -> None:
         """A learned variance needs an objective that trains it, and L_hybrid's bound trains nothing else."""
@@ -94,22 +106,20 @@ class DenoisingSettings(LearnerSettings):
                 f"learner.variance {self.variance!r}: objective {named(self.objective)!r} goes with "
                 f"{' and '.join(goes_with)}"
             )
+        if self.low_noise and self.low is None:
+            raise InputError(f"learner.low_noise {self.low_noise:g}: of an upsampler's low image; expected learner.low")
 
     def network(self, given: Given) -> nn.Module:
         channels, *size = given.shape
         outputs = channels * (2 if self.variance == "learned_range" else 1)
         classes = len(given.classes) + (self.label_dropout > 0) if self.conditional else 0
-        network = given.network(channels, outputs, tuple(size), classes)
-        if getattr(network, "upsampler", False):
-            raise InputError(
-                "network.upsampler: nothing trains or samples one yet; in Python, `networks.UNet` takes it"
-            )
-        return network
+        return given.network(channels, outputs, tuple(size), classes)
 
     def learner(self, network: nn.Module, given: Given) -> DenoisingLearner:
         parameterization = construct("parameterization", self.parameterization)
         no_class = len(given.classes) if self.label_dropout else None
         denoiser = Denoiser(network, given.schedule(), parameterization, self.variance, given.range, no_class)
-        times = construct("times", self.times, denoiser.schedule)
-        objective = construct("objective", self.objective)
-        return DenoisingLearner(denoiser, objective, times, self.conditional, self.label_dropout)
+        pairs = Pairs.of(self.low, self.low_noise)
+        check_pairs(denoiser, pairs, given.shape[1:])
+        times, objective = construct("times", self.times, denoiser.schedule), construct("objective", self.objective)
+        return DenoisingLearner(denoiser, objective, times, self.conditional, self.label_dropout, pairs)
