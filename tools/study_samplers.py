@@ -23,6 +23,11 @@ from trilemma.report.schedules import COLOURS
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results" / "samplers"
 FEW = (5, 10, 20, 50)
+RECIPE = (
+    *("schedule.steps=1000", "learner.times=uniform", "learner.label_dropout=0", "network.base_channels=48"),
+    *("network.entry=added", "training.learning_rate=1e-3", "training.validate_every=1000", "sampling.guidance=0"),
+)
+"""The demo's, wider, trained for longer and without guidance."""
 WAYS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
     "ancestral": ({"sampler": "ancestral"}, (*FEW, 100, 250)),
     "DDIM": ({"sampler": "ddim"}, FEW),
@@ -39,7 +44,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("-n", type=int, default=2000)
     arguments = parser.parse_args()
-    overrides = ["schedule.steps=1000", f"training.steps={arguments.steps}", "training.validate_every=1000"]
+    overrides = [*RECIPE, f"training.steps={arguments.steps}"]
     run = train("demo", out=Path("runs/samplers"), overrides=overrides, resume=True)
     curves: dict[str, list[tuple[int, float, float]]] = {}
     for label, (way, budgets) in WAYS.items():

@@ -89,31 +89,47 @@ def networks(path: Path) -> str:
 
 
 def speed(path: Path) -> str:
-    """Times against a peer, and their ratios."""
-    rows = [
-        [
-            row["network"],
-            str(row["batch"]),
-            row["precision"],
-            row["what"],
-            *(f"{row[side] * 1e3:.1f}" for side in ("ours_s", "theirs_s")),
-            f"{row['ratio']:.2f}",
-        ]
-        for row in json.loads(path.read_text())["rows"]
-    ]
-    return markdown(["network", "batch", "precision", "what", "ours, ms", "theirs, ms", "ratio"], rows, words=4)
+    """A benchmark's rows: of their keys those that `COLUMNS` has, words first."""
+    rows = json.loads(path.read_text())["rows"]
+    shown = {key: column for key, column in COLUMNS.items() if key in rows[0]}
+    cells = [[show(row[key]) for key, (_, show) in shown.items()] for row in rows]
+    return markdown([title for title, _ in shown.values()], cells, words=sum(key in WORDS for key in shown))
+
+
+def milliseconds(value: float) -> str:
+    return f"{value * 1e3:.1f}"
+
+
+COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "network": ("network", str),
+    "batch": ("batch", str),
+    "precision": ("precision", str),
+    "what": ("what", str),
+    "ours_s": ("ours, ms", milliseconds),
+    "theirs_s": ("theirs, ms", milliseconds),
+    "eager_s": ("a batch, ms", milliseconds),
+    "compiled_s": ("compiled, ms", milliseconds),
+    "ratio": ("ratio", "{:.2f}".format),
+    "compile_s": ("compiling, s", "{:.0f}".format),
+    "classifier_free_ratio": ("classifier-free", "{:.3f}".format),
+    "classifier_ratio": ("by a classifier", "{:.3f}".format),
+    "autoguidance_ratio": ("autoguidance", "{:.3f}".format),
+}
+WORDS = ("network", "batch", "precision", "what")
 
 
 FIGURES = {
-    "statistics_s": "statistics of one set, one pass, s",
+    "statistics_cpu_s": "statistics of one set, one pass, CPU seconds",
     "statistics_gib": "its memory beyond the features, GiB",
-    "trace_s": "the distance's trace term, s",
-    "sqrtm_s": "the same by `scipy.linalg.sqrtm`, s",
+    "trace_cpu_s": "the distance's trace term, CPU seconds",
+    "sqrtm_cpu_s": "the same by `scipy.linalg.sqrtm`, CPU seconds",
     "trace_ratio": "ratio",
-    "singular_trace_s": "the trace term of singular covariances (half as many images as features), s",
+    "singular_trace_cpu_s": "the trace term of singular covariances (half as many images as features), CPU seconds",
     "trace_difference": "relative difference of the two",
-    "precision_recall_s": "precision and recall, s",
+    "precision_recall_cpu_s": "precision and recall, CPU seconds",
     "precision_recall_gib": "its memory beyond the features, GiB",
+    "precision_recall_all_cpu_s": "precision and recall of all images a side, CPU seconds",
+    "precision_recall_all_gib": "its memory beyond the features, GiB",
 }
 
 
@@ -123,7 +139,9 @@ def figures(path: Path) -> str:
     counts = f"{found['count']:,} × {found['dim']:,} features, {found['threads']} thread"
     few = f" ({found['precision_recall_count']:,} images a side)"
     rows = [
-        [words + (few if key == "precision_recall_s" else ""), f"{found[key]:.3g}"] for key, words in FIGURES.items()
+        [words + (few if key == "precision_recall_cpu_s" else ""), f"{found[key]:.3g}"]
+        for key, words in FIGURES.items()
+        if key in found
     ]
     return markdown([counts, ""], rows)
 

@@ -14,6 +14,7 @@ import pytest
 
 from trilemma.jobs import train
 from trilemma.runs import Run
+from trilemma.training import checkpoint
 
 LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "trilemma"]
 PLAIN = {"dropout": 0.0}
@@ -60,8 +61,13 @@ def test_training_has_one_process_s_losses(
 
 
 def test_sampling_gives_one_process_s_images(run: Run, tmp_path: Path) -> None:
-    alone = run.sample(11)
-    in_two_processes("sample", run.path, "-n", 11, "--batch", 2, "--out", tmp_path / "two.npz")
+    """Guided away from an earlier checkpoint."""
+    weaker = min(checkpoint.steps(run.path / "checkpoints"))
+    assert weaker < run.step
+    alone = run.sample(11, guidance=1.5, guide=f"@{weaker}")
+    assert (alone.images != run.sample(11).images).any()
+    guided = ("--guidance", 1.5, "--guide", f"@{weaker}")
+    in_two_processes("sample", run.path, "-n", 11, "--batch", 2, *guided, "--out", tmp_path / "two.npz")
     with np.load(tmp_path / "two.npz") as together:
         difference = np.abs(together["arr_0"].astype(int) - alone.images.astype(int))
         assert difference.max() <= 1 and (difference > 0).mean() < 0.01  # a grey value, where rounding decides

@@ -15,11 +15,11 @@ from trilemma.runs.run import Run
 from trilemma.samplers import Strip
 
 WAYS: tuple[dict[str, Any], ...] = (
-    {"sampler": "ancestral"},
-    {"sampler": "ancestral", "steps": 32},
+    {"sampler": "ancestral", "guidance": 0.0},
+    {"sampler": "ancestral", "guidance": 0.0, "steps": 32},
     {"sampler": "ddim"},
 )
-"""Ancestral over every step, ancestral respaced, DDIM in the recipe's few steps."""
+"""Ancestral over every step, ancestral respaced, DDIM in the recipe's few steps and with its guidance."""
 
 SAMPLES = 500
 
