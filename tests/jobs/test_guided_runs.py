@@ -90,6 +90,16 @@ def test_the_record_says_it_and_the_same_samples_are_taken_up(free: Run, noisy: 
     assert len(names) == len(ways(noisy)) - 1  # at scale 0 a guide is nothing
 
 
+def test_an_interval_of_no_guidance_is_nothing(free: Run, tmp_path: Path) -> None:
+    """A sweep over scales has one interval for all of them: at scale 0 the set is the unguided one."""
+    place, how = tmp_path / "set.npz", {"steps": 3, "n": 4}
+    first = free.sample_to(place, **how)
+    again = free.sample_to(place, **how, guidance=0.0, guidance_interval=[5, 30])
+    assert np.array_equal(again.images, first.images)
+    within = free.way(steps=3, guidance=0.0, guidance_interval=[5, 30])
+    assert free.record(within, [0], None) == free.record(free.way(steps=3), [0], None)
+
+
 def ways(noisy: Run) -> list[dict[str, Any]]:
     base: dict[str, Any] = {"steps": 3}
     return [
@@ -122,6 +132,7 @@ def test_what_does_not_fit_is_refused(free: Run, plain: Run, labelled: Run, cont
     refused(plain, "guidance 1: this model was trained without label dropout", guidance=1.0)
     refused(free, "guide @15: by how much", guide="@15")
     refused(free, "classifier .*: by how much", classifier=str(noisy.path))
+    refused(free, "guidance_interval 5,30: by how much", guidance_interval="5,30")
     refused(free, "classifier 'a' and guide 'b': expected one of them", classifier="a", guide="b", guidance=1.0)
     refused(free, "not a classifier of noised images", classifier=str(plain.path), guidance=1.0)
     refused(free, r"has no checkpoint of step 16 \(has: \[15, 30\]\)", guide="@16", guidance=1.0)

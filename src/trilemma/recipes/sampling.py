@@ -86,7 +86,8 @@ class SamplingSettings(Section):
 
     def recorded(self) -> dict[str, Any]:
         """What of them images depend on."""
-        return {key: value for key, value in self.flat().items() if key != "batch"}
+        idle = {"batch"} if self.guidance else {"batch", "guidance_interval"}
+        return {key: value for key, value in self.flat().items() if key not in idle}
 
     def changed(self, **changes: Any) -> SamplingSettings:
         """These with those changes that are not None. Another sampler begins from its own defaults: every step, an even

@@ -153,8 +153,11 @@ class Run:
             )
         own, companions = split(settings)
         chosen = self.recipe.sampling.changed(**own)
-        if companions.guided_by and not chosen.guidance and own.get("guidance") is None:
-            raise InputError(f"{companions.guided_by}: by how much? It needs --guidance, such as 1")
+        named, within = companions.guided_by, chosen.guidance_interval
+        if not named and within is not None and own.get("guidance_interval") is not None:
+            named = f"guidance_interval {within[0]:g},{within[1]:g}"
+        if named and not chosen.guidance and own.get("guidance") is None:
+            raise InputError(f"{named}: by how much? It needs --guidance, such as 1")
         guide = open_guide(self, companions)
         sampler = chosen.build(
             self.denoiser(chosen.weights), self.recipe.images.shape, companions.begun(), guide=guide.make
