@@ -88,6 +88,14 @@ def test_what_does_not_fit_is_refused(denoiser: Denoiser, posterior: ClassPoster
         )
 
 
+def test_an_interval_that_no_time_lies_in_is_refused(denoiser: Denoiser) -> None:
+    how: dict[str, Any] = {"steps": 5, "shape": (1, 8, 8)}
+    for within in ((41.0, 49.0), (60.0, 90.0)):
+        with pytest.raises(InputError, match="none of the walk's 5 times lies in it, from 50 to 1"):
+            Sampler(denoiser, DDIM(), guides=[ClassifierFree(1.0, interval=within)], **how)
+        assert Sampler(denoiser, DDIM(), guides=[ClassifierFree(0.0, interval=within)], **how).evaluations == 5
+
+
 def test_image_i_is_its_seed_s_whatever_the_batch(denoiser: Denoiser, posterior: ClassPosterior) -> None:
     weaker = Denoiser(UNet(1, 1, (8, 8), 4, **SMALL), SCHEDULE, "v")
     for guide in (ClassifierFree(1.5), ClassifierGuidance(2.0, posterior), Autoguidance(1.0, weaker)):
