@@ -69,6 +69,12 @@ def test_from_two_recipes_to_a_report(
     assert command("report", chain).code == 0
     assert command("evaluate", "cut.npz+runs/large", "-n", 2).code != 0
 
+    for _ in range(2):
+        result = command("sweep", chain, "-n", 5, "--steps", "2,3", *flags)
+        assert result.code == 0, result.err
+        (page,) = Path("runs/large/sweeps").glob("steps-*.html")
+        assert f"page: {page}" in result.out and not Path(chain).exists()
+
 
 @pytest.mark.parametrize("verb", ["sample", "evaluate"])
 def test_stages_that_do_not_fit_are_one_line(verb: str, command: Command, run: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -281,6 +282,26 @@ class TestImportRefuses:
         refused(r"scheduler_config\.json cannot be read as JSON")
         (scheduler / "scheduler_config.json").unlink()
         refused("has no scheduler/scheduler_config.json")
+
+
+def test_label_dropout_goes_out_and_comes_back(
+    write_recipe: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The network has a label more than the data have classes: diffusers' too, and the run that comes back."""
+    recipe = write_recipe(network=EXPRESSIBLE, learner={"label_dropout": 0.2}, training={"steps": 2, "warmup": 0},
+                          sampling={"guidance": 1.0})  # fmt: skip
+    ours = train(recipe, out=tmp_path / "ours")
+    capsys.readouterr()
+    folder = export_run(ours.path, out=tmp_path / "theirs")
+    said = capsys.readouterr().out
+    assert "note: class_labels 4 stands for no class" in said and "note: sampling.guidance 1.0 is not in" in said
+    config = json.loads((folder / "unet" / "config.json").read_text())
+    held = load_file(folder / "unet" / "diffusion_pytorch_model.safetensors")
+    assert config["num_class_embeds"] == len(held["class_embedding.weight"]) == 5
+    back = import_run(folder, "diffusers", out=tmp_path / "back", overrides=["learner.label_dropout=0.2"])
+    assert back.classes == ["0", "1", "2", "3"]
+    how: dict[str, Any] = {"seeds": range(5), "steps": 3, "guidance": 1.5}
+    assert np.array_equal(back.sample(**how).images, ours.sample(**how).images)
 
 
 class TestExportSays:

@@ -14,7 +14,7 @@ from trilemma.errors import InputError
 from trilemma.guidance import Autoguidance, ClassifierFree, ClassifierGuidance, bind
 from trilemma.networks import UNet
 from trilemma.process import ClassPosterior, Condition, Cosine, Denoiser, Linear
-from trilemma.samplers import DDIM, Heun, Sampler
+from trilemma.samplers import DDIM, Ancestral, Heun, Sampler
 
 SCHEDULE = Linear(steps=50, beta_end=0.25)
 SMALL: dict[str, Any] = {
@@ -86,6 +86,30 @@ def test_what_does_not_fit_is_refused(denoiser: Denoiser, posterior: ClassPoster
         bind(plain, Condition(torch.tensor([3])), [ClassifierGuidance(1.0, posterior)])(
             torch.zeros(1, 1, 8, 8), torch.tensor(3.0, dtype=torch.float64)
         )
+
+
+def test_an_interval_that_no_time_lies_in_is_refused(denoiser: Denoiser) -> None:
+    how: dict[str, Any] = {"steps": 5, "shape": (1, 8, 8)}
+    for within in ((41.0, 49.0), (60.0, 90.0)):
+        with pytest.raises(InputError, match="none of the walk's 5 times lies in it, from 50 to 1"):
+            Sampler(denoiser, DDIM(), guides=[ClassifierFree(1.0, interval=within)], **how)
+        assert Sampler(denoiser, DDIM(), guides=[ClassifierFree(0.0, interval=within)], **how).evaluations == 5
+
+
+@pytest.mark.parametrize("kernel", [Ancestral(), DDIM()])
+def test_without_signal_no_classifier_is_asked(kernel: Any, denoiser: Denoiser) -> None:
+    """A network has some gradient where x_t is pure noise; it is none of log p(y | x_t)."""
+    schedule = Linear(steps=50, beta_end=0.25, terminal_snr=0.0)
+    asked: list[float] = []
+    posterior = ClassPosterior(Logits(), schedule)
+    posterior.network.register_forward_hook(
+        lambda _, __, given, ___: asked.append(float(given["time"])), with_kwargs=True
+    )
+    model = Denoiser(denoiser.network, schedule, "v")
+    sampler = Sampler(model, kernel, steps=3, shape=(1, 8, 8), guides=[ClassifierGuidance(5.0, posterior)])
+    sampler.generate([0], np.array([1]))
+    assert max(asked) < 50
+    assert sampler.evaluations == 3 + len(asked) == 5
 
 
 def test_image_i_is_its_seed_s_whatever_the_batch(denoiser: Denoiser, posterior: ClassPosterior) -> None:

@@ -59,6 +59,13 @@ def test_a_guide_is_a_run_at_a_step_or_the_run_s_own_checkpoint(free: Run, label
     assert all(torch.equal(a, b) for a, b in own)
 
 
+def test_a_guide_is_opened_once(free: Run, noisy: Run) -> None:
+    for how in ({"guide": "@15"}, {"classifier": str(noisy.path)}):
+        (first,), (second,) = (free.sampler(steps=3, guidance=scale, **how).guides for scale in (1.0, 2.0))
+        assert (first.scale, second.scale) == (1.0, 2.0)
+        assert first.networks[0] is second.networks[0]
+
+
 def test_a_classifier_gives_an_unconditional_run_its_classes(plain: Run, noisy: Run) -> None:
     way = plain.way(steps=3, guidance=1.0, classifier=str(noisy.path))
     (guide,) = way.sampler.guides
@@ -90,6 +97,27 @@ def test_the_record_says_it_and_the_same_samples_are_taken_up(free: Run, noisy: 
     assert len(names) == len(ways(noisy)) - 1  # at scale 0 a guide is nothing
 
 
+def test_samples_from_before_guidance_was_recorded_are_unguided(free: Run, tmp_path: Path) -> None:
+    place, beside = tmp_path / "set.npz", tmp_path / "set.npz.record.json"
+    first = free.sample_to(place, steps=3, n=4)
+    record = json.loads(beside.read_text())
+    del record["sampler"]["guidance"], record["sampler"]["guide"]
+    beside.write_text(json.dumps(record))
+    with pytest.raises(InputError, match=r"samples made otherwise \(sampler\.guidance: 0\.0, now 2\.0\)"):
+        free.sample_to(place, steps=3, n=4, guidance=2.0)
+    assert np.array_equal(free.sample_to(place, steps=3, n=4).images, first.images)
+
+
+def test_an_interval_of_no_guidance_is_nothing(free: Run, tmp_path: Path) -> None:
+    """A sweep over scales has one interval for all of them: at scale 0 the set is the unguided one."""
+    place, how = tmp_path / "set.npz", {"steps": 3, "n": 4}
+    first = free.sample_to(place, **how)
+    again = free.sample_to(place, **how, guidance=0.0, guidance_interval=[5, 30])
+    assert np.array_equal(again.images, first.images)
+    within = free.way(steps=3, guidance=0.0, guidance_interval=[5, 30])
+    assert free.record(within, [0], None) == free.record(free.way(steps=3), [0], None)
+
+
 def ways(noisy: Run) -> list[dict[str, Any]]:
     base: dict[str, Any] = {"steps": 3}
     return [
@@ -113,7 +141,8 @@ def test_an_evaluation_says_it(free: Run, tmp_path: Path) -> None:
 
 
 def test_what_does_not_fit_is_refused(free: Run, plain: Run, labelled: Run, continuous: Run, noisy: Run,
-                                      tmp_path: Path, data: Path) -> None:  # fmt: skip
+                                      tmp_path: Path, tmp_path_factory: pytest.TempPathFactory,
+                                      data: Path) -> None:  # fmt: skip
     def refused(run: Run, message: str, **settings: Any) -> None:
         with pytest.raises(InputError, match=message):
             run.sample_to(tmp_path / "none.npz", n=2, **settings)
@@ -122,13 +151,20 @@ def test_what_does_not_fit_is_refused(free: Run, plain: Run, labelled: Run, cont
     refused(plain, "guidance 1: this model was trained without label dropout", guidance=1.0)
     refused(free, "guide @15: by how much", guide="@15")
     refused(free, "classifier .*: by how much", classifier=str(noisy.path))
+    refused(free, "guidance_interval 5,30: by how much", guidance_interval="5,30")
     refused(free, "classifier 'a' and guide 'b': expected one of them", classifier="a", guide="b", guidance=1.0)
     refused(free, "not a classifier of noised images", classifier=str(plain.path), guidance=1.0)
     refused(free, r"has no checkpoint of step 16 \(has: \[15, 30\]\)", guide="@16", guidance=1.0)
+    refused(free, "guide : it names no run", guide="", guidance=1.0)
     refused(free, "nowhere is not a run directory", guide="nowhere", guidance=1.0)
     refused(plain, "it is conditioned on classes, and .* on none", guide=str(labelled.path), guidance=1.0)
     refused(free, "its schedule is .*expected the same", guide=str(continuous.path), guidance=1.0)
     refused(continuous, "its schedule is .*expected the same", steps=4, classifier=str(noisy.path), guidance=1.0)
+    upsampler = recipe(data, training={"steps": 2, "warmup": 0, "checkpoint_every": 2})
+    upsampler["learner"] |= {"low": 4}
+    upsampler["network"] |= {"upsampler": True}
+    above = trained(tmp_path_factory.mktemp("above"), upsampler)
+    refused(free, "guide .*: it is an upsampler", guide=str(above), guidance=1.0)
     other = recipe(data, training={"steps": 2, "warmup": 0, "checkpoint_every": 2})
     other["data"] |= {"size": [12, 12]}
     smaller = trained(tmp_path, other)

@@ -253,6 +253,18 @@ class TestRefusal:
         run = train(recipe, out=tmp_path / "run", overrides=["learner.conditional=false"])
         assert run.classes == [] and run.sample(2).labels is None
 
+    @pytest.mark.parametrize("section", ["grid_every", "evaluate"])
+    @pytest.mark.parametrize("sampling", [{"guidance": 1.0}, {"times": [9.0, 3.0]}])
+    def test_of_a_sampling_section_that_could_not_draw_its_grids(
+        self, write_recipe: Write, tmp_path: Path, sampling: dict[str, Any], section: str
+    ) -> None:
+        recipe = write_recipe(sampling=sampling)
+        how = {"grid_every": "training.grid_every=3", "evaluate": "evaluate={every: 3, n: 5, features: pixels}"}
+        with pytest.raises(InputError, match=r"without label dropout|times"):
+            train(recipe, out=tmp_path / "run", overrides=[how[section]])
+        assert not (tmp_path / "run" / "recipe.yaml").exists()
+        train(recipe, out=tmp_path / "run", overrides=["training.steps=1", "training.warmup=0"])
+
     def test_of_an_out_below_a_file(self, write_recipe: Write, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("x")
         with pytest.raises(InputError, match="out: cannot write"):

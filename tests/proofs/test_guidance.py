@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from tests.contracts.made import names, unclipped
 from tests.proofs.labelled import ExactLabelled, ExactPosterior, of_class
 from tests.proofs.models import cdf, number
 from trilemma.guidance import Autoguidance, ClassifierFree, ClassifierGuidance, Guide, bind
-from trilemma.process import Condition, Cosine, Draw, Linear, pair
+from trilemma.process import BoundDenoiser, Condition, Cosine, Draw, Linear, Prediction, pair
 from trilemma.samplers import DDIM, Ancestral, grid, walk
 
 SCHEDULE = Linear()
@@ -132,7 +133,7 @@ def test_the_gradient_is_that_of_the_log_probability() -> None:
 def test_by_hand() -> None:
     """One pixel, x̂_0 = 0.4 at ᾱ_t = 0.64, gradient 0.5, scale 3: ε̂ = (1 − 0.32)/0.6; the score form is ε̂ − 0.9, x̂_0 +
     0.675; the shifted mean is the posterior's + 1.5 Σ."""
-    from trilemma.process import BoundDenoiser, Prediction, Tabulated
+    from trilemma.process import Tabulated
 
     schedule = Tabulated(torch.tensor([0.1, 1 - 0.64 / 0.9]))
 
@@ -170,3 +171,26 @@ def test_classifier_free_asks_once_for_both_halves() -> None:
     inside = [100 <= float(t) <= 500 for t in grid(SCHEDULE, 10)[:-1]]
     assert denoiser.asked == [12 if within else 6 for within in inside]
     assert 0 < sum(inside) < 10
+
+
+@pytest.mark.parametrize("v", [0.3, 1.0, 1.2])
+@pytest.mark.parametrize("count", [1, 4, None])
+def test_the_last_shift_is_by_the_floored_variance(v: float, count: int | None) -> None:
+    """At s = 0, where β̃ is 0, Σ lies between the β̃ of the pair before and β, as guided-diffusion has it; of one step
+    alone it is β. A network's v beyond its range is no infinity."""
+    schedule = Linear(steps=20, beta_end=0.3)
+    times = grid(schedule, count)
+
+    class Says(BoundDenoiser):
+        def __call__(self, x_t: Tensor, t: Tensor) -> Prediction:
+            one = torch.ones_like(x_t)
+            return Prediction(0.5 * one, 0 * one, variance=v * one, gradient=2 * one)
+
+    says = Says(ExactLabelled(schedule, "learned_range"))
+    *_, last = walk(Ancestral(clip="none"), says, times, START, Draw.for_seeds(SEEDS, "step"))
+    noisier = times[-3] if len(times) > 2 else None
+    kernel = pair(schedule, times[-2], times[-1], noisier)
+    high = math.log(kernel.beta)
+    low = high if noisier is None else math.log(pair(schedule, noisier, times[-2]).beta_tilde)
+    shift = 2 * math.exp(v * high + (1 - v) * low)
+    torch.testing.assert_close(last.x, torch.full_like(START, 0.5 + shift))

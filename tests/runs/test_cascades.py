@@ -18,11 +18,12 @@ from tests.runs.test_sampling import BrokenOffError, close
 from trilemma.data import read_samples
 from trilemma.errors import InputError
 from trilemma.evaluations import evaluate
-from trilemma.jobs import nll, train
+from trilemma.jobs import nll, sweep, train
 from trilemma.machine.files import sha256
 from trilemma.metrics import multiply_adds
 from trilemma.process import Condition
 from trilemma.recipes import sampling_words
+from trilemma.report.sweep import Sweep
 from trilemma.runs import Cascade, Run, open_run
 from trilemma.samplers import Sampler
 from trilemma.training import checkpoint
@@ -85,6 +86,27 @@ def fresh(places: dict[str, Path], tmp_path: Path) -> dict[str, Path]:
 
 def chain(places: dict[str, Path], *names: str) -> str:
     return "+".join(str(places[name]) for name in names)
+
+
+def test_a_sweep_turns_the_base_s_dial_and_asks_no_network_before_it_begins(
+    fresh: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generate, calls = Sampler.generate, []
+
+    def counted(self: Sampler, seeds: Any, labels: Any = None) -> np.ndarray:
+        calls.append(len(seeds))
+        return generate(self, seeds, labels)
+
+    monkeypatch.setattr(Sampler, "generate", counted)
+    spec = chain(fresh, "two", "up")
+    made = sweep(spec, features="pixels", metrics=["frechet_distance"], n=5, guidance=[0.0, 2.0])
+    assert calls == 2 * [4, 4, 1, 1]
+    found = Sweep.of(made)
+    assert found.axes == {"guidance": [0.0, 2.0]}
+    assert [row.label for row in found.table.rows] == ["guidance 0", "guidance 2"]
+    assert sweep(spec, features="pixels", metrics=["frechet_distance"], n=5, guidance=[0.0, 2.0]) == made
+    with pytest.raises(InputError, match=r"guidance 2: .*trained without label dropout"):
+        sweep(chain(fresh, "base", "up"), n=5, guidance=[0.0, 2.0])
 
 
 class TestSampling:

@@ -13,7 +13,7 @@ from trilemma.cli.evaluate import FEATURES, parse_metrics
 
 @o.sampling(several=True)
 def sweep(
-    run: Annotated[Path, typer.Argument(help="Run directory.")],
+    run: Annotated[Path, typer.Argument(help="Run directory, or a cascade BASE+UPSAMPLER.")],
     reference: Annotated[
         str | None, typer.Option(help="DATA[:SPLIT], or statistics as an .npz; the run's training data unless given.")
     ] = None,
@@ -35,7 +35,7 @@ def sweep(
     """Sample and measure a run at every point of a grid: a setting with several values, such as --steps 10,20, is an
     axis of it. What is measured already is not measured again. One table, the Pareto front marked, and a page with
     figures."""
-    from trilemma import jobs
+    from trilemma import jobs, runs
     from trilemma.machine import say, show
     from trilemma.machine.files import check_writable
     from trilemma.report.sweep import Sweep, sweep_table
@@ -44,8 +44,9 @@ def sweep(
     if out is not None:
         check_writable(out, "--out", suffix=".html")
     named = parse_metrics(metrics)
+    opened = runs.open_run(run, verify=not no_verify)
     evaluations = jobs.sweep(
-        run,
+        opened,
         reference,
         metrics=named,
         features=features,
@@ -54,12 +55,11 @@ def sweep(
         seeds=o.parse_seeds(seeds),
         cls=class_,
         root=root,
-        verify=not no_verify,
         **settings,
     )
     found = Sweep.of(evaluations, named)
     show(sweep_table(found))
-    page, figures = write_page(found, run / "sweeps", out)
+    page, figures = write_page(found, opened.path / "sweeps", out)
     say(f"page: {page}")
     for figure in figures:
         say(f"figure: {figure}")

@@ -26,8 +26,8 @@ class EvaluateEvery:
     evaluations.
 
     The processes share the sampling; process 0 measures. Nothing that training draws from is touched: a run is the
-    same with and without. Raises InputError, before anything is trained, for a recipe that generates no images, and
-    for metrics that could not be measured."""
+    same with and without. Raises InputError, before anything is trained, for a recipe that generates no images or
+    whose sampling section could not make them, and for metrics that could not be measured."""
 
     def __init__(self, recipe: CompletedRecipe, learner: Learner, accelerator: Accelerator) -> None:
         self.recipe, self.settings, self.accelerator = recipe, recipe.evaluate, accelerator
@@ -39,6 +39,7 @@ class EvaluateEvery:
                 "evaluate.every: an upsampler's images need a base's below them, expected 0; evaluate "
                 "BASE+UPSAMPLER once it is trained"
             )
+        recipe.sampling.build(learner.denoiser, recipe.images.shape)
         if not accelerator.is_main_process:
             return
         data, settings = recipe.data, recipe.evaluate

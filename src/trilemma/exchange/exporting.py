@@ -135,7 +135,7 @@ def unet_config(recipe: CompletedRecipe, network: UNet) -> UNetConfig:
             "norm_eps": given["norm_eps"],
             "resnet_time_scale_shift": "scale_shift" if scaled else "default",
             "add_attention": given["middle_attention"],
-            "num_class_embeds": len(recipe.classes) or None,
+            "num_class_embeds": network.classes or None,
         }
     )
 

@@ -49,7 +49,8 @@ def import_run(
     say. `data`: what it was or shall be trained on, needed to resume and as the default reference; its classes then
     name the model's. `attention_order`: `new` for guided-diffusion's `use_new_attention_order`, which no other format
     has; None is `legacy`. `low`: the size of an upsampler's low images, a quarter of the images' unless given.
-    `overrides`: `a.b=VALUE` over the recipe that was read. A default of sampling without a counterpart is left out and
+    `overrides`: `a.b=VALUE` over the recipe that was read; with `learner.label_dropout` the last of its classes stands
+    for none, for classifier-free guidance. A default of sampling without a counterpart is left out and
     said. Raises InputError for what cannot be read or has no counterpart here, before anything is written."""
     source = Path(path)
     draft = _read(source, format, size, attention_order, low)
@@ -123,6 +124,12 @@ def _recipe(draft: Draft, name: str, data: str | None, overrides: Sequence[str])
             f"--set learner.conditional={str(recipe.learner['conditional']).lower()}: expected "
             f"{str(draft.classes > 0).lower()}, for {draft.where} has {draft.classes or 'no'} classes"
         )
+    classes = draft.classes
+    if recipe.learner.get("label_dropout") and recipe.images.classes:
+        classes -= 1  # the last stands for none
+        recipe = recipe.model_copy(
+            update={"images": recipe.images.model_copy(update={"classes": recipe.images.classes[:classes]})}
+        )
     if data is None:
         return cast(CompletedRecipe, recipe)
     found = completed(recipe.model_copy(update={"images": None}), open_images(recipe))
@@ -131,8 +138,8 @@ def _recipe(draft: Draft, name: str, data: str | None, overrides: Sequence[str])
             f"--data {data}: its images are {found.images.shape}, the model's {recipe.images.shape} (channels, height, "
             f"width): {_remedy(found.images, recipe.images)}"
         )
-    if draft.classes and len(found.images.classes or []) != draft.classes:
-        raise InputError(f"--data {data}: it has {len(found.images.classes or [])} classes, the model {draft.classes}")
+    if classes and len(found.images.classes or []) != classes:
+        raise InputError(f"--data {data}: it has {len(found.images.classes or [])} classes, the model {classes}")
     return found
 
 

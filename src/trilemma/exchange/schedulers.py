@@ -150,6 +150,8 @@ def not_carried(recipe: CompletedRecipe, scheduler: SchedulerConfig) -> list[str
     """What of a run's defaults of sampling its folder does not carry, and how DDPMPipeline is told of it."""
     sampling, steps = recipe.sampling, (recipe.schedule or {})["steps"]
     said = ["DDPMPipeline gives no class: call its unet with class_labels"] if recipe.classes else []
+    if recipe.learner.get("label_dropout"):
+        said.append(f"class_labels {len(recipe.classes)} stands for no class, as learner.label_dropout has trained it")
     if sampling.sampler != SAMPLERS[scheduler.class_name]:
         said.append(f"sampling.sampler {sampling.sampler!r} is not in the folder, which has {scheduler.class_name}")
     elif sampling.sampler == "ddim" and sampling.kernel.clip != "none":
@@ -158,8 +160,8 @@ def not_carried(recipe: CompletedRecipe, scheduler: SchedulerConfig) -> list[str
             "DDIMScheduler.step is given use_clipped_model_output=True"
         )
     chosen = {key: value for key, value in sampling.kernel.particulars().items() if key != "clip"}
-    for key, value in (("skip", sampling.skip), ("times", sampling.times), ("precision", sampling.precision)):
-        if value != SamplingSettings.model_fields[key].default:
+    for key in ("skip", "times", "precision", "guidance"):
+        if (value := getattr(sampling, key)) != SamplingSettings.model_fields[key].default:
             chosen[key] = value
     if sampling.spacing not in GRIDS:
         chosen["spacing"] = sampling.spacing

@@ -170,6 +170,10 @@ class ClassifierGuidance(Guide):
     def check(self, denoiser: Denoiser) -> None:
         _check_schedule(self, self.posterior.schedule, denoiser.schedule)
 
+    def acts(self, t: float) -> bool:
+        """Where there is no signal (SNR 0) x_t says nothing of any class."""
+        return super().acts(t) and float(self.posterior.schedule.alpha(torch.tensor(t, dtype=torch.float64))) > 0
+
     def steer(self, guided: Prediction, asked: Asked) -> Prediction:
         gradient = self.scale * self.gradient(asked.x_t, asked.t, asked.condition)
         return replace(guided, gradient=gradient if guided.gradient is None else guided.gradient + gradient)

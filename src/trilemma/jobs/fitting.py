@@ -11,7 +11,7 @@ from typing import Any
 
 from trilemma.data import SOURCES, ImageSet, image_set, open_data, parse_reference
 from trilemma.jobs.training import check_unchanged
-from trilemma.jobs.watching import batches_of, take_up, watched
+from trilemma.jobs.watching import batches_of, check_grids, take_up, watched
 from trilemma.machine.devices import accelerator
 from trilemma.machine.locks import locked
 from trilemma.parts import GIVEN, construct, described
@@ -83,6 +83,7 @@ def fit(
         label_dropout,
         pairs,
     )
+    check_grids(learner, recipe, images)
     process = accelerator(recipe.training.precision)
     batches = batches_of(recipe, images, process)
     place = Path(out) if out is not None else None

@@ -118,8 +118,12 @@ def _point(run: Run, settings: dict[str, Any], words: str, seeds: list[int], cls
     try:
         way = run.way(**settings)
         labels = labels_for(seeds, way.classes, cls)
-        # Where a walk begins it is seen whether the guides and the surrogate fit; no network is asked.
-        next(way.sampler.walk(seeds[:1], None if labels is None else labels[:1]))
+        # Where a walk begins it is seen whether guides and surrogate fit, which are a cascade's base's; no network is
+        # asked.
+        base = way
+        while base.below is not None:
+            base = base.below
+        next(base.sampler.walk(seeds[:1], None if labels is None else labels[:1]))
     except InputError as error:
         raise InputError(f"{words}: {error}" if words else str(error)) from error
     place, record = run.default_out(way, seeds, cls), run.record(way, seeds, cls)

@@ -12,7 +12,7 @@ from trilemma.data import ImageSet
 from trilemma.errors import InputError
 from trilemma.evaluations.during_training import EvaluateEvery
 from trilemma.jobs.dry_run import check_memory
-from trilemma.jobs.watching import batches_of, take_up, validation_of, watched
+from trilemma.jobs.watching import batches_of, check_grids, take_up, validation_of, watched
 from trilemma.machine.devices import accelerator, process_state
 from trilemma.machine.locks import locked
 from trilemma.machine.progress import console, say
@@ -81,6 +81,7 @@ def _train(
     if init is not None:
         source = Run(init, verify=verify)
         source.load_into(learner, "ema" if source.recipe.training.ema else "raw")
+    check_grids(learner, chosen, data)
     evaluation = EvaluateEvery(chosen, learner, process) if chosen.evaluate.every else None
     # Nothing is written before all of this stands: what is refused leaves no run in the way.
     if process.is_main_process:

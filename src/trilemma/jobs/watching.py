@@ -15,14 +15,17 @@ from trilemma.errors import InputError
 from trilemma.evaluations.during_training import EvaluateEvery
 from trilemma.machine.files import keeping
 from trilemma.machine.progress import progress
-from trilemma.process import image_grid, reduced, stream_seed, to_model, to_uint8
+from trilemma.process import Denoiser, image_grid, reduced, stream_seed, to_model, to_uint8
 from trilemma.recipes import CompletedRecipe, Recipe
 from trilemma.runs.build import open_images
 from trilemma.runs.logs import Log, Window
 from trilemma.runs.sample_sets import labels_for
-from trilemma.samplers import Finished
-from trilemma.training import Batch, Batches, Pairs, Report, Trainer, checkpoint
+from trilemma.samplers import Finished, Sampler
+from trilemma.training import Batch, Batches, Learner, Pairs, Report, Trainer, checkpoint
 from trilemma.training.batches import Source
+
+GRID = range(40)
+"""The seeds of a grid's images."""
 
 
 def batches_of(recipe: Recipe, data: ImageSet, process: Accelerator) -> Batches:
@@ -101,14 +104,24 @@ def _grid(trainer: Trainer, recipe: CompletedRecipe, path: Path, data: Source) -
     denoiser = trainer.learner.denoiser
     if denoiser is None or not trainer.accelerator.is_main_process:
         return
-    seeds = list(range(40))
-    labels, low = labels_for(seeds, recipe.classes, None), None
-    if (pairs := Pairs.of(recipe.learner.get("low"))) is not None:
-        low, labels = _lows(pairs, recipe, data, len(seeds))
     with trainer.averaged():
-        sampler = recipe.sampling.build(denoiser, recipe.images.shape, low=low)
-        images = sampler.generate(seeds, labels)
+        sampler, labels = _drawn(denoiser, recipe, data)
+        images = sampler.generate(GRID, labels)
     write_png(path / "samples" / f"grid-{trainer.step:08d}.png", image_grid(images, 10))
+
+
+def check_grids(learner: Learner, recipe: CompletedRecipe, data: Source) -> None:
+    """Raises InputError where the recipe's sampling section could not draw the grids that training is to draw."""
+    if recipe.training.grid_every and learner.denoiser is not None:
+        _drawn(learner.denoiser, recipe, data)
+
+
+def _drawn(denoiser: Denoiser, recipe: CompletedRecipe, data: Source) -> tuple[Sampler, Int64[np.ndarray, "n"] | None]:
+    """What draws a grid, and the classes of its images."""
+    labels, low = labels_for(GRID, recipe.classes, None), None
+    if (pairs := Pairs.of(recipe.learner.get("low"))) is not None:
+        low, labels = _lows(pairs, recipe, data, len(GRID))
+    return recipe.sampling.build(denoiser, recipe.images.shape, low=low), labels
 
 
 def _lows(

@@ -170,7 +170,9 @@ class Denoiser(nn.Module):
             decodes = (pair.beta_tilde == 0) & torch.isfinite(pair.log_beta_tilde)
             return over_image(torch.where(decodes, pair.log_beta_tilde, pair.beta.log()), x)
         assert prediction.variance is not None
-        low, high = over_image(pair.log_beta_tilde, x), over_image(pair.beta.log(), x)
+        # Without a floor there is nothing to interpolate from: v − 1 > 0 of −∞ would be ∞.
+        floor = torch.where(torch.isfinite(pair.log_beta_tilde), pair.log_beta_tilde, pair.beta.log())
+        low, high = over_image(floor, x), over_image(pair.beta.log(), x)
         return prediction.variance * high + (1 - prediction.variance) * low
 
     def over(self, network: nn.Module) -> Denoiser:

@@ -86,7 +86,8 @@ class SamplingSettings(Section):
 
     def recorded(self) -> dict[str, Any]:
         """What of them images depend on."""
-        return {key: value for key, value in self.flat().items() if key != "batch"}
+        idle = {"batch"} if self.guidance else {"batch", "guidance_interval"}
+        return {key: value for key, value in self.flat().items() if key not in idle}
 
     def changed(self, **changes: Any) -> SamplingSettings:
         """These with those changes that are not None. Another sampler begins from its own defaults: every step, an even
@@ -175,7 +176,7 @@ def parse_sampling(values: Any) -> SamplingSettings:
 def sampling_words(recorded: Mapping[str, Any], seeds: str | None, classes: str | None) -> list[str]:
     """The command line's words for what a record says: settings under `sampler`, seeds, and the class that was asked
     for. Every setting is written out, so that a run's own say nothing."""
-    recorded, words = _given(renamed(recorded)), []
+    recorded, words = given(renamed(recorded)), []
     for key, value in recorded.items():
         if key in FOLLOWED or value is None:
             continue
@@ -192,7 +193,7 @@ def sampling_words(recorded: Mapping[str, Any], seeds: str | None, classes: str 
     return [*words, "--class", classes] if classes not in (None, "balanced") else words
 
 
-def _given(recorded: Mapping[str, Any]) -> dict[str, Any]:
+def given(recorded: Mapping[str, Any]) -> dict[str, Any]:
     """What may have been given, of a record: of a cascade, whose options act on every stage, what its stages have in
     common; of guidance and surrogate what the base has, of the noise on low images what the upsamplers have. What they
     differ in is each one's own."""

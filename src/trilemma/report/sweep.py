@@ -17,7 +17,7 @@ from rich.text import Text
 from trilemma.evaluations.judge import front
 from trilemma.evaluations.record import Evaluation
 from trilemma.metrics import METRICS
-from trilemma.recipes.sampling import FOLLOWED, said
+from trilemma.recipes.sampling import FOLLOWED, given, said
 from trilemma.report.table_views import ARROWS, KEY, MARK
 from trilemma.report.tables import Column, Row, Table, build_table
 from trilemma.report.verdict import deciding_column
@@ -80,14 +80,15 @@ FRONT = "a point is off it if another is at least as good in all of these and be
 
 
 def settings(evaluation: Evaluation) -> dict[str, Any]:
-    """The sampling settings that an evaluation states, where its walks began and what guided them."""
+    """The sampling settings that an evaluation states, where its walks began and what guided them; of a cascade those
+    that may have been given for it."""
     if evaluation.sampler is None:
         return {}
-    stated = evaluation.sampler.model_dump(mode="json", exclude_none=True)
-    found = {key: value for key, value in stated.items() if key not in FOLLOWED}
-    if begun := evaluation.sampler.surrogate:
+    stated = given(evaluation.sampler.model_dump(mode="json"))
+    found = {key: value for key, value in stated.items() if key not in FOLLOWED and value is not None}
+    if begun := stated.get("surrogate"):
         found |= {"surrogate": begun.get("name"), "t_mid": begun.get("t_mid")}
-    if guide := evaluation.sampler.guide:
+    if guide := stated.get("guide"):
         found |= {str(guide.get("kind")): guide.get("name")}
     return found
 

@@ -72,6 +72,8 @@ def open_guide(run: Run, companions: Companions) -> OpenedGuide:
     if not companions.guided_by:
         return OpenedGuide()
     kind, name = ("guide", companions.guide) if companions.classifier is None else ("classifier", companions.classifier)
+    if not str(name):
+        raise InputError(f"{kind} {name}: it names no run, expected RUN or RUN@STEP")
     path, step = _parse(str(name))
     opened = Run(path or run.path, step)
     weights = opened.recipe.sampling.weights
@@ -82,6 +84,8 @@ def open_guide(run: Run, companions: Companions) -> OpenedGuide:
     if kind == "classifier":
         make: Callable[..., Guide] = partial(ClassifierGuidance, posterior=opened.posterior(weights), name=short)
         return OpenedGuide(make, tuple(opened.recipe.images.classes or ()), record)
+    if opened.pairs is not None:
+        raise InputError(f"{what}: it is an upsampler, and {run.path} has no low images; expected a weaker run")
     if opened.classes and not run.classes:
         raise InputError(f"{what}: it is conditioned on classes, and {run.path} on none")
     return OpenedGuide(partial(Autoguidance, weaker=opened.denoiser(weights), name=short), (), record)

@@ -22,7 +22,7 @@ from trilemma.machine.progress import say
 from trilemma.process import ClassPosterior, Denoiser, Draw, perturb, to_model, to_uint8
 from trilemma.recipes import CompletedRecipe, SamplingSettings, dump, load
 from trilemma.runs.build import build_learner, build_network, denoiser_of, open_images, parameter_count, with_parts
-from trilemma.runs.companions import open_guide, split
+from trilemma.runs.companions import OpenedGuide, open_guide, split
 from trilemma.runs.sample_sets import FORMAT, labels_for, sample_set
 from trilemma.samplers import Sampler, Samples, Strip, check_seeds, grid, seed_words
 from trilemma.training import Learner, Pairs, checkpoint
@@ -63,6 +63,7 @@ class Run:
         self.checkpoint = checkpoint.latest(folder) if step is None else checkpoint.path_of(folder, step)
         self.step = int(checkpoint.read_state(self.checkpoint, verify)["step"])
         self._denoisers: dict[str, Denoiser] = {}
+        self._guides: dict[str, OpenedGuide] = {}
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, recipe {self.recipe.name!r}, step {self.step})"
@@ -153,9 +154,14 @@ class Run:
             )
         own, companions = split(settings)
         chosen = self.recipe.sampling.changed(**own)
-        if companions.guided_by and not chosen.guidance and own.get("guidance") is None:
-            raise InputError(f"{companions.guided_by}: by how much? It needs --guidance, such as 1")
-        guide = open_guide(self, companions)
+        named, within = companions.guided_by, chosen.guidance_interval
+        if not named and within is not None and own.get("guidance_interval") is not None:
+            named = f"guidance_interval {within[0]:g},{within[1]:g}"
+        if named and not chosen.guidance and own.get("guidance") is None:
+            raise InputError(f"{named}: by how much? It needs --guidance, such as 1")
+        if (key := companions.guided_by) not in self._guides:
+            self._guides[key] = open_guide(self, companions)
+        guide = self._guides[key]
         sampler = chosen.build(
             self.denoiser(chosen.weights), self.recipe.images.shape, companions.begun(), guide=guide.make
         )

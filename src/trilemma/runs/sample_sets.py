@@ -26,6 +26,9 @@ from trilemma.samplers import Sampler, Samples
 
 FORMAT = "trilemma-samples/1"
 
+UNGUIDED = {"guidance": 0.0, "guide": None}
+"""What a record says of guidance that says nothing."""
+
 MANIFEST = "record.json"
 """The record among the parts of an unfinished set, which says whose they are."""
 
@@ -129,9 +132,10 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def _current(record: dict[str, Any]) -> dict[str, Any]:
-    """A record as it is written now: earlier ones had the weights and the surrogate beside the sampler."""
+    """A record as it is written now: earlier ones had the weights and the surrogate beside the sampler, and none was
+    guided before guidance was recorded."""
     beside = {key: record.pop(key) for key in ("weights", "surrogate") if key in record}
-    return {**record, "sampler": renamed(record["sampler"]) | beside}
+    return {**record, "sampler": UNGUIDED | renamed(record["sampler"]) | beside}
 
 
 def _claim(

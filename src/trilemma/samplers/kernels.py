@@ -108,20 +108,21 @@ class Kernel(ABC):
 class Ancestral(Kernel):
     """DDPM's sampler over any pair of times: the posterior's mean, and the variance that the denoiser's reverse process
     has (Ho et al. 2020, algorithm 2). The step to clean data adds no noise, as the algorithm has it. What a classifier
-    adds shifts the mean by Σ times it (Dhariwal & Nichol 2021, algorithm 1)."""
+    adds shifts the mean by Σ times it (Dhariwal & Nichol 2021, algorithm 1). The state is the time of the step before,
+    from which Σ of the step to clean data has its floor."""
 
     def step(
-        self, denoiser: BoundDenoiser, x_t: Images, t: Time, s: Time, state: Any, draw: Draw
-    ) -> tuple[Images, Any]:
-        kernel = pair(denoiser.schedule, t, s)
+        self, denoiser: BoundDenoiser, x_t: Images, t: Time, s: Time, state: Time | None, draw: Draw
+    ) -> tuple[Images, Time]:
+        kernel = pair(denoiser.schedule, t, s, noisier=state)
         prediction = held(denoiser(x_t, t), self.clip, denoiser, x_t, t)
         mean = posterior_mean(kernel, prediction.x0, prediction.eps)
         if s == 0 and prediction.gradient is None:
-            return mean, state
+            return mean, t
         log_variance = denoiser.log_variance(prediction, kernel)
         if prediction.gradient is not None:
             mean = mean + torch.exp(log_variance) * prediction.gradient
-        return mean if s == 0 else mean + torch.exp(0.5 * log_variance) * draw.normal(x_t), state
+        return mean if s == 0 else mean + torch.exp(0.5 * log_variance) * draw.normal(x_t), t
 
 
 @register("sampler", "ddim")

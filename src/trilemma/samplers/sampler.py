@@ -43,7 +43,7 @@ class Sampler:
     Sampling is done where the network is, in evaluation mode, in which it is not left if it was training.
 
     Raises InputError for a grid that cannot be had, for a kernel that is undefined where it starts, and for a guide
-    that cannot guide the denoiser."""
+    that cannot guide the denoiser or acts at none of the grid's times."""
 
     denoiser: Denoiser
     kernel: Kernel
@@ -83,6 +83,17 @@ class Sampler:
             what = f"0 to {schedule.T:g}" if self.low is not None else "0, there is no low image to be noised"
             raise InputError(f"low_noise {self.low_noise:g}: expected {what}")
         object.__setattr__(self, "grid", times)
+        self._check_intervals()
+
+    def _check_intervals(self) -> None:
+        """Raises InputError for a guide that would be stated and never act."""
+        asked = self.asked
+        for guide in self.guides:
+            if guide.scale and guide.interval and asked and not any(map(guide.acts, asked)):
+                raise InputError(
+                    f"guidance_interval {guide.interval[0]:g},{guide.interval[1]:g}: none of the walk's {len(asked)} "
+                    f"times lies in it, from {asked[0]:g} to {min(asked):g}"
+                )
 
     def __repr__(self) -> str:
         return f"Sampler({self.label}: {self.evaluations} network evaluations)"
