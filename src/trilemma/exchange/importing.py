@@ -124,19 +124,18 @@ def _recipe(draft: Draft, name: str, data: str | None, overrides: Sequence[str])
             f"--set learner.conditional={str(recipe.learner['conditional']).lower()}: expected "
             f"{str(draft.classes > 0).lower()}, for {draft.where} has {draft.classes or 'no'} classes"
         )
-    classes = draft.classes
-    if recipe.learner.get("label_dropout") and recipe.images.classes:
+    classes, images = draft.classes, recipe.images
+    if recipe.learner.get("label_dropout") and images.classes:
         classes -= 1  # the last stands for none
-        recipe = recipe.model_copy(
-            update={"images": recipe.images.model_copy(update={"classes": recipe.images.classes[:classes]})}
-        )
+        images = images.model_copy(update={"classes": images.classes[:classes]})
+        recipe = recipe.model_copy(update={"images": images})
     if data is None:
         return cast(CompletedRecipe, recipe)
     found = completed(recipe.model_copy(update={"images": None}), open_images(recipe))
-    if found.images.shape != recipe.images.shape:
+    if found.images.shape != images.shape:
         raise InputError(
-            f"--data {data}: its images are {found.images.shape}, the model's {recipe.images.shape} (channels, height, "
-            f"width): {_remedy(found.images, recipe.images)}"
+            f"--data {data}: its images are {found.images.shape}, the model's {images.shape} (channels, height, "
+            f"width): {_remedy(found.images, images)}"
         )
     if classes and len(found.images.classes or []) != classes:
         raise InputError(f"--data {data}: it has {len(found.images.classes or [])} classes, the model {classes}")
