@@ -1,30 +1,29 @@
-"""A guided step beside what its parts cost, in one run: what guidance itself takes.
+"""A guided prediction beside what its parts cost, in one run: what guidance itself takes.
 
-    python benchmarks/bench_guidance.py [--threads N] [--rounds N] [--json results/guidance/speed.json]
+    python benchmarks/bench_guidance.py [--threads N] [--rounds N] [--json results/guidance-speed/speed.json]
 
 The parts of classifier guidance are the denoiser's prediction and the classifier's gradient, those of autoguidance the
 two denoisers' predictions, that of classifier-free guidance one prediction for twice the images. All are timed in turn;
-the ratio is the shortest time of the guided step over the sum of its parts' shortest.
+the ratio is the median over rounds of the guided prediction's time over its parts'.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from trilemma.guidance import Autoguidance, ClassifierFree, ClassifierGuidance, bind
 from trilemma.machine.environment import environment
 from trilemma.networks import UNet
 from trilemma.networks.classifier import NoisyClassifier
 from trilemma.process import ClassPosterior, Condition, Cosine, Denoiser
-from trilemma.samplers import Ancestral
 
 CLASSES = 10
 SIZES: dict[str, tuple[tuple[int, int, int], int, dict[str, Any]]] = {
@@ -34,19 +33,19 @@ SIZES: dict[str, tuple[tuple[int, int, int], int, dict[str, Any]]] = {
 """The images' shape, how many at once, and the network: the demo's without its patches, and DDPM's."""
 
 
-def shortest(parts: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Each part's shortest time, all of them in turn."""
+def timed(parts: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Each part's times, all of them in turn."""
     times: dict[str, list[float]] = {name: [] for name in parts}
     for _ in range(rounds + 1):
         for name, part in parts.items():
             began = time.perf_counter()
             part()
             times[name].append(time.perf_counter() - began)
-    return {name: min(found[1:]) for name, found in times.items()}
+    return {name: found[1:] for name, found in times.items()}
 
 
 def ratios(size: str, rounds: int) -> dict[str, float]:
-    """Of each guidance, with the times that they are made of, in seconds."""
+    """Of each guidance, with the median times that they are made of, in seconds."""
     shape, count, small = SIZES[size]
     schedule = Cosine(steps=128)
 
@@ -62,7 +61,7 @@ def ratios(size: str, rounds: int) -> dict[str, float]:
     x = torch.randn(count, *shape).contiguous(memory_format=torch.channels_last)
     label = Condition(torch.arange(count) % CLASSES)
     twice = Condition(torch.cat([label.label, label.label]) if label.label is not None else None)
-    t, s = torch.tensor(64.0, dtype=torch.float64), torch.tensor(56.0, dtype=torch.float64)
+    t = torch.tensor(64.0, dtype=torch.float64)
     by_classifier = ClassifierGuidance(1.0, posterior)
     guides = {
         "classifier_free": ClassifierFree(1.0),
@@ -70,13 +69,9 @@ def ratios(size: str, rounds: int) -> dict[str, float]:
         "autoguidance": Autoguidance(1.0, weaker),
     }
 
-    class Still:
-        def normal(self, like: Tensor) -> Tensor:
-            return like
-
-    def step(guide: Any) -> Callable[[], Any]:
+    def guided(guide: Any) -> Callable[[], Any]:
         bound = bind(ours, label, [guide])
-        return lambda: Ancestral().step(bound, x, t, s, None, Still())  # type: ignore[arg-type]
+        return lambda: bound(x, t)
 
     plain: dict[str, Callable[[], Any]] = {
         "one": lambda: ours(x, t, label),
@@ -85,11 +80,13 @@ def ratios(size: str, rounds: int) -> dict[str, float]:
         "gradient": lambda: by_classifier.gradient(x, t, label),
     }
     with torch.inference_mode():
-        found = shortest({**plain, **{name: step(guide) for name, guide in guides.items()}}, rounds)
-    return found | {
-        "classifier_free_ratio": found["classifier_free"] / found["both"],
-        "classifier_ratio": found["classifier"] / (found["one"] + found["gradient"]),
-        "autoguidance_ratio": found["autoguidance"] / (found["one"] + found["weaker"]),
+        times = timed({**plain, **{name: guided(guide) for name, guide in guides.items()}}, rounds)
+    parts = {"classifier_free": ["both"], "classifier": ["one", "gradient"], "autoguidance": ["one", "weaker"]}
+    return {f"{name}_s": statistics.median(values) for name, values in times.items()} | {
+        f"{name}_ratio": statistics.median(
+            whole / sum(each) for whole, *each in zip(times[name], *(times[part] for part in of), strict=True)
+        )
+        for name, of in parts.items()
     }
 
 

@@ -93,7 +93,7 @@ def _watch(folder: Path, attempt: Attempt, told: int) -> None:
         if "tensorboard" in str(paths):  # it writes from a thread of its own, at its own times
             return
         for path in paths:
-            if not path.startswith((inside, *ALLOWED)):
+            if not path.startswith((inside, *ALLOWED, f"/proc/{os.getpid()}/")):  # /proc/self, resolved
                 os.write(told, f"{event} {path}\n".encode(errors="replace"))
         if paths and paths[0].startswith(inside):
             os.write(told, b"+\n")
