@@ -15,6 +15,12 @@ from trilemma.recipes import component, construct, dump, headline, load, package
 NAMES = ("ddpm-cifar10", "demo", "mnist-classifier", "mnist-conditional", "mnist-unconditional")
 
 
+@pytest.mark.parametrize("name", sorted(packaged()))
+def test_every_packaged_recipe_is_one_and_is_guided_only_where_it_was_trained_for_it(name: str) -> None:
+    recipe = load(name)
+    assert not recipe.sampling.guidance or recipe.learner.get("label_dropout")
+
+
 def test_the_named_recipes_are_packaged() -> None:
     assert set(NAMES) <= packaged().keys()
 
