@@ -14,6 +14,7 @@ from tests.jobs.conftest import recipe, trained
 from trilemma.errors import InputError
 from trilemma.evaluations import evaluate
 from trilemma.guidance import Autoguidance, ClassifierFree, ClassifierGuidance
+from trilemma.metrics import multiply_adds
 from trilemma.runs import Run
 
 
@@ -138,6 +139,16 @@ def test_an_evaluation_says_it(free: Run, tmp_path: Path) -> None:
                      out=tmp_path / "two.json")  # fmt: skip
     for name in ("network_evaluations", "multiply_adds"):
         assert found.metrics[name] == 2 * plain.metrics[name]
+
+
+def test_a_classifier_s_cost_is_counted(free: Run, noisy: Run, tmp_path: Path) -> None:
+    """Its gradient too, which takes about what its logits take."""
+    how: dict[str, Any] = {"n": 8, "steps": 3, "features": "pixels", "metrics": ["multiply_adds", "images_per_second"]}
+    guided = evaluate(free, **how, guidance=0.5, classifier=str(noisy.path), out=tmp_path / "one.json")
+    plain = evaluate(free, **how, out=tmp_path / "two.json")
+    posterior = noisy.posterior()
+    once = multiply_adds(lambda: posterior(torch.zeros(1, 1, 8, 8), torch.tensor(3.0, dtype=torch.float64)))
+    assert 1.9 * once < (guided.metrics["multiply_adds"] - plain.metrics["multiply_adds"]) / 3 < 2.1 * once
 
 
 def test_what_does_not_fit_is_refused(free: Run, plain: Run, labelled: Run, continuous: Run, noisy: Run,

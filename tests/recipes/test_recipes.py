@@ -15,6 +15,12 @@ from trilemma.recipes import component, construct, dump, headline, load, package
 NAMES = ("ddpm-cifar10", "demo", "mnist-classifier", "mnist-conditional", "mnist-unconditional")
 
 
+@pytest.mark.parametrize("name", sorted(packaged()))
+def test_every_packaged_recipe_is_one_and_is_guided_only_where_it_was_trained_for_it(name: str) -> None:
+    recipe = load(name)
+    assert not recipe.sampling.guidance or recipe.learner.get("label_dropout")
+
+
 def test_the_named_recipes_are_packaged() -> None:
     assert set(NAMES) <= packaged().keys()
 
@@ -136,9 +142,9 @@ REFUSED = [
     ("training.learning_rate=.inf", "training.learning_rate", "(got inf)"),
     ("training.betas=[0.9]", "training.betas", "missing"),
     ("training.betas=[0.9, 1.5]", "training.betas", "1.5"),
-    ("training.warmup=9999", "training", "9999 is longer than the 1500 steps"),
+    ("training.warmup=9999", "training", "9999 is longer than the 900 steps"),
     ("training=5", "training", "(got 5)"),
-    ("training.steps.x=3", "'training.steps.x=3'", "'steps' holds 1500"),
+    ("training.steps.x=3", "'training.steps.x=3'", "'steps' holds 900"),
     ("data=mnist5k", "data", "(got 'mnist5k')"),
     ("data.name=5", "data.name", "(got 5)"),
     ("data.range=[1, -1]", "data.range", "rising"),

@@ -186,7 +186,8 @@ class ClassifierGuidance(Guide):
         with torch.inference_mode(False), torch.enable_grad():
             # Cloned here: what inference mode made cannot be differentiated through.
             x, label = x_t.detach().clone().requires_grad_(), condition.label.clone()
-            log_probs = self.posterior(x, t).log_softmax(1)
+            # A view: what counts the operations of modules hooks their inputs, and a leaf takes no such hook.
+            log_probs = self.posterior(x.view_as(x), t).log_softmax(1)
             if int(label.max()) >= log_probs.shape[1]:
                 raise InputError(
                     f"guide {self.name}: class {int(label.max())} is asked for, and it knows {log_probs.shape[1]}"

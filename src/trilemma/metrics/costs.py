@@ -19,9 +19,18 @@ def multiply_adds(run: Callable[[], Any]) -> int:
         (n, heads, queries, dim), keys, values = q, k[-2], v[-1]
         return 2 * n * heads * queries * keys * (dim + values)
 
+    def back(gradient: Shape, q: Shape, k: Shape, v: Shape, *rest: Any, out_shape: Any = None, **options: Any) -> int:
+        # The scores again, and the gradients of scores, values, keys and queries.
+        (n, heads, queries, dim), keys, values = q, k[-2], v[-1]
+        return 2 * n * heads * queries * keys * (3 * dim + 2 * values)
+
     # PyTorch counts two operations a multiply-add, and knows all its attention kernels but the CPU's.
-    fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    with FlopCounterMode(display=False, custom_mapping={fused: attention}) as counter:
+    aten = torch.ops.aten
+    own = {
+        aten._scaled_dot_product_flash_attention_for_cpu: attention,
+        aten._scaled_dot_product_flash_attention_for_cpu_backward: back,
+    }
+    with FlopCounterMode(display=False, custom_mapping=own) as counter:
         run()
     return counter.get_total_flops() // 2
 
