@@ -236,8 +236,8 @@ class TestDemo:
         run, evaluations = room.demo(tmp_path / "demo", n=20)
         assert run.recipe.name == "demo" and run.step == 3
         assert [e.subject.kind for e in evaluations] == ["run", "run", "run", "data"]
-        ways = [(e.sampler.sampler, e.sampler.network_evaluations) for e in evaluations[:3]]
-        assert ways == [("ancestral", 32), ("ancestral", 32), ("ddim", 4)]
+        ways = [(e.sampler.sampler, e.sampler.network_evaluations) for e in evaluations[:3]]  # guided: two a step
+        assert ways == [("ancestral", 32), ("ancestral", 32), ("ddim", 8)]
         for e in evaluations:
             assert e.reference.count == 4500
             assert {"frechet_distance", "recognised", "recall", "balance_kl"} <= e.metrics.keys()

@@ -28,7 +28,7 @@ def demo(*overrides: str) -> Recipe:
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
-        (["base_channels=100000"], "6,630,027,100,004 parameters take 24,698.8 GiB of memory, and there are "),
+        (["base_channels=100000"], "7,150,028,800,004 parameters take 26,635.9 GiB of memory, and there are "),
         (["blocks=1000000"], "more than 5,000 weight tensors"),
         (["block=double", "repeats=1000000"], "more than 5,000 weight tensors"),
         (["base_channels=10000000000"], "more than 2⁶³ bytes"),
@@ -98,7 +98,7 @@ class TestTraining:
         monkeypatch.setattr(devices, "memory", lambda: 2**30)
         overrides = ["training.micro_batch=1", "training.batch=1000000"]
         recipe = completed(load("demo", overrides), outline("mnist5k"))
-        with pytest.raises(InputError, match=r"training\.batch 1000000: takes 3\.0 GiB .* 2\.9 for images"):
+        with pytest.raises(InputError, match=r"training\.batch 1000000: takes 2\.9 GiB .* 2\.9 for images"):
             check_memory(recipe, torch.device("cpu"), 1)
 
     def test_is_held_against_the_memory_of_its_device(self, monkeypatch: pytest.MonkeyPatch) -> None:
