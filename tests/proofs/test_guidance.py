@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from tests.contracts.made import names, unclipped
+from tests.contracts.made import make, names, unclipped
 from tests.proofs.labelled import ExactLabelled, ExactPosterior, of_class
 from tests.proofs.models import cdf, number
 from trilemma.guidance import Autoguidance, ClassifierFree, ClassifierGuidance, Guide, bind
@@ -153,6 +153,20 @@ def test_by_hand() -> None:
     found, _ = Ancestral(clip="none").step(says, x, t, s, None, zero)
     assert float(found) == pytest.approx(mean + 1.5 * small)
     assert float(pair(schedule, t, s).beta_tilde) == pytest.approx(small)
+
+
+@pytest.mark.parametrize("name", SCORE_FORM)
+def test_the_guided_x0_is_held_in_range(name: str) -> None:
+    """However strong the gradient is, and near the end of a cosine schedule the score form multiplies it by 1/α."""
+    schedule = Cosine(steps=50)
+    guides = [ClassifierGuidance(50.0, ExactPosterior(schedule))]
+    denoiser = bind(Unconditional(schedule), Condition(LABEL), guides)
+    kernel, t = make("sampler", name), number(49.0)
+    assert float(unclipped(name).predict(denoiser, START, t).x0.abs().max()) > 1
+    found = kernel.predict(denoiser, START, t)
+    assert float(found.x0.abs().max()) <= 1
+    alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+    torch.testing.assert_close(alpha * found.x0 + sigma * found.eps, START)
 
 
 def test_without_signal_no_gradient_is_taken() -> None:

@@ -97,10 +97,11 @@ class Kernel(ABC):
         return grid[:-1]
 
     def predict(self, denoiser: BoundDenoiser, x_t: Float[Tensor, "n c h w"], t: Float64[Tensor, ""]) -> Prediction:
-        """The denoiser's prediction, with `clip`, and with what a classifier adds taken in after it, unclipped (as
-        guided-diffusion has it)."""
+        """The denoiser's prediction, with what a classifier adds taken in, and then `clip`: near pure noise the score
+        form divides by α, where a classifier's gradient is not as small as the true one's."""
         schedule = denoiser.schedule
-        return held(denoiser(x_t, t), self.clip, denoiser, x_t, t).scored(schedule.alpha(t), schedule.sigma(t))
+        guided = denoiser(x_t, t).scored(schedule.alpha(t), schedule.sigma(t))
+        return held(guided, self.clip, denoiser, x_t, t)
 
 
 @register("sampler", "ancestral")
