@@ -2,8 +2,9 @@
 
     python tools/study_guidance.py [--root runs] [-n 1000]
 
-Trains demo, demo-classifier, demo-guide, demo-14 and demo-upsampler in --root where they are not there yet, each going
-on where it was interrupted, and sweeps demo over the scale of each guidance. Writes the evaluations to
+Trains demo, demo-classifier, demo-guide, demo-14, demo-upsampler and demo for as many steps as the two of the cascade
+together in --root where they are not there yet, each going on where it was interrupted, and sweeps demo over the scale
+of each guidance. Writes the evaluations to
 results/guidance/*.json and results/cascade/*.json, and the figure docs/images/guidance.png.
 """
 
@@ -55,8 +56,12 @@ def main() -> None:
             keep(found, "guidance", f"{kind}-{scale:g}" if scale else "none", label)
     print(save_figure(figure(curves), HOME / "docs" / "images" / "guidance.png"))
     two_stages = f"{arguments.root / 'demo-14'}+{arguments.root / 'demo-upsampler'}"
+    # As many steps as both stages have together; a step of any of the three takes the same network.
+    both = sum(runs[name].recipe.training.steps for name in ("demo-14", "demo-upsampler"))
+    longer = train("demo", out=arguments.root / "demo-longer", overrides=[f"training.steps={both}"], resume=True)
     ways: dict[str, tuple[Any, dict[str, Any]]] = {
-        "one stage": (runs["demo"], {}),
+        "one stage": (longer, {}),
+        "one stage, guidance 1": (longer, {"guidance": 1.0}),
         "14 to 28": (two_stages, {}),
         "14 to 28, guidance 1 at the base": (two_stages, {"guidance": 1.0}),
     }
