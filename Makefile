@@ -15,7 +15,7 @@ help: ## list the targets
 
 install: $(VENV)/.dev ## create .venv with what development needs
 
-demo: $(VENV)/.runtime ## train, sample, measure and report on handwritten digits: some 6 minutes on two cores
+demo: $(VENV)/.runtime ## train, sample, measure and report on handwritten digits: some 3 minutes on two cores
 	$(BIN)/trilemma demo
 
 test: $(VENV)/.dev ## the test suite, less what is marked slow

@@ -88,7 +88,7 @@ def figure(curves: dict[str, list[Evaluation]]) -> Figure:
                 scales, [value or 0.0 for value in values], [error or 0.0 for error in errors],
                 label=kind, color=colour, marker=mark, ms=5, lw=1.3, capsize=2,
             )  # fmt: skip
-        axes.set(title=title, xlabel="scale")
+        axes.set(title=title, xlabel="scale", yscale="log" if metric == "frechet_distance" else "linear")
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     found.axes[0].legend(frameon=False, fontsize=8)

@@ -170,6 +170,7 @@ def test_demo_ends_in_a_table_and_a_report(command: Command, tmp_path: Path, mon
     assert re.match(rf"report: {tmp_path}/demo/report\.html  \(\d+ s in all\)", out.splitlines()[-1])
     for label in ("Ancestral", "DDIM", "Real images"):
         assert label in out
+    assert f"samples: {tmp_path}/demo/samples/grid-00000002.png" in out.splitlines()
     page = (tmp_path / "demo" / "report.html").read_text()
     assert "Real images" in page and not re.search(r'<(script|link|img)[^>]*(src|href)="http', page)
 

@@ -14,7 +14,7 @@ from trilemma.data import ImageSet, write_png
 from trilemma.errors import InputError
 from trilemma.evaluations.during_training import EvaluateEvery
 from trilemma.machine.files import keeping
-from trilemma.machine.progress import progress
+from trilemma.machine.progress import progress, say
 from trilemma.process import Denoiser, image_grid, reduced, stream_seed, to_model, to_uint8
 from trilemma.recipes import CompletedRecipe, Recipe
 from trilemma.runs.build import open_images
@@ -90,7 +90,9 @@ def watched(
                 if figures:
                     log.write({"step": report.step, **figures})
             if _due(report, settings.grid_every) or (last and settings.grid_every):
-                _grid(trainer, recipe, path, batches.source)
+                place = _grid(trainer, recipe, path, batches.source)
+                if shown and place is not None:
+                    say(f"samples: {place}")
             advance(report.step, f"loss {window.smooth:.4f}")
             yield report
 
@@ -99,15 +101,16 @@ def _due(report: Report, every: int) -> bool:
     return bool(every) and report.step % every == 0
 
 
-def _grid(trainer: Trainer, recipe: CompletedRecipe, path: Path, data: Source) -> None:
-    """A grid of samples from the same noise every time; of an upsampler, made from the low images of the first data."""
+def _grid(trainer: Trainer, recipe: CompletedRecipe, path: Path, data: Source) -> Path | None:
+    """A grid of samples from the same noise every time, and where it lies; of an upsampler, made from the low images of
+    the first data. None where nothing is sampled, or by another process."""
     denoiser = trainer.learner.denoiser
     if denoiser is None or not trainer.accelerator.is_main_process:
-        return
+        return None
     with trainer.averaged():
         sampler, labels = _drawn(denoiser, recipe, data)
         images = sampler.generate(GRID, labels)
-    write_png(path / "samples" / f"grid-{trainer.step:08d}.png", image_grid(images, 10))
+    return write_png(path / "samples" / f"grid-{trainer.step:08d}.png", image_grid(images, 10))
 
 
 def check_grids(learner: Learner, recipe: CompletedRecipe, data: Source) -> None:
