@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trilemma.cli.evaluate import parse_counts, parse_metrics
+from trilemma.cli.evaluate import parse_counts
+from trilemma.cli.options import parse_metrics
 from trilemma.errors import InputError
 
 Command = Callable[..., Any]

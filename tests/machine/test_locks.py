@@ -127,3 +127,39 @@ def test_of_many_at_once_one_holds_it(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert (len(held), len(refused)) == (1, 7)
+
+
+def test_a_lock_that_came_after_the_stale_one_stays(tmp_path: Path) -> None:
+    """Seen stale, and before it is removed another has taken it over: never for a moment is that one's lock away."""
+    path = leave(tmp_path / "out", boot="another")
+    stale = json.loads(path.read_text())
+    path.unlink()
+    theirs = leave(tmp_path / "out").stat()
+    locks._remove_stale(path, stale)
+    assert os.path.samestat(path.stat(), theirs)
+
+
+def test_the_stale_one_is_removed_by_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look at a lock and its removal another one removes it and takes the place: it has to wait."""
+    path = leave(tmp_path / "out", boot="another")
+    stale, read, second = json.loads(path.read_text()), locks._read, threading.Event()
+
+    def faster() -> None:
+        second.set()
+        locks._remove_stale(path, stale)
+        leave(tmp_path / "out")
+
+    other = threading.Thread(target=faster)
+
+    def slow(path: Path) -> dict[str, Any] | None:
+        found = read(path)
+        if threading.current_thread() is not other and not second.is_set():
+            other.start()
+            second.wait()
+            other.join(0.2)
+        return found
+
+    monkeypatch.setattr(locks, "_read", slow)
+    locks._remove_stale(path, stale)
+    other.join()
+    assert locks._read(path) is not None and read(path) != stale

@@ -123,6 +123,12 @@ class TestPairs:
         whole.validate(batch)
         assert torch.equal(whole.network.heard[1]["low"], whole.network.heard[0]["low"])
 
+    def test_are_noised_to_whole_times_of_a_table_up_to_the_bound(self, batch: Batch) -> None:
+        made = learner(Pairs((4, 4), 2.5))
+        made.losses(batch)
+        told = made.network.heard[0]["low_time"]
+        assert set(told.tolist()) == {-1.0, 0.0, 1.0}
+
     def test_leave_times_and_noise_as_they_were(self, batch: Batch) -> None:
         plain, noised = learner(Pairs((4, 4))), learner(Pairs((4, 4), 6))
         assert torch.equal(plain.losses(batch).times, noised.losses(batch).times)

@@ -10,8 +10,6 @@ import typer
 from trilemma.cli import options as o
 from trilemma.errors import InputError
 
-FEATURES = "Feature extractor, NAME or NAME:ARGUMENT: see `trilemma list features`."
-
 
 @o.sampling()
 def evaluate(
@@ -22,11 +20,9 @@ def evaluate(
     reference: Annotated[
         str | None, typer.Option(help="DATA[:SPLIT], or statistics as an .npz; a run's training data unless given.")
     ] = None,
-    metrics: Annotated[
-        str | None, typer.Option(help="Names with commas between (see `trilemma list metrics`).")
-    ] = None,
-    features: Annotated[str, typer.Option(metavar="NAME", help=FEATURES)] = "digits",
-    neighbours: Annotated[int, typer.Option(metavar="K", help="k of precision and recall.")] = 3,
+    metrics: o.Metrics = None,
+    features: Annotated[str, o.FEATURES] = "digits",
+    neighbours: o.Neighbours = 3,
     counts: Annotated[
         str | None, typer.Option(metavar="N,N,…", help="Fréchet distance from so many of the images, each in turn.")
     ] = None,
@@ -50,7 +46,7 @@ def evaluate(
     evaluation = evaluations.evaluate(
         subject,
         reference,
-        metrics=parse_metrics(metrics),
+        metrics=o.parse_metrics(metrics),
         features=features,
         neighbours=neighbours,
         counts=parse_counts(counts),
@@ -68,16 +64,6 @@ def evaluate(
     for warning in evaluation.warnings:
         say(f"warning: {warning}")
     say(f"evaluation: {evaluation.path}")
-
-
-def parse_metrics(text: str | None) -> list[str] | None:
-    """The names in kid,recall; blanks around them don't count. Raises InputError where one is empty."""
-    if text is None:
-        return None
-    names = [part.strip() for part in text.split(",")]
-    if not all(names):
-        raise InputError(f"--metrics {text!r}: expected names with commas between, such as kid,recall")
-    return names
 
 
 def parse_counts(text: str | None) -> list[int] | None:

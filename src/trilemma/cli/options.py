@@ -33,6 +33,9 @@ def _renamed(old: str, new: str) -> Any:
 
 Grid = _renamed("--grid", "--picture, a PNG of the samples, or --spacing")
 Out = _renamed("--out", "--picture")
+Metrics = Annotated[str | None, typer.Option(help="Names with commas between (see `trilemma list metrics`).")]
+Neighbours = Annotated[int, typer.Option(metavar="K", help="k of precision and recall.")]
+FEATURES = typer.Option(metavar="NAME", help="Feature extractor, NAME or NAME:ARGUMENT: see `trilemma list features`.")
 Root = Annotated[str | None, typer.Option(help="Where the data's files lie, for data that would be downloaded.")]
 NoVerify = Annotated[
     bool, typer.Option("--no-verify", help="Do not hold the checkpoint's files against their hashes: quicker to begin.")
@@ -56,6 +59,16 @@ def parse_seeds(text: str | None) -> list[int] | None:
         if len(seeds) > LIMIT:
             raise InputError(f"--seeds {shown(text)!r}: more than {LIMIT:,} images in one set; make several")
     return seeds
+
+
+def parse_metrics(text: str | None) -> list[str] | None:
+    """The names in kid,recall; blanks around them don't count. Raises InputError where one is empty."""
+    if text is None:
+        return None
+    names = [part.strip() for part in text.split(",")]
+    if not all(names):
+        raise InputError(f"--metrics {text!r}: expected names with commas between, such as kid,recall")
+    return names
 
 
 F = TypeVar("F", bound=Callable[..., None])

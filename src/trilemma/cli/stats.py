@@ -8,14 +8,13 @@ from typing import Annotated
 import typer
 
 from trilemma.cli import options as o
-from trilemma.cli.evaluate import FEATURES
 from trilemma.errors import InputError
 
 
 def stats(
     data: Annotated[str, typer.Argument(metavar="DATA[:SPLIT]", help="A source or a path, and its split.")],
     out: Annotated[Path, typer.Option(help="STATS.npz to write.")],
-    features: Annotated[str, typer.Option(metavar="NAME", help=FEATURES)] = "digits",
+    features: Annotated[str, o.FEATURES] = "digits",
     adm: Annotated[bool, typer.Option("--adm", help="With mu_s and sigma_s, for sFID, as ADM's have them.")] = False,
     images: Annotated[bool, typer.Option("--images", help="With the images themselves, as arr_0.")] = False,
     root: o.Root = None,

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from trilemma.cli import options as o
-from trilemma.cli.evaluate import FEATURES, parse_metrics
 
 
 @o.sampling(several=True)
@@ -17,11 +16,9 @@ def sweep(
     reference: Annotated[
         str | None, typer.Option(help="DATA[:SPLIT], or statistics as an .npz; the run's training data unless given.")
     ] = None,
-    metrics: Annotated[
-        str | None, typer.Option(help="Names with commas between (see `trilemma list metrics`).")
-    ] = None,
-    features: Annotated[str | None, typer.Option(metavar="NAME", help=FEATURES)] = None,
-    neighbours: Annotated[int, typer.Option(metavar="K", help="k of precision and recall.")] = 3,
+    metrics: o.Metrics = None,
+    features: Annotated[str | None, o.FEATURES] = None,
+    neighbours: o.Neighbours = 3,
     n: Annotated[
         int | None, typer.Option("-n", help="How many images a point (seeds 0 to n−1); 1000.", min=1, max=o.LIMIT)
     ] = None,
@@ -43,7 +40,7 @@ def sweep(
 
     if out is not None:
         check_writable(out, "--out", suffix=".html")
-    named = parse_metrics(metrics)
+    named = o.parse_metrics(metrics)
     opened = runs.open_run(run, verify=not no_verify)
     evaluations = jobs.sweep(
         opened,

@@ -117,22 +117,27 @@ def _take(path: Path, mine: dict[str, Any], place: Path) -> None:
                     f"{place} is being written by another process ({held.get('pid')} on {held.get('host')}): wait for "
                     f"it, or choose another place (its lock is {path})"
                 )
-            _remove_stale(path, held, mine)
+            _remove_stale(path, held)
     finally:
         own.unlink(missing_ok=True)
 
 
-def _remove_stale(path: Path, held: dict[str, Any] | None, mine: dict[str, Any]) -> None:
-    """Away with a lock that was found stale, unless somebody else was faster, and the lock there now is theirs."""
-    aside = path.with_name(f".{path.name}.{mine['token']}.stale")
-    if _read(path) != held:
-        return
+def _remove_stale(path: Path, held: dict[str, Any] | None) -> None:
+    """Away with a lock that was found stale, unless somebody else was faster, and the lock there now is theirs.
+
+    Who removes a lock holds the kernel's own on that very file: of many who found the same one, the first removes it,
+    and the rest see that what they opened is no longer there."""
     with suppress(FileNotFoundError):
-        path.rename(aside)
-        if held is not None and (_read(aside) or {}).get("token") not in (None, held.get("token")):
-            with suppress(FileExistsError):
-                os.link(aside, path)
-        aside.unlink()
+        file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a named pipe would be waited for
+        try:
+            with suppress(ImportError, OSError):  # a system without such locks leaves the moment below to chance
+                import fcntl
+
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if os.path.samestat(os.fstat(file), path.stat()) and _read(path) == held:
+                path.unlink()
+        finally:
+            os.close(file)
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -61,12 +61,12 @@ class Prediction:
 
     def scored(self, alpha: Float64[Tensor, "*n"], sigma: Float64[Tensor, "*n"]) -> Prediction:
         """With the gradient taken into both, the score form: ε̂ − σ g and x̂_0 + σ²/α g (Dhariwal & Nichol 2021, eq. 14).
-        Where there is no signal x_t says nothing of any class, and no gradient is taken."""
+        Undefined without signal, where no guide leaves one."""
         if self.gradient is None:
             return self
-        g, gain = self.gradient, torch.where(alpha > 0, sigma / alpha.clamp(min=torch.finfo(alpha.dtype).tiny), 0.0)
-        shift = over_image(torch.where(alpha > 0, sigma, 0.0), g) * g
-        return replace(self, x0=self.x0 + over_image(gain, g) * shift, eps=self.eps - shift, gradient=None)
+        shift = over_image(sigma, self.gradient) * self.gradient
+        x0 = self.x0 + over_image(sigma / alpha, shift) * shift
+        return replace(self, x0=x0, eps=self.eps - shift, gradient=None)
 
 
 class Denoiser(nn.Module):

@@ -38,7 +38,7 @@ class Pairs:
         s = torch.zeros(len(images), dtype=torch.float64)
         if self.noise:
             tabulated = denoiser.schedule.steps is not None
-            s = (draw.uniform() * (self.noise + 1)).floor() if tabulated else draw.uniform() * self.noise
+            s = (draw.uniform() * (int(self.noise) + 1)).floor() if tabulated else draw.uniform() * self.noise
         return low_condition(denoiser.schedule, low, s, draw, label)
 
 
