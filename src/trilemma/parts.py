@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Self
 
-from trilemma.errors import InputError
+from trilemma.errors import InputError, unknown
 from trilemma.registry import Kind, registry
 
 GIVEN = "own"
@@ -54,6 +55,27 @@ def construct(kind: Kind, value: Any, *dependencies: Any) -> Any:
         raise
     except ValueError as error:
         raise InputError(f"{kind} {named(value)!r}: {error}") from error
+
+
+def make(kind: Kind, value: Any, whose: str, *given: Any, **by_name: Any) -> Any:
+    """The part that `value` stands for, as `construct` makes it, of what is given by place or by name. Raises
+    InputError for one that is made of other things, saying `whose` it was to be and which would do."""
+    constructs = constructor(kind, value)
+    if isinstance(value, str | Mapping) and constructs is not None:
+        bound = _bound(constructs, given, by_name)
+        if bound is None:
+            fitting = [name for name, part in registry(kind).registered().items() if _bound(part, given, by_name)]
+            raise unknown(f"{kind} of a {whose}", named(value), fitting)
+        given = bound.args
+    return construct(kind, value, *given)
+
+
+def _bound(constructs: Any, given: Sequence[Any], by_name: Mapping[str, Any]) -> inspect.BoundArguments | None:
+    """These arguments in their places, if they are those that a constructor asks for."""
+    try:
+        return inspect.signature(constructs).bind(*given, **by_name)
+    except TypeError:
+        return None
 
 
 class Described:

@@ -61,7 +61,7 @@ def _multiply_adds(sampler: Sampler, labelled: bool) -> int:
         condition = low_condition(sampler.denoiser.schedule, low, clean, Draw([]), condition.label)
 
     def ask(t: float) -> None:
-        denoiser = bind(sampler.denoiser, condition, sampler.guides)
+        denoiser = bind(sampler.denoiser, condition, sampler.guides, Draw.for_seeds([0], "latent"))
         with torch.inference_mode():
             denoiser(torch.zeros(1, *sampler.shape, device=sampler.device), torch.tensor(t, dtype=torch.float64))
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from trilemma.errors import InputError
 from trilemma.guidance.guides import Asked, Guide
-from trilemma.process import BoundDenoiser, Condition, Denoiser, Prediction
+from trilemma.process import BoundDenoiser, Condition, Denoiser, Draw, Prediction
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,12 @@ class GuidedDenoiser(BoundDenoiser):
         return Prediction(**with_class), Prediction(**without)
 
 
-def bind(denoiser: Denoiser, condition: Condition, guides: Sequence[Guide]) -> BoundDenoiser:
-    """The denoiser with its condition and those guides that do anything. Raises InputError where one cannot guide it,
-    or guides towards a class and none is given."""
+def bind(denoiser: Denoiser, condition: Condition, guides: Sequence[Guide], draw: Draw | None = None) -> BoundDenoiser:
+    """The denoiser with its condition, what it draws latents from, and those guides that do anything. Raises InputError
+    where one cannot guide it, or guides towards a class and none is given."""
     acting = tuple(guide for guide in guides if guide.scale > 0)
     for guide in acting:
         guide.check(denoiser)
         if guide.needs_label and condition.label is None:
             raise InputError(f"guidance {guide.scale:g}: towards which class? It needs a label for each image")
-    return GuidedDenoiser(denoiser, condition, acting) if acting else denoiser.bind(condition)
+    return GuidedDenoiser(denoiser, condition, draw, acting) if acting else denoiser.bind(condition, draw)

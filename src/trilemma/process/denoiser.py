@@ -10,8 +10,9 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn
 
 from trilemma.errors import InputError, unknown
-from trilemma.process.calling import Call
+from trilemma.process.calling import Call, latent_of
 from trilemma.process.gaussian import Pair, over_image
+from trilemma.process.noise import Draw
 from trilemma.process.parameterization import PARAMETERIZATIONS, Coefficients, Parameterization
 from trilemma.process.schedules import Schedule
 
@@ -24,11 +25,13 @@ FIXED: tuple[Variance, ...] = ("fixed_small", "fixed_large")
 class Condition:
     """What the images are conditioned on, each part None where it is not given. `label`: the class of each image, int64
     in [0, classes). `low`: what an upsampler starts from, each image at a lower resolution, in the data's range.
-    `low_time`: the time that it is noised to, as the network is told times."""
+    `low_time`: the time that it is noised to, as the network is told times. `latent`: of a denoiser that draws its x̂_0,
+    what it makes it from, standard normal."""
 
     label: Int64[Tensor, "n"] | None = None
     low: Float[Tensor, "n c h2 w2"] | None = None
     low_time: Float[Tensor, "n"] | None = None
+    latent: Float[Tensor, "n d"] | None = None
 
     def to(self, device: torch.device | str) -> Condition:
         return replace(self, **{name: value.to(device) for name, value in self.given().items()})
@@ -78,6 +81,10 @@ class Denoiser(nn.Module):
     3.2), learned_range Σ = exp(v log β + (1 − v) log β̃) with v = (out + 1)/2 from as many channels again (Nichol &
     Dhariwal 2021, eq. 15). `data_range`: the numbers that black and white are.
     `no_class`: the label under which the network is told no class, if it was trained with label dropout.
+
+    A network whose attribute `latent` is a number d > 0 draws its x̂_0: it makes it from x_t and a latent of d standard
+    normal numbers, which p(x_s | x_t) is a mixture over (Xiao et al. 2022, eq. 5); or, being a generator (see `Call`),
+    from the latent alone.
     Raises InputError for unknown names, for a network that takes no time or gives another shape, and for a
     parameterisation that is undefined under the schedule, as ε-prediction at zero terminal SNR, where x_T says nothing
     of x_0 and dividing by α(T) = 0 would.
@@ -105,6 +112,7 @@ class Denoiser(nn.Module):
         self.network, self.schedule, self.call = network, schedule, Call.of(network)
         self.parameterization, self.variance_name, self.data_range = coefficients, variance, data_range
         self.no_class = no_class
+        self.latent = latent_of(network)
         noisiest = self.coefficients(torch.tensor(schedule.T, dtype=torch.float64))
         if not all(torch.isfinite(getattr(noisiest, field.name)) for field in fields(noisiest)):
             name = type(coefficients).__name__
@@ -142,6 +150,11 @@ class Denoiser(nn.Module):
     def _output(self, x: Float[Tensor, "n c h w"], time: Float[Tensor, "n"], condition: Condition) -> Tensor:
         if self.call.needs_label and condition.label is None:
             raise InputError(f"network {type(self.network).__name__} takes a class ({self.call.label}): none is given")
+        if self.latent and condition.latent is None:
+            raise InputError(
+                f"network {type(self.network).__name__} draws its x̂_0 from a latent: it has no one prediction of x_t, "
+                "which likelihoods, encodings and ODE samplers rest on; the ancestral sampler can be had"
+            )
         output = self.call(self.network, x, time, condition.given())
         learned = self.variance_name == "learned_range"
         expected = (len(x), x.shape[1] * (2 if learned else 1), *x.shape[2:])
@@ -181,17 +194,19 @@ class Denoiser(nn.Module):
             network, self.schedule, self.parameterization, self.variance_name, self.data_range, self.no_class
         )
 
-    def bind(self, condition: Condition) -> BoundDenoiser:
+    def bind(self, condition: Condition, draw: Draw | None = None) -> BoundDenoiser:
         """This denoiser with its condition given, as samplers take it."""
-        return BoundDenoiser(self, condition)
+        return BoundDenoiser(self, condition, draw)
 
 
 @dataclass(frozen=True)
 class BoundDenoiser:
-    """A denoiser whose condition is given: what a sampler calls, `denoiser(x_t, t) -> Prediction`."""
+    """A denoiser whose condition is given: what a sampler calls, `denoiser(x_t, t) -> Prediction`. `draw`: where a
+    denoiser that draws its x̂_0 has its latents from, new ones at each call."""
 
     denoiser: Denoiser
     condition: Condition = UNCONDITIONAL
+    draw: Draw | None = None
 
     @property
     def schedule(self) -> Schedule:
@@ -202,7 +217,10 @@ class BoundDenoiser:
         return self.denoiser.data_range
 
     def __call__(self, x_t: Float[Tensor, "n c h w"], t: Float64[Tensor, "*n"]) -> Prediction:
-        return self.denoiser(x_t, t, self.condition)
+        if not self.denoiser.latent or self.draw is None:
+            return self.denoiser(x_t, t, self.condition)
+        latent = self.draw.normal(x_t.new_empty(len(x_t), self.denoiser.latent))
+        return self.denoiser(x_t, t, replace(self.condition, latent=latent))
 
     def log_variance(self, prediction: Prediction, pair: Pair) -> Float[Tensor, "..."]:
         return self.denoiser.log_variance(prediction, pair)

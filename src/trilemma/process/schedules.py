@@ -237,6 +237,38 @@ class EDM(Schedule):
         return torch.log(t) / 4
 
 
+@register("schedule", "ddgan")
+class DDGAN(Tabulated):
+    """The variance-preserving SDE's schedule in `steps` large steps, β_t = 1 − exp(−β_min/T − (β_max − β_min)
+    (2t − 1)/(2T²)) (Xiao et al. 2022, appendix B.1): between them so much is forgotten that p(x_{t−1} | x_t) is no
+    Gaussian."""
+
+    def __init__(
+        self,
+        *,
+        steps: Annotated[int, Ge(1), Le(8)] = 4,
+        beta_min: Annotated[float, Gt(0)] = 0.1,
+        beta_max: Annotated[float, Gt(0)] = 20.0,
+    ):
+        t = torch.arange(1, steps + 1, dtype=torch.float64)
+        rate = beta_min / steps + (beta_max - beta_min) * (2 * t - 1) / (2 * steps**2)
+        super().__init__(-torch.expm1(-rate))
+
+
+class Prior(Schedule):
+    """One step, from nothing but noise to clean data: the walk of a generator of latents alone. Between the two,
+    α² = 1 − t."""
+
+    T, steps, t_min = 1.0, 1, 1.0
+
+    def gamma(self, t: Float64[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
+        self.check(t)
+        return torch.logit(t)
+
+    def time_of(self, gamma: Float64[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
+        return torch.sigmoid(gamma)
+
+
 SCHEDULES = registry("schedule")
 
 # The sources' own by name, each one of the above with these arguments.

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -13,10 +12,9 @@ from torch import nn
 
 from trilemma.data import ImageSet, Outline, open_data, parse_reference
 from trilemma.errors import InputError, unknown
-from trilemma.parts import GIVEN, construct, constructor
+from trilemma.parts import GIVEN, construct, make
 from trilemma.process import Denoiser, Schedule, to_model
 from trilemma.recipes import CompletedRecipe, Images, Recipe, component
-from trilemma.registry import registry
 from trilemma.runs.estimate import check_network
 from trilemma.training import Given, Learner, LearnerSettings
 
@@ -82,37 +80,16 @@ def _given(recipe: CompletedRecipe) -> Given:
         tuple(recipe.images.classes or ()),
         recipe.data.range,
         partial(construct, "schedule", recipe.schedule),
-        partial(_network, recipe),
+        partial(make, "network", recipe.network, f"{recipe.learner['name']} learner"),
     )
-
-
-def _network(recipe: Recipe, *given: Any, **named: Any) -> nn.Module:
-    """The recipe's network, made of what its learner gives. Raises InputError for one that is made of other things."""
-    make = constructor("network", recipe.network)
-    if isinstance(recipe.network, Mapping) and make is not None:
-        bound = _bound(make, given, named)
-        if bound is None:
-            fitting = [name for name, part in registry("network").registered().items() if _bound(part, given, named)]
-            raise unknown(f"network of a {recipe.learner['name']} learner", recipe.network["name"], fitting)
-        given = bound.args
-    network: nn.Module = construct("network", recipe.network, *given)
-    return network
-
-
-def _bound(make: Any, given: Sequence[Any], named: Mapping[str, Any]) -> inspect.BoundArguments | None:
-    """These arguments in their places, if they are those that `make` asks for."""
-    try:
-        return inspect.signature(make).bind(*given, **named)
-    except TypeError:
-        return None
 
 
 def build_network(recipe: CompletedRecipe) -> nn.Module:
     """The network of a recipe, alone, its weights as initialised. Raises InputError for one that memory could not hold,
     unbuilt."""
-    make = partial(settings_of(recipe).network, _given(recipe))
-    check_network(make)
-    return make()
+    build = partial(settings_of(recipe).network, _given(recipe))
+    check_network(build)
+    return build()
 
 
 def build_learner(recipe: CompletedRecipe) -> Learner:

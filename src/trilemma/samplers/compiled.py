@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from trilemma.process import Call
+from trilemma.process import Call, latent_of
 
 
 class Compiled(nn.Module):
@@ -16,7 +16,7 @@ class Compiled(nn.Module):
 
     def __init__(self, network: nn.Module, batch: int):
         super().__init__()
-        self.batch, self.call = batch, Call.of(network)
+        self.batch, self.call, self.latent = batch, Call.of(network), latent_of(network)
         self.compiled = torch.compile(network, dynamic=False)
 
     def forward(self, x: Tensor, time: Tensor, **condition: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from trilemma.errors import InputError
 from trilemma.machine.devices import memory_of
-from trilemma.process import Call
+from trilemma.process import Call, latent_of
 
 WIDEST = 4096
 """Values of a layer for each of an image's, more than networks have: batches of which even these would fit are not
@@ -79,7 +79,8 @@ def bytes_of_image(
             x, time = torch.empty(images, *shape, device=device), torch.ones(images, device=device)
             given = {"label": label} if conditional else {}
             low = {"low": x, "low_time": time} if getattr(network, "upsampler", False) else {}
-            Call.of(network)(asked, x, time, given | low)
+            latent = {"latent": torch.empty(images, width, device=device)} if (width := latent_of(network)) else {}
+            Call.of(network)(asked, x, time, given | low | latent)
     except Exception:  # whatever a network does that cannot be done without content
         pass
     finally:

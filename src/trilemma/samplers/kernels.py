@@ -72,6 +72,9 @@ class Kernel(ABC):
     needs_signal: ClassVar[bool] = False
     """Whether a step from a time without any signal (SNR 0) is undefined."""
 
+    draws: ClassVar[bool] = False
+    """Whether x_s is drawn from q(x_s | x_t, x̂_0), in which an x̂_0 that was itself drawn is as good as a mean."""
+
     clip: Annotated[
         Clipping,
         Doc("Hold x̂_0 in the data's range (static), in each image's own (dynamic), or not (none)."),
@@ -111,6 +114,8 @@ class Ancestral(Kernel):
     has (Ho et al. 2020, algorithm 2). The step to clean data adds no noise, as the algorithm has it. What a classifier
     adds shifts the mean by Σ times it (Dhariwal & Nichol 2021, algorithm 1). The state is the time of the step before,
     from which Σ of the step to clean data has its floor."""
+
+    draws: ClassVar = True
 
     def step(
         self, denoiser: BoundDenoiser, x_t: Images, t: Time, s: Time, state: Time | None, draw: Draw

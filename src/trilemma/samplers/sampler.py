@@ -77,6 +77,8 @@ class Sampler:
             times = cut(schedule, times, self.surrogate.t_mid)
         for guide in self.guides:
             guide.check(self.denoiser)
+        if self.denoiser.latent:
+            self._check_drawn(times)
         if self.low is None and getattr(self.denoiser.network, "upsampler", False):
             raise InputError("sampler: the network is an upsampler, and `low`, what makes its low images, is missing")
         if not 0 <= self.low_noise <= (schedule.T if self.low is not None else 0):
@@ -84,6 +86,21 @@ class Sampler:
             raise InputError(f"low_noise {self.low_noise:g}: expected {what}")
         object.__setattr__(self, "grid", times)
         self._check_intervals()
+
+    def _check_drawn(self, times: Float64[Tensor, "k1"]) -> None:
+        """Raises InputError where a denoiser that draws its x̂_0 would be asked for what it has not learnt."""
+        what = f"the model draws its x̂_0 ({type(self.denoiser.network).__name__}), "
+        if not self.kernel.draws:
+            raise InputError(
+                f"sampler {self.kernel.label!r}: {what}and this sampler rests on x̂_0 being the mean: use ancestral"
+            )
+        if not bool((times.diff() == -1).all()):
+            raise InputError(
+                f"steps {len(times) - 1}: {what}for steps from each time of its table to the next alone: leave steps, "
+                "spacing, skip and times out"
+            )
+        if any(guide.scale for guide in self.guides):
+            raise InputError(f"guidance: {what}and there is no one prediction that could be guided")
 
     def _check_intervals(self) -> None:
         """Raises InputError for a guide that would be stated and never act."""
@@ -191,7 +208,8 @@ class Sampler:
         self._check_batch(self.batch if self.compile else len(seeds), conditional=labels is not None)
         condition = self._condition(seeds, labels)
         start, draw = self._start(seeds, labels), Draw.for_seeds(seeds, self._role("step"))
-        steps = walk(self.kernel, bind(self._denoiser, condition, self.guides), self.grid, start, draw)
+        latents = Draw.for_seeds(seeds, self._role("latent"))
+        steps = walk(self.kernel, bind(self._denoiser, condition, self.guides, latents), self.grid, start, draw)
         networks = [self.denoiser.network, *(network for guide in self.guides for network in guide.networks)]
         mixed = self.precision == "bf16"
         while True:

@@ -1,6 +1,7 @@
 """Training: batches, learners, the loop, averaged weights and checkpoints."""
 
 from trilemma.training import checkpoint
+from trilemma.training.adversarial import AdversarialLearner, DDGANLearner, DDGANSettings, GANLearner, GANSettings
 from trilemma.training.batches import Batch, Batches
 from trilemma.training.classifying import (
     Affine,
@@ -14,16 +15,22 @@ from trilemma.training.learners import Given, Learner, LearnerSettings, Loop, Lo
 from trilemma.training.loop import DivergedError, Report, Trainer
 from trilemma.training.pairs import Pairs, check_pairs
 from trilemma.training.settings import TrainingSettings
+from trilemma.training.vae import VAELearner, VAESettings
 
 __all__ = [
+    "AdversarialLearner",
     "Affine",
     "Batch",
     "Batches",
     "ClassifierLearner",
     "ClassifierSettings",
+    "DDGANLearner",
+    "DDGANSettings",
     "DenoisingLearner",
     "DenoisingSettings",
     "DivergedError",
+    "GANLearner",
+    "GANSettings",
     "Given",
     "Learner",
     "LearnerSettings",
@@ -38,6 +45,8 @@ __all__ = [
     "TimedLearner",
     "Trainer",
     "TrainingSettings",
+    "VAELearner",
+    "VAESettings",
     "check_pairs",
     "checkpoint",
 ]

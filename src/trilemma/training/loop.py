@@ -7,7 +7,7 @@ import json
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,17 +34,22 @@ class DivergedError(RuntimeError):
 @dataclass(frozen=True, repr=False)
 class Report:
     """What one step gave. `step` counts finished steps (1…); `outcome` holds the whole global batch's losses, or None
-    where the step was skipped as non-finite; `grad_norm` is before clipping, over all of the step's updates; `skipped`
-    counts those so far."""
+    where the step was skipped as non-finite; `grad_norms` by optimiser, before clipping, of those
+    that made an update; `skipped` counts those so far."""
 
     step: int
     outcome: Outcome | None
-    grad_norm: float
+    grad_norms: Mapping[str, float]
     learning_rate: float
     skipped: int
 
     def __repr__(self) -> str:
         return f"Report(step {self.step}, loss {self.loss:.4g}, learning rate {self.learning_rate:.3g})"
+
+    @property
+    def grad_norm(self) -> float:
+        """Over all of the step's updates."""
+        return math.hypot(*self.grad_norms.values())
 
     @property
     def loss(self) -> float:
@@ -205,7 +210,7 @@ class Trainer:
         self._bad_in_a_row = self._bad_in_a_row + 1 if outcome is None else 0
         self.skipped += outcome is None
         self.step += 1
-        return Report(self.step, outcome, self.updates.norm, self.settings.rate(self.step - 1), self.skipped)
+        return Report(self.step, outcome, self.updates.norms, self.settings.rate(self.step - 1), self.skipped)
 
     @torch.no_grad()
     def validate(self, batch: Batch) -> dict[str, float]:

@@ -50,19 +50,15 @@ class Updates:
                 self._through[name] = accelerator.prepare_model(_Losses(self.network))
 
     def of_step(self, step: int, batch: Batch) -> Outcome | None:
-        """Have the learner make its step; None where an update was not finite."""
+        """Have the learner make its step; None where an update was not finite. `norms`: of the step's gradients before
+        clipping, by optimiser."""
         self.step = step
-        self._norms: list[float] = []
+        self.norms: dict[str, float] = {}
         self._updated: set[Tensor] = set()
         try:
             return self.learner.step(batch, self)
         except _NotFiniteError:
             return None
-
-    @property
-    def norm(self) -> float:
-        """The norm of the step's gradients before clipping, over all its updates."""
-        return math.hypot(*self._norms)
 
     def changed(self, module: nn.Module) -> bool:
         """Whether the step has updated weights of this module."""
@@ -84,7 +80,7 @@ class Updates:
                 outcomes.append(outcome)
         outcome = self._global(outcomes)
         norm = torch.nn.utils.clip_grad_norm_(weights, settings.clip_norm or float("inf"))
-        self._norms.append(float(norm))
+        self.norms[optimizer] = math.hypot(self.norms.get(optimizer, 0.0), float(norm))
         if not (bool(torch.isfinite(norm)) and bool(torch.isfinite(outcome.loss))):
             # Batch statistics have taken the non-finite values in during the forward pass.
             for buffer, before in zip(self.network.buffers(), buffers, strict=True):
