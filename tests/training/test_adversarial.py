@@ -193,7 +193,9 @@ class TestPairs:
             assert int(chosen.sum()) == pytest.approx(self.COUNT / 3, rel=0.05)
             a, b = np.sqrt(alpha_bar[t]), np.sqrt(alpha_bar[t - 1])
             for shown in (real, fake):
-                x_s, x_t = (part[chosen].detach().double().flatten(1).numpy() for part in (shown.images, shown.beside[0]))
+                x_s, x_t = (
+                    part[chosen].detach().double().flatten(1).numpy() for part in (shown.images, shown.beside[0])
+                )
                 for pixel, value in enumerate((0.8, -0.4)):
                     s, t_ = x_s[:, pixel], x_t[:, pixel]
                     assert s.mean() == pytest.approx(b * value, abs=0.04)
