@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
+
+from trilemma.networks.norms import xavier
 
 
 class Sinusoidal(nn.Module):
@@ -58,6 +61,24 @@ class TimeAndClass(nn.Module):
         if self.label is not None and label is not None:
             embedding = embedding + self.label(label)
         return nn.functional.silu(embedding)
+
+
+class LatentMapping(nn.Module):
+    """The mapping network of a latent vector z [n, latent] -> [n, width] (Karras et al. 2019; Xiao et al. 2022,
+    appendix C): z over the root of its mean square, then linear layers, a swish after each."""
+
+    def __init__(self, latent: int, width: int, layers: int):
+        super().__init__()
+        sizes = pairwise([latent] + [width] * layers)
+        self.layers = nn.Sequential(*(part for a, b in sizes for part in (xavier(nn.Linear(a, b)), nn.SiLU())))
+
+    def forward(self, z: Float[Tensor, "n latent"]) -> Float[Tensor, "n width"]:
+        return self.layers(pixel_norm(z))
+
+
+def pixel_norm(z: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    """Each row over the root of its mean square (Karras et al. 2018, section 4.2)."""
+    return z * torch.rsqrt(z.square().mean(1, keepdim=True) + 1e-8)
 
 
 class BottomMaps(nn.Module):
