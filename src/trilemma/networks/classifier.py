@@ -84,7 +84,8 @@ class NoisyClassifier(nn.Module):
     trunk, norm, activation, attention pooling over the coarsest resolution, one linear layer (Dhariwal & Nichol 2021,
     section 4; 8×8 there). Images of another size are refused: a learned vector belongs to each position.
 
-    Arguments: the U-Net's, less patch, upsampler and latent; and `pool_head_channels`: of each attention head in the pooling.
+    Arguments: the U-Net's, less patch, upsampler and latent; and `pool_head_channels`: of each attention head in the
+    pooling.
     """
 
     passes_on = UNet  # whose arguments `**unet` are: recipes check them against its constructor

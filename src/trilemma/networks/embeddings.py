@@ -105,3 +105,9 @@ class BottomMaps(nn.Module):
             assert label is not None
             maps.append(self.label(nn.functional.one_hot(label, self.classes).to(time.dtype)))
         return torch.cat(maps, dim=1)
+
+
+def check_label(classes: int, label: Tensor | None) -> None:
+    """Raises ValueError for labels that a network of classes is not given."""
+    if classes and label is None:
+        raise ValueError("this network is class-conditional: it needs a label for each image")

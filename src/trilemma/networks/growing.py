@@ -10,7 +10,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trilemma.networks.embeddings import TimeAndClass
+from trilemma.networks.embeddings import TimeAndClass, check_label
 from trilemma.networks.norms import zero
 from trilemma.networks.unet import UNet
 from trilemma.registry import register
@@ -95,8 +95,7 @@ class Growing(nn.Module):
         time: Float[Tensor, "n"],
         label: Int64[Tensor, "n"] | None = None,
     ) -> Float[Tensor, "n d h w"]:
-        if self.unet.classes and label is None:
-            raise ValueError("this network is class-conditional: it needs a label for each image")
+        check_label(self.classes, label)
         trunk, weights = self.unet.trunk, [*self.fade.tolist(), 1.0]
         e = trunk.embedding(time, label) if trunk.embedding is not None else None
 

@@ -36,10 +36,10 @@ class GroupNorm(nn.GroupNorm):
         centred = x - means[:, :, None, None].to(x.dtype)
         squares = centred.square().sum((2, 3), dtype=torch.float32).view(groups) / (h * w)
         variance = (squares + (means.view(groups) - mean).square()).mean(-1, keepdim=True)
-        scale, shift = torch.rsqrt(variance + self.eps).expand(means.view(groups).shape), 0.0
-        if self.affine:
-            scale, shift = scale * self.weight.view(self.num_groups, -1), self.bias.view(self.num_groups, -1)
-        shift = shift + (means.to(x.dtype).view(groups) - mean) * scale
+        scale = torch.rsqrt(variance + self.eps).expand(means.view(groups).shape)
+        scale = scale * self.weight.view(self.num_groups, -1) if self.affine else scale
+        shift = (means.to(x.dtype).view(groups) - mean) * scale
+        shift = self.bias.view(self.num_groups, -1) + shift if self.affine else shift
         shift, scale = (part.reshape(n, c, 1, 1).to(x.dtype) for part in (shift, scale))
         return torch.addcmul(shift, centred, scale)
 
@@ -97,14 +97,14 @@ def zero(module: nn.Module) -> nn.Module:
     return module
 
 
-Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
+Layer = TypeVar("Layer", nn.Conv2d, nn.Linear, nn.Embedding)
 
 
 def xavier(layer: Layer, gain: float = 1.0) -> Layer:
     """The layer with weights drawn uniformly from ± gain √(6 / (fan_in + fan_out)) (Glorot & Bengio 2010, eq. 16) and
     its bias at zero: how the GANs' published code and DDPM's begin."""
     nn.init.xavier_uniform_(layer.weight, gain)
-    if layer.bias is not None:
+    if not isinstance(layer, nn.Embedding) and layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer
 
@@ -140,7 +140,8 @@ class Style:
 
 
 def norm_of(kind: Norm, groups: int | None, eps: float) -> Callable[..., nn.Module]:
-    """Normalisation by name, as a function of the channels and of whether it is `affine`. `layer` is one group: over all channels and positions."""
+    """Normalisation by name, as a function of the channels and of whether it is `affine`. `layer` is one group: over
+    all channels and positions."""
     if kind == "batch":
         return BatchNorm2d
     return partial(group_norm, groups=1 if kind == "layer" else groups, eps=eps)

@@ -4,6 +4,7 @@ no use for e, the embedding of time and class; BigGAN's are residual blocks and 
 from __future__ import annotations
 
 from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trilemma.networks.attention import ATTENTION
-from trilemma.networks.embeddings import BottomMaps, LatentMapping, TimeAndClass
+from trilemma.networks.embeddings import BottomMaps, LatentMapping, TimeAndClass, check_label
 from trilemma.networks.ends import HEADS, STEMS
 from trilemma.networks.norms import ACTIVATIONS, Activation, Entry, Modulation, Norm, Style, norm_of
 from trilemma.networks.resampling import UP
@@ -216,8 +216,7 @@ class UNet(nn.Module):
         low_time: Float[Tensor, "n"] | None = None,
         latent: Float[Tensor, "n z"] | None = None,
     ) -> Float[Tensor, "n d h w"]:
-        if self.classes and label is None:
-            raise ValueError("this network is class-conditional: it needs a label for each image")
+        check_label(self.classes, label)
         if self.upsampler:
             if low is None:
                 raise ValueError("this network is an upsampler: it needs a `low` image for each image")
