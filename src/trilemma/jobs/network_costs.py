@@ -218,17 +218,21 @@ def check_device(device: str | None) -> torch.device:
 def _inputs(
     network: nn.Module, recipe: CompletedRecipe, count: int, device: torch.device
 ) -> tuple[Float[Tensor, "n c h w"], dict[str, Tensor]]:
-    """Noise as images, and what else the network's `forward` takes, by the names it has there."""
+    """Noise as images, and what else the network's `forward` takes, by the names it has there; of a generator, whose
+    first input it is, latent vectors instead of images."""
     x = torch.randn(count, *recipe.images.shape, device=device)
+    latent = torch.randn(count, getattr(network, "latent", 0), device=device)
     given = {
         "time": torch.full((count,), 500.0, device=device),
         "label": torch.zeros(count, dtype=torch.int64, device=device),
         "low": x,
         "low_time": torch.zeros(count, device=device),
+        "latent": latent,
     }
-    untaken = {name for name, built in OTHERS.items() if not getattr(network, built, True)}
-    taken = inspect.signature(network.forward).parameters.keys() - untaken
-    return x, {name: value for name, value in given.items() if name in taken}
+    untaken = {name for name, built in {**OTHERS, "latent": "latent"}.items() if not getattr(network, built, True)}
+    first, *rest = inspect.signature(network.forward).parameters
+    others = {name: given[name] for name in rest if name in given and name not in untaken}
+    return (latent if first == "latent" else x), others
 
 
 def _why_not(each: Anatomy, batch: int, device: torch.device) -> str | None:

@@ -1,8 +1,20 @@
 """Plain modules: tensors in, tensors out. They know nothing else of this project."""
 
 from trilemma.networks.classifier import ConvClassifier, NoisyClassifier
+from trilemma.networks.ddgan import DDGANDiscriminator
 from trilemma.networks.growing import Growing
 from trilemma.networks.refinenet import RefineNet
+from trilemma.networks.resnet import ResNetEncoder, SNGANDiscriminator, SNGANGenerator
 from trilemma.networks.unet import UNet
 
-__all__ = ["ConvClassifier", "Growing", "NoisyClassifier", "RefineNet", "UNet"]
+__all__ = [
+    "ConvClassifier",
+    "DDGANDiscriminator",
+    "Growing",
+    "NoisyClassifier",
+    "RefineNet",
+    "ResNetEncoder",
+    "SNGANDiscriminator",
+    "SNGANGenerator",
+    "UNet",
+]

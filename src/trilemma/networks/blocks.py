@@ -13,9 +13,9 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 
-from trilemma.networks.norms import ConditionedNorm, Style, TokenNorm
+from trilemma.networks.filters import RESIZE, Resize
+from trilemma.networks.norms import ConditionedNorm, Style, TokenNorm, block_norm, normalise
 from trilemma.registry import register
 
 End = Literal["norm", "activation", "link"]
@@ -31,29 +31,30 @@ class ResidualBlock(nn.Module):
     """The pre-activated residual block (A figure 4.1): norm, activation, convolution, conditioned norm, activation,
     dropout, convolution, + shortcut. With swish it is DDPM's, with ReLU BigGAN's (D figure 8).
 
-    `resample`: "down" halves the resolution (odd sizes round up) by averaging, "up" brings it to the size asked for by
-    repetition, both before the first convolution and on the shortcut (BigGAN's up- and downsampling in B, section 3).
+    `resample`: how the resolution changes, both before the first convolution and on the shortcut (`networks.filters`;
+    BigGAN's up- and downsampling in B, section 3). `projected`: the shortcut is a 1×1 convolution even where the
+    channels stay.
     """
 
-    def __init__(self, inputs: int, outputs: int, style: Style, resample: Literal["down", "up"] | None = None):
+    def __init__(
+        self, inputs: int, outputs: int, style: Style, resample: Resize | None = None, projected: bool = False
+    ):
         super().__init__()
         self.style, self.resample = style, resample
-        self.norm1 = style.norm(inputs)
+        self.norm1 = block_norm(inputs, style)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
         self.norm2 = ConditionedNorm(outputs, style)
         self.conv2 = style.last(nn.Conv2d(outputs, outputs, 3, padding=1))
         self.activation = style.activation()
         self.dropout = nn.Dropout(style.dropout)
-        self.shortcut = shortcut(inputs, outputs)
+        self.shortcut = nn.Conv2d(inputs, outputs, 1) if projected else shortcut(inputs, outputs)
 
     def forward(
-        self, x: Float[Tensor, "n c h w"], e: Float[Tensor, "n e"] | None, size: tuple[int, int] | None = None
+        self, x: Float[Tensor, "n c h w"], e: Tensor | None, size: tuple[int, int] | None = None
     ) -> Float[Tensor, "n d h2 w2"]:
-        h = self.activation(self.norm1(x))
-        if self.resample == "down":
-            h, x = (functional.avg_pool2d(part, 2, ceil_mode=True, count_include_pad=False) for part in (h, x))
-        elif self.resample == "up":
-            h, x = (functional.interpolate(part, size=size, mode="nearest") for part in (h, x))
+        h = self.activation(normalise(self.norm1, x, e))
+        if self.resample is not None:
+            h, x = (RESIZE[self.resample](part, size) for part in (h, x))
         h = self.activation(self.norm2(self.conv1(h), e))
         return self.style.residual(self.shortcut(x), self.conv2(self.dropout(h)))
 

@@ -84,7 +84,8 @@ class NoisyClassifier(nn.Module):
     trunk, norm, activation, attention pooling over the coarsest resolution, one linear layer (Dhariwal & Nichol 2021,
     section 4; 8×8 there). Images of another size are refused: a learned vector belongs to each position.
 
-    Arguments: the U-Net's, less patch and upsampler; and `pool_head_channels`: of each attention head in the pooling.
+    Arguments: the U-Net's, less patch, upsampler and latent; and `pool_head_channels`: of each attention head in the
+    pooling.
     """
 
     passes_on = UNet  # whose arguments `**unet` are: recipes check them against its constructor
@@ -102,6 +103,8 @@ class NoisyClassifier(nn.Module):
         whole = UNet(in_channels, in_channels, size, **unet)
         if whole.patch > 1 or whole.upsampler:
             raise ValueError("network.patch and network.upsampler: a classifier of noised images has neither")
+        if whole.latent:
+            raise ValueError(f"network.latent {whole.latent}: a classifier of noised images takes none")
         self.trunk = whole.trunk
         self.dim = channels = self.trunk.channels
         if channels % pool_head_channels:

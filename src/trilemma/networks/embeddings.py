@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
+
+from trilemma.networks.norms import xavier
 
 
 class Sinusoidal(nn.Module):
@@ -60,6 +63,24 @@ class TimeAndClass(nn.Module):
         return nn.functional.silu(embedding)
 
 
+class LatentMapping(nn.Module):
+    """The mapping network of a latent vector z [n, latent] -> [n, width] (Karras et al. 2019; Xiao et al. 2022,
+    appendix C): z over the root of its mean square, then linear layers, a swish after each."""
+
+    def __init__(self, latent: int, width: int, layers: int):
+        super().__init__()
+        sizes = pairwise([latent] + [width] * layers)
+        self.layers = nn.Sequential(*(part for a, b in sizes for part in (xavier(nn.Linear(a, b)), nn.SiLU())))
+
+    def forward(self, z: Float[Tensor, "n latent"]) -> Float[Tensor, "n width"]:
+        return self.layers(pixel_norm(z))
+
+
+def pixel_norm(z: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    """Each row over the root of its mean square (Karras et al. 2018, section 4.2)."""
+    return z * torch.rsqrt(z.square().mean(1, keepdim=True) + 1e-8)
+
+
 class BottomMaps(nn.Module):
     """E's embeddings (E 3.3–3.5): the time, and the one-hot class where there are classes, each pass a net of one
     hidden layer whose long output vector is rearranged into feature maps [n, channels, h, w] for the bottom block."""
@@ -84,3 +105,9 @@ class BottomMaps(nn.Module):
             assert label is not None
             maps.append(self.label(nn.functional.one_hot(label, self.classes).to(time.dtype)))
         return torch.cat(maps, dim=1)
+
+
+def check_label(classes: int, label: Tensor | None) -> None:
+    """Raises ValueError for labels that a network of classes is not given."""
+    if classes and label is None:
+        raise ValueError("this network is class-conditional: it needs a label for each image")

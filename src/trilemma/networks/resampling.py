@@ -4,7 +4,6 @@ no use for e, the embedding of time and class; BigGAN's are residual blocks and 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trilemma.networks.blocks import ResidualBlock
+from trilemma.networks.filters import Resize, average, fir
 from trilemma.networks.norms import Style
 
 
@@ -51,14 +51,14 @@ class Pool(nn.Module):
             x = functional.conv2d(seen, kernel, padding=1, groups=seen.shape[1]).expand(-1, channels, -1, -1)
         if self.pool == "max":
             return functional.max_pool2d(x, 2, ceil_mode=True)
-        return functional.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
+        return average(x)
 
 
 class BigGAN(ResidualBlock):
     """A residual block that halves or doubles the resolution; time and class enter it as every block."""
 
-    def __init__(self, channels: int, style: Style, resample: Literal["down", "up"]):
-        super().__init__(channels, channels, style, resample)
+    def __init__(self, channels: int, style: Style, resample: Resize, projected: bool = False):
+        super().__init__(channels, channels, style, resample, projected)
         self.after = nn.Linear(style.embedding, channels) if style.entry == "after" else None
 
     def forward(
@@ -66,6 +66,18 @@ class BigGAN(ResidualBlock):
     ) -> Float[Tensor, "n c h2 w2"]:
         h = super().forward(x, e, size)
         return h if self.after is None else h + self.after(e)[:, :, None, None]
+
+
+class FilteredDown(nn.Module):
+    """Filtered by (1, 3, 3, 1)/8, then a 3×3 convolution of stride 2, zeros outside the image (Karras et al. 2020)."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 3, stride=2)
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d h2 w2"]:
+        h, w = x.shape[-2:]
+        return self.conv(fir(functional.pad(x, (0, w % 2, 0, h % 2)), 1, 2, 2))
 
 
 class NearestUp(nn.Module):
@@ -98,10 +110,12 @@ DOWN: dict[str, Callable[[int, Style], nn.Module]] = {
     "blurred": lambda channels, style: Pool(channels, style, "max", blur=True),
     "blurred_summed": lambda channels, style: Pool(channels, style, "max", blur=True, summed=True),
     "biggan": lambda channels, style: BigGAN(channels, style, "down"),
+    "biggan_fir": lambda channels, style: BigGAN(channels, style, "fir_down", projected=True),
 }
 UP: dict[str, Callable[[int, Style], nn.Module]] = {
     "nearest": NearestUp,
     "bilinear": BilinearUp,
     "bilinear_aligned": lambda channels, style: BilinearUp(channels, style, aligned=True),
     "biggan": lambda channels, style: BigGAN(channels, style, "up"),
+    "biggan_fir": lambda channels, style: BigGAN(channels, style, "fir_up", projected=True),
 }

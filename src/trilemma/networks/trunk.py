@@ -11,9 +11,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from trilemma.networks.blocks import DoubleConv
-from trilemma.networks.embeddings import BottomMaps, TimeAndClass
+from trilemma.networks.embeddings import BottomMaps, LatentMapping, TimeAndClass
 from trilemma.networks.norms import Style
-from trilemma.networks.resampling import DOWN
+from trilemma.networks.resampling import DOWN, FilteredDown
 
 
 class Layer(nn.Module):
@@ -33,13 +33,16 @@ class Layer(nn.Module):
 
 
 class Level(nn.Module):
-    """The layers at one resolution, which give `channels`, and the change to the next, if there is one."""
+    """The layers at one resolution, which give `channels`, and the change to the next, if there is one; `pyramid` does
+    the same to what the input pyramid has at this resolution, if there is such a pyramid."""
 
-    def __init__(self, layers: Sequence[Layer], channels: int, resample: nn.Module | None):
+    def __init__(
+        self, layers: Sequence[Layer], channels: int, resample: nn.Module | None, pyramid: nn.Module | None = None
+    ):
         super().__init__()
         self.layers: Any = nn.ModuleList(layers)
         self.channels = channels
-        self.resample = resample
+        self.resample, self.pyramid = resample, pyramid
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,11 @@ class Plan:
 
 
 class Trunk(nn.Module):
-    """The half that goes down: stem, levels, middle. Gives the coarsest features, the skips, and the embedding."""
+    """The half that goes down: stem, levels, middle. Gives the coarsest features, the skips, and the embedding, of the
+    time and the class and, after it, of the latent vector.
+
+    `input_pyramid`: beside the levels the image is brought down too, by filtered convolutions, and meets their features
+    at each resolution; their (rescaled) sum goes on in both (Song et al. 2021, C.2, "residual")."""
 
     def __init__(
         self,
@@ -74,13 +81,15 @@ class Trunk(nn.Module):
         middle: Literal["blocks", "double"],
         middle_attention: bool,
         down: str,
+        mapping: LatentMapping | None = None,
+        input_pyramid: bool = False,
     ):
         super().__init__()
         self.every_block, self.style = plan.every_block, plan.style
-        self.embedding, self.stem, self.bottom = embedding, stem, bottom
+        self.embedding, self.mapping, self.stem, self.bottom = embedding, mapping, stem, bottom
         channels = plan.widths[0]
         kept = [channels] if self.every_block else []
-        levels = []
+        levels: list[Level] = []
         for i, width in enumerate(plan.widths):
             layers = []
             for _ in range(plan.blocks[i]):
@@ -89,7 +98,9 @@ class Trunk(nn.Module):
                 kept += [channels] if self.every_block else []
             last = i == len(plan.widths) - 1
             kept += [] if last else [channels]
-            levels.append(Level(layers, channels, None if last else DOWN[down](channels, plan.style)))
+            pyramid = FilteredDown(levels[-1].channels if i else plan.inputs, channels) if input_pyramid else None
+            resample = None if last else DOWN[down](channels, plan.style)
+            levels.append(Level(layers, channels, resample, None if last else pyramid))
         self.levels: Any = nn.ModuleList(levels)
         self.kept, self.channels = kept, channels
         inputs = channels + (bottom.channels if bottom else 0)
@@ -108,14 +119,25 @@ class Trunk(nn.Module):
         time: Float[Tensor, "n"],
         label: Int64[Tensor, "n"] | None,
         low_time: Float[Tensor, "n"] | None = None,
+        latent: Float[Tensor, "n z"] | None = None,
     ) -> tuple[Float[Tensor, "n d h2 w2"], list[Tensor], Float[Tensor, "n e"] | None]:
         e = self.embedding(time, label, low_time) if self.embedding is not None else None
-        return *self.descend(self.stem(x), e, time, label), e
+        if self.mapping is not None:
+            e = torch.cat([part for part in (e, self.mapping(latent)) if part is not None], dim=1)
+        return *self.descend(self.stem(x), e, time, label, image=x), e
 
     def descend(
-        self, h: Tensor, e: Tensor | None, time: Tensor, label: Tensor | None, first: int = 0
+        self,
+        h: Tensor,
+        e: Tensor | None,
+        time: Tensor,
+        label: Tensor | None,
+        first: int = 0,
+        image: Tensor | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
-        """From the features with which level `first` begins to the coarsest ones, and the skips on the way."""
+        """From the features with which level `first` begins to the coarsest ones, and the skips on the way. `image`:
+        where an input pyramid begins."""
+        pyramid = image
         skips: list[Tensor] = [h] if self.every_block else []
         for level in self.levels[first:]:
             for layer in level.layers:
@@ -126,6 +148,8 @@ class Trunk(nn.Module):
                 if not self.every_block:
                     skips.append(h)
                 h = level.resample(h, e)
+                if level.pyramid is not None:
+                    h = pyramid = self.style.residual(level.pyramid(pyramid), h)
                 if self.every_block:
                     skips.append(h)
         if self.bottom is not None:

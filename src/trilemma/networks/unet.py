@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trilemma.networks.attention import ATTENTION
-from trilemma.networks.embeddings import BottomMaps, TimeAndClass
+from trilemma.networks.embeddings import BottomMaps, LatentMapping, TimeAndClass, check_label
 from trilemma.networks.ends import HEADS, STEMS
-from trilemma.networks.norms import ACTIVATIONS, Activation, Entry, Norm, Style, norm_of
+from trilemma.networks.norms import ACTIVATIONS, Activation, Entry, Modulation, Norm, Style, norm_of
 from trilemma.networks.resampling import UP
 from trilemma.networks.trunk import Level, Plan, Trunk
 from trilemma.registry import register, registry
@@ -56,6 +56,13 @@ class UNet(nn.Module):
         head: norm, activation and 3×3 convolution (`conv`), or a 1×1 convolution alone (`point`).
         upsampler: takes a second image `low`, of any size, interpolated bilinearly and joined to x (B, two stages).
         low_time: and the time that it is noised to, embedded as the other is (Ho et al. 2022, section 4.2).
+        latent: takes a latent vector z [n, latent] too (0: none), which through a mapping network scales and shifts the
+            norms of every block, both of a `residual` one and that which time enters of another (DDGAN: Xiao et al.
+            2022); entry has to be `added` or `adagn`. latent_width, latent_layers: the mapping network's, every linear
+            layer counted.
+        tanh: the output is bounded by it.
+        input_pyramid: the image is brought down beside the trunk and added to it at each resolution, see `Trunk`.
+        decoder_attention: after every block of a resolution that has attention (`block`), or its last (`level`).
     """
 
     def __init__(
@@ -84,8 +91,10 @@ class UNet(nn.Module):
         activation: Activation = "silu",
         rescale: bool = False,
         zero_init: bool = True,
-        down: Literal["strided", "strided_same", "average", "max", "blurred", "blurred_summed", "biggan"] = "strided",
-        up: Literal["nearest", "bilinear", "bilinear_aligned", "biggan"] = "nearest",
+        down: Literal[
+            "strided", "strided_same", "average", "max", "blurred", "blurred_summed", "biggan", "biggan_fir"
+        ] = "strided",
+        up: Literal["nearest", "bilinear", "bilinear_aligned", "biggan", "biggan_fir"] = "nearest",
         entry: Entry = "added",
         time_range: Annotated[float, Gt(0)] = 1000.0,
         time_sinusoids: Annotated[int, Ge(2)] | None = None,
@@ -97,6 +106,12 @@ class UNet(nn.Module):
         head: Literal["conv", "point"] = "conv",
         upsampler: bool = False,
         low_time: bool = False,
+        latent: Annotated[int, Ge(0)] = 0,
+        latent_width: Annotated[int, Ge(1)] = 256,
+        latent_layers: Annotated[int, Ge(1)] = 5,
+        tanh: bool = False,
+        input_pyramid: bool = False,
+        decoder_attention: Literal["block", "level"] = "block",
     ):
         super().__init__()
         if size[0] % patch or size[1] % patch:
@@ -114,6 +129,8 @@ class UNet(nn.Module):
         if low_time and (entry == "bottom" or not upsampler):
             what = "entry 'bottom' has no place for it" if upsampler else "only an upsampler's low image has one"
             raise ValueError(f"network.low_time: {what}")
+        if latent and entry not in ("added", "adagn"):
+            raise ValueError(f"network.latent {latent}: goes with entry 'added' or 'adagn', not with {entry!r}")
         widths = tuple(round(base_channels * m) for m in multipliers)
         if any(abs(w - base_channels * m) > 1e-6 * w for w, m in zip(widths, multipliers, strict=True)):
             raise ValueError(
@@ -130,7 +147,14 @@ class UNet(nn.Module):
             raise ValueError(f"network.attention {list(attention)}: expected among the network's resolutions, {sides}")
         embedding = time_sinusoids or 4 * base_channels
         style = Style(
-            norm_of(norm, groups, norm_eps), ACTIVATIONS[activation], entry, embedding, dropout, rescale, zero_init
+            norm_of(norm, groups, norm_eps),
+            ACTIVATIONS[activation],
+            entry,
+            embedding,
+            dropout,
+            rescale,
+            zero_init,
+            partial(Modulation, latent_width) if latent else None,
         )
         if block not in registry("block"):
             raise registry("block").unknown(block, "network.block")
@@ -147,6 +171,7 @@ class UNet(nn.Module):
             every_block=skips == "block",
         )
         self.patch, self.classes, self.upsampler, self.low_time = patch, classes, upsampler, low_time
+        self.latent, self.input_pyramid = latent, input_pyramid
         self.widths, self.sizes = widths, tuple(sizes)
         base = None if time_sinusoids else base_channels
         self.trunk = Trunk(
@@ -157,6 +182,8 @@ class UNet(nn.Module):
             middle,
             middle_attention,
             down,
+            LatentMapping(latent, latent_width, latent_layers) if latent else None,
+            input_pyramid,
         )
         kept, channels = list(self.trunk.kept), self.trunk.channels
         decoder = []
@@ -164,18 +191,21 @@ class UNet(nn.Module):
         for i, width in reversed(list(enumerate(rising))):
             layers = []
             coarsest = i == len(widths) - 1
-            for j in range(counts[i] + 1 if plan.every_block else 0 if coarsest else max(1, counts[i])):
+            many_layers = counts[i] + 1 if plan.every_block else 0 if coarsest else max(1, counts[i])
+            for j in range(many_layers):
                 skip = kept.pop() if plan.every_block or j == 0 else 0
-                layers.append(plan.layer(channels + skip, width, plan.attends[i]))
+                attends = plan.attends[i] and (decoder_attention == "block" or j == many_layers - 1)
+                layers.append(plan.layer(channels + skip, width, attends))
                 channels = width
             decoder.append(Level(layers, channels, UP[up](channels, style) if i else None))
         self.decoder: Any = nn.ModuleList(decoder)
-        self.head_kind, self.outputs = head, out_channels * patch**2
+        self.head_kind, self.outputs, self.tanh = head, out_channels * patch**2, tanh
         self.head = self.make_head(channels)
 
     def make_head(self, channels: int) -> nn.Module:
         """A head over so many channels."""
-        return HEADS[self.head_kind](channels, self.outputs, self.trunk.style)
+        made = HEADS[self.head_kind](channels, self.outputs, self.trunk.style)
+        return nn.Sequential(made, nn.Tanh()) if self.tanh else made
 
     def forward(
         self,
@@ -184,9 +214,9 @@ class UNet(nn.Module):
         label: Int64[Tensor, "n"] | None = None,
         low: Float[Tensor, "n c h2 w2"] | None = None,
         low_time: Float[Tensor, "n"] | None = None,
+        latent: Float[Tensor, "n z"] | None = None,
     ) -> Float[Tensor, "n d h w"]:
-        if self.classes and label is None:
-            raise ValueError("this network is class-conditional: it needs a label for each image")
+        check_label(self.classes, label)
         if self.upsampler:
             if low is None:
                 raise ValueError("this network is an upsampler: it needs a `low` image for each image")
@@ -195,8 +225,11 @@ class UNet(nn.Module):
             raise ValueError("this network is no upsampler (network.upsampler): it takes no `low` image")
         if self.low_time != (low_time is not None):
             raise ValueError(f"network.low_time {self.low_time}: a `low_time` is {'not ' * self.low_time}given")
+        if bool(self.latent) != (latent is not None):
+            expected = f"it needs a `latent` [n, {self.latent}]" if self.latent else "it takes no `latent`"
+            raise ValueError(f"network.latent {self.latent}: {expected}")
         x = functional.pixel_unshuffle(x, self.patch) if self.patch > 1 else x
-        h, skips, e = self.trunk(x, time, label, low_time)
+        h, skips, e = self.trunk(x, time, label, low_time, latent)
         h = self.head(self.ascend(h, skips, e))
         return functional.pixel_shuffle(h, self.patch) if self.patch > 1 else h
 
