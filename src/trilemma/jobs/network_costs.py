@@ -1,4 +1,5 @@
-"""What a recipe's network costs: parameters, multiply-adds, activation memory, and time on this machine."""
+"""What a recipe's network costs, of several the one that is sampled: parameters, multiply-adds, activation memory, and
+time on this machine."""
 
 from __future__ import annotations
 
@@ -24,6 +25,7 @@ from trilemma.metrics import Speed, kept_for_backward, measure, multiply_adds
 from trilemma.process.calling import OTHERS
 from trilemma.recipes import CompletedRecipe, Source, load
 from trilemma.runs.build import build_network, completed, parameter_count
+from trilemma.training import sampled
 
 FORMAT = "trilemma-networks/1"
 
@@ -123,7 +125,7 @@ def _taken_apart(recipe: CompletedRecipe) -> Anatomy:
         if name and isinstance(first, Tensor) and isinstance(output, Tensor):
             calls.setdefault(name, Call(tuple(first.shape[1:]), tuple(output.shape[1:])))
 
-    network = build_network(recipe)
+    network = sampled(build_network(recipe))
     hooks = [module.register_forward_hook(partial(note, name=name)) for name, module in network.named_modules()]
     images, kept = 2, 0  # one image alone has no variance for batch normalisation at 1×1
     x, others = _inputs(network, recipe, images, torch.device("cpu"))
@@ -229,7 +231,7 @@ def _inputs(
         "low_time": torch.zeros(count, device=device),
         "latent": latent,
     }
-    untaken = {name for name, built in {**OTHERS, "latent": "latent"}.items() if not getattr(network, built, True)}
+    untaken = {name for name, built in OTHERS.items() if not getattr(network, built, True)}
     first, *rest = inspect.signature(network.forward).parameters
     others = {name: given[name] for name in rest if name in given and name not in untaken}
     return (latent if first == "latent" else x), others
@@ -247,7 +249,7 @@ def _why_not(each: Anatomy, batch: int, device: torch.device) -> str | None:
 def _timed(recipe: CompletedRecipe, batch: int, device: torch.device) -> tuple[Speed, Speed]:
     """The speed of the forward pass, in the memory format that sampling uses, and of forward and backward, in the one
     that the recipe trains in."""
-    network = build_network(recipe).to(device)
+    network = sampled(build_network(recipe)).to(device)
     x, others = _inputs(network, recipe, batch, device)
 
     def forward(batch: int) -> None:

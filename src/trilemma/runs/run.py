@@ -25,7 +25,7 @@ from trilemma.runs.build import build_learner, build_network, denoiser_of, open_
 from trilemma.runs.companions import OpenedGuide, open_guide, split
 from trilemma.runs.sample_sets import FORMAT, labels_for, sample_set
 from trilemma.samplers import Sampler, Samples, Strip, check_seeds, grid, seed_words
-from trilemma.training import Learner, Pairs, checkpoint
+from trilemma.training import Learner, Pairs, checkpoint, sampled
 
 
 @dataclass(frozen=True)
@@ -140,8 +140,8 @@ class Run:
 
     @cached_property
     def parameters(self) -> int:
-        """The network's parameters."""
-        return parameter_count(build_network(self._built_from))
+        """The parameters of the network that is sampled, or of the one that there is."""
+        return parameter_count(sampled(build_network(self._built_from)))
 
     def way(self, **settings: Any) -> Way:
         """A way to sample this run, by the recipe's settings but for those given: those of its sampling section, and

@@ -11,7 +11,17 @@ from trilemma.training.classifying import (
     NoisyClassifierSettings,
 )
 from trilemma.training.denoising import DenoisingLearner, DenoisingSettings
-from trilemma.training.learners import Given, Learner, LearnerSettings, Loop, Losses, OneLoss, Outcome, TimedLearner
+from trilemma.training.learners import (
+    Given,
+    Learner,
+    LearnerSettings,
+    Loop,
+    Losses,
+    OneLoss,
+    Outcome,
+    TimedLearner,
+    sampled,
+)
 from trilemma.training.loop import DivergedError, Report, Trainer
 from trilemma.training.pairs import Pairs, check_pairs
 from trilemma.training.settings import TrainingSettings
@@ -49,4 +59,5 @@ __all__ = [
     "VAESettings",
     "check_pairs",
     "checkpoint",
+    "sampled",
 ]

@@ -71,10 +71,6 @@ class AdversarialLearner(Learner):
         self.discriminator_learning_rate, self.conditional = discriminator_learning_rate, conditional
         self.r1, self.r1_every = r1, r1_every
 
-    @property
-    def averaged(self) -> nn.Module:
-        return self.denoiser.network
-
     def optimizers(self, settings: TrainingSettings) -> Mapping[str, Optimizer]:
         rates = {"discriminator": self.discriminator_learning_rate, "generator": None}
         return {

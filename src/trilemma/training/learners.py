@@ -53,8 +53,9 @@ class Grows(Protocol):
 
 
 class Learner(ABC):
-    """What is trained. `network` is the plain module that checkpoints hold; several networks are an `nn.ModuleDict`.
-    The losses are computed through it: the loop wraps nothing in it.
+    """What is trained. `network` is the plain module that checkpoints hold; several networks are an `nn.ModuleDict`,
+    of which the one that is sampled is the `generator`, if one is. The losses are computed through it: the loop wraps
+    nothing in it.
 
     A learner that gives a `denoiser` is sampled and evaluated; one that gives a `classifier`, of clean images, measures
     images; one that gives a `posterior`, of noised ones, guides samplers."""
@@ -69,7 +70,7 @@ class Learner(ABC):
     @property
     def averaged(self) -> nn.Module:
         """The part of the network whose weights are averaged."""
-        return self.network
+        return sampled(self.network)
 
     def optimizers(self, settings: TrainingSettings) -> Mapping[str, Optimizer]:
         """The optimisers by name. A parameter belongs to one at most; the loop moves each group's rate along the
@@ -111,6 +112,11 @@ class Learner(ABC):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027 — most have learnt nothing else
         """Take up what `state_dict` gave."""
+
+
+def sampled(network: nn.Module) -> nn.Module:
+    """Of what a learner trains, the network that is sampled or, where none is, all of it."""
+    return network["generator"] if isinstance(network, nn.ModuleDict) and "generator" in network else network
 
 
 class OneLoss(Learner):

@@ -41,10 +41,6 @@ class VAELearner(OneLoss):
         self.denoiser, self.encoder, self.spread = denoiser, encoder, spread
         self.beta, self.conditional = beta, conditional
 
-    @property
-    def averaged(self) -> nn.Module:
-        return self.denoiser.network
-
     def compile(self) -> None:
         self.denoiser.network.compile()
         self.encoder.compile()
