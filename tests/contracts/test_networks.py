@@ -20,6 +20,9 @@ from trilemma.registry import registry
 DENOISING = ["in_channels", "out_channels", "size", "classes"]
 CLASSIFYING = ["in_channels", "classes"]
 CLASSIFYING_NOISED = [*CLASSIFYING, "size"]
+GENERATING = ["out_channels", "size", "classes"]
+JUDGING = ["in_channels", "size", "classes"]
+ENCODING = ["in_channels", "size", "outputs"]
 
 
 def given(name: str) -> list[str]:
@@ -30,10 +33,13 @@ def given(name: str) -> list[str]:
 
 DENOISERS = [name for name in names("network") if given(name) == DENOISING]
 CLASSIFIERS = [name for name in names("network") if given(name) in (CLASSIFYING, CLASSIFYING_NOISED)]
+GENERATORS = [name for name in names("network") if given(name) == GENERATING]
+DISCRIMINATORS = [name for name in names("network") if given(name) == JUDGING]
+ENCODERS = [name for name in names("network") if given(name) == ENCODING]
 
 
 def test_every_network_is_of_a_kind_that_is_tested() -> None:
-    assert sorted([*DENOISERS, *CLASSIFIERS]) == names("network")
+    assert sorted([*DENOISERS, *CLASSIFIERS, *GENERATORS, *DISCRIMINATORS, *ENCODERS]) == names("network")
 
 
 def images(size: tuple[int, int] = (8, 8), count: int = 3) -> Tensor:
@@ -125,6 +131,118 @@ class TestClassifier:
         assert torch.equal(again(*self.told(name)), network(*self.told(name)))
 
 
+SIZES = ((8, 8), (16, 8), (7, 9))
+
+
+def adversary(name: str, *given: Any) -> nn.Module:
+    torch.manual_seed(0)
+    network: nn.Module = make("network", name, *given, **small(name))
+    return network
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+class TestGenerator:
+    """Of latent vectors alone, f(z), or of them and classes, f(z, label)."""
+
+    def latent(self, network: Any, seed: int = 0) -> Tensor:
+        return torch.randn(3, network.latent, generator=torch.Generator().manual_seed(seed))
+
+    def test_gives_bounded_images_of_its_size(self, name: str) -> None:
+        for size in SIZES:
+            network = awake(adversary(name, 3, size))
+            found = network(self.latent(network))
+            assert found.shape == (3, 3, *size) and found.abs().max() <= 1
+
+    def test_hears_its_latent_vector_and_its_class(self, name: str) -> None:
+        network = awake(adversary(name, 3, (8, 8), 4))
+        z = self.latent(network)
+        whole = network(z, LABEL)
+        for other in (network(self.latent(network, 1), LABEL), network(z, (LABEL + 1) % 4)):
+            assert ((other - whole).abs().amax((1, 2, 3)) > 1e-4).all()
+        with pytest.raises(ValueError, match="label"):
+            network(z)
+
+    def test_an_image_is_its_own(self, name: str) -> None:
+        network = awake(adversary(name, 3, (8, 8), 4))
+        z = self.latent(network)
+        alone = network(z[1:2], LABEL[1:2])[0]
+        torch.testing.assert_close(alone, network(z, LABEL)[1], rtol=1e-4, atol=1e-4)
+
+    def test_gradients_reach_every_weight_and_weights_go_round(self, name: str) -> None:
+        network, again = awake(adversary(name, 3, (8, 8), 4)).train(), adversary(name, 3, (8, 8), 4).eval()
+        z = self.latent(network)
+        (network(z, LABEL) * images()[:, :1]).sum().backward()
+        assert all(weight.grad is not None and weight.grad.abs().max() > 0 for weight in network.parameters())
+        again.load_state_dict(network.state_dict())
+        assert torch.equal(again(z, LABEL), network.eval()(z, LABEL))
+
+
+@pytest.mark.parametrize("name", DISCRIMINATORS)
+class TestDiscriminator:
+    """Of images, f(x), or of pairs at a time, f(x_s, x_t, time); all with a class or without."""
+
+    def seen(self, name: str, size: tuple[int, int] = (8, 8)) -> list[Tensor]:
+        forward = inspect.signature(registry("network")[name].forward).parameters
+        return [images(size), images(size).flip(0), TIME] if "x_s" in forward else [images(size)]
+
+    def settled(self, name: str, size: tuple[int, int] = (8, 8), classes: int = 4) -> nn.Module:
+        """Awake, and with its largest singular values found, if it divides by them."""
+        network, label = awake(adversary(name, 2, size, classes)), [LABEL] if classes else []
+        network.train()
+        for _ in range(20):
+            network(*self.seen(name, size), *label)
+        return network.eval()
+
+    def test_gives_a_logit_an_image(self, name: str) -> None:
+        for size in SIZES:
+            assert self.settled(name, size, 0)(*self.seen(name, size)).shape == (3,)
+
+    def test_hears_all_that_it_is_told(self, name: str) -> None:
+        network, seen = self.settled(name), self.seen(name)
+        whole = network(*seen, LABEL)
+        for i, each in enumerate(seen):
+            other = [*seen[:i], each + (50 if i == 2 else torch.randn_like(each)), *seen[i + 1 :]]
+            assert ((network(*other, LABEL) - whole).abs() > 1e-4).all()
+        assert ((network(*seen, (LABEL + 1) % 4) - whole).abs() > 1e-4).all()
+        with pytest.raises(ValueError, match="label"):
+            network(*seen)
+
+    def test_gradients_and_gradients_of_gradients_reach_every_weight(self, name: str) -> None:
+        """R1 is a penalty on the slopes at the images. It does not move what is only added at the end."""
+        network, (x, *rest) = self.settled(name).train(), self.seen(name)
+        logits = network(x.requires_grad_(), *rest, LABEL).sum()
+        (slopes,) = torch.autograd.grad(logits, x, create_graph=True)
+        weights = [weight for weight in network.parameters() if weight.dim() > 1]
+        penalised = torch.autograd.grad(slopes.square().sum(), weights, retain_graph=True)
+        assert all(gradient.abs().max() > 0 for gradient in penalised)
+        logits.backward()
+        assert all(weight.grad is not None and weight.grad.abs().max() > 0 for weight in network.parameters())
+
+    def test_weights_go_round(self, name: str) -> None:
+        network, again = self.settled(name), adversary(name, 2, (8, 8), 4).eval()
+        again.load_state_dict(network.state_dict())
+        assert torch.equal(again(*self.seen(name), LABEL), network(*self.seen(name), LABEL))
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+class TestEncoder:
+    def test_gives_so_many_numbers_an_image(self, name: str) -> None:
+        for size in SIZES:
+            assert adversary(name, 2, size, 5)(images(size)).shape == (3, 5)
+
+    def test_an_image_s_answer_is_its_own_and_hears_every_pixel(self, name: str) -> None:
+        network, x = awake(adversary(name, 2, (8, 8), 5)), images().requires_grad_()
+        whole = network(x)
+        torch.testing.assert_close(network(x[1:2])[0], whole[1], rtol=1e-4, atol=1e-4)
+        (slopes,) = torch.autograd.grad(whole.square().sum(), x)
+        assert (slopes.abs() > 0).all()
+
+    def test_weights_go_round(self, name: str) -> None:
+        network, again = awake(adversary(name, 2, (8, 8), 5)), adversary(name, 2, (8, 8), 5)
+        again.load_state_dict(network.state_dict())
+        assert torch.equal(again(images()), network(images()))
+
+
 def styles() -> Iterator[Any]:
     for entry in ("added", "adagn", "after", "bottom"):
         for norm, activation in (("group", "silu"), ("batch", "relu"), ("layer", "gelu")):
@@ -163,4 +281,19 @@ def test_a_u_net_of_each_block_hears_time_and_class_through_each_entry(name: str
     for other in (network(x, TIME + 300, LABEL), network(x, TIME, (LABEL + 1) % 4)):
         assert (other - found).abs().amax((1, 2, 3)).min() > 1e-3
     network.train()(x, TIME, LABEL).square().sum().backward()
+    assert all(weight.grad is not None and weight.grad.abs().max() > 0 for weight in network.parameters())
+
+
+@pytest.mark.parametrize("entry", ["added", "adagn"])
+@pytest.mark.parametrize("name", names("block"))
+def test_a_u_net_of_each_block_hears_a_latent_vector(name: str, entry: str) -> None:
+    """Besides time and class; and every weight has its share in it."""
+    options = {"block": name, "entry": entry, "base_channels": 16, "latent": 5, "latent_width": 8}
+    network, x, z = awake(denoiser("unet", (7, 9), **options)), images((7, 9)), images((5, 1))[:, 0, :, 0]
+    found = network(x, TIME, LABEL, latent=z)
+    assert found.shape == (3, 3, 7, 9)
+    others = (network(x, TIME, LABEL, latent=z.flip(0)), network(x, TIME + 300, LABEL, latent=z))
+    for other in (*others, network(x, TIME, (LABEL + 1) % 4, latent=z)):
+        assert (other - found).abs().amax((1, 2, 3))[[0, 2]].min() > 1e-3
+    network.train()(x, TIME, LABEL, latent=z).square().sum().backward()
     assert all(weight.grad is not None and weight.grad.abs().max() > 0 for weight in network.parameters())

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trilemma.networks.blocks import ResidualBlock
-from trilemma.networks.embeddings import TimeAndClass
+from trilemma.networks.embeddings import TimeAndClass, check_label
 from trilemma.networks.ends import conv_head
 from trilemma.networks.norms import ACTIVATIONS, Activation, Norm, Style, norm_of
 from trilemma.networks.trunk import Layer
@@ -139,8 +139,7 @@ class RefineNet(nn.Module):
         time: Float[Tensor, "n"],
         label: Int64[Tensor, "n"] | None = None,
     ) -> Float[Tensor, "n d h w"]:
-        if self.classes and label is None:
-            raise ValueError("this network is class-conditional: it needs a label for each image")
+        check_label(self.classes, label)
         e = self.embedding(time, label)
         h = self.stem(x)
         features = []

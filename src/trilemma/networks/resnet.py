@@ -85,7 +85,7 @@ def _by_class(classes: int, channels: int) -> nn.Module:
 
 
 class DownBlock(nn.Module):
-    """ReLU, 3×3 convolution, twice, + shortcut (Miyato et al. 2018, figure 8b), both averaged over 2×2 squares where
+    """ReLU, 3×3 convolution, twice, + shortcut (Miyato et al. 2018, figure 8), both averaged over 2×2 squares where
     the block goes `down`; its shortcut is then a 1×1 convolution. `first`: no ReLU before the image's first
     convolution. `each`: what is done to each convolution."""
 
