@@ -15,12 +15,15 @@ from jaxtyping import Int64, UInt8
 
 from trilemma.errors import InputError
 from trilemma.machine.files import sha256
+from trilemma.machine.untrusted import kind_of
 from trilemma.process import Denoiser
 from trilemma.runs.companions import Companions, Handover, check_classes, parse
 from trilemma.samplers import Finished, HandOver, Sampler, Surrogate, check_t_mid, hand_over_time
 
 if TYPE_CHECKING:
     from trilemma.runs.run import Run
+
+EXPECTED = "RUN, module:function, or samples (.npz, folder, zip)"
 
 
 def open_source(spec: str, run: Run) -> Run | Finished:
@@ -40,9 +43,11 @@ def open_source(spec: str, run: Run) -> Run | Finished:
         return open_run(spec)
     module, colon, name = spec.partition(":")
     if colon and not (module and name):
-        raise InputError(f"surrogate {spec!r}: expected RUN, module:function, or samples (.npz, folder, zip)")
+        raise InputError(f"surrogate {spec!r}: expected {EXPECTED}")
     if colon and not Path(spec).exists():
         return _function(spec, module, name, run.recipe.images.shape)
+    if not kind_of(spec):
+        raise InputError(f"surrogate {spec!r} does not exist: expected {EXPECTED}")
     held = open_finished(Path(spec))
     return replace(held, images=lambda seeds, _: held.images(seeds, None))  # whatever classes the walk is asked for
 
