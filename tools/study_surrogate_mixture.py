@@ -2,8 +2,8 @@
 
     python -m tools.study_surrogate_mixture [-n 4000]
 
-Begins from a surrogate that knows one mode, at every t_mid, by ancestral sampling and two solvers of the ODE, and counts
-the other mode. The exact models are the tests'. Writes results/surrogate-mixture.json and the figure
+Begins from a surrogate that knows one mode, at every t_mid, by ancestral sampling and two solvers of the ODE, and
+counts the other mode. The exact models are the tests'. Writes results/surrogate-mixture.json and the figure
 docs/images/surrogate-mixture.png. Seconds of CPU.
 """
 
@@ -77,21 +77,15 @@ def figure(curves: dict[str, list[dict[str, float]]]) -> Figure:
     for flow, words, colour in ((False, "exact process", COLOURS[0]), (True, "exact flow", COLOURS[1])):
         axes.plot(fine, [expected(t, flow) for t in fine], color=colour, lw=1.3, label=words)
     axes.axhline(float(DATA.weights[1 - KNOWN]), color="0.6", lw=1, ls=":")
-    axes.annotate(
-        "in the data",
-        (T, float(DATA.weights[1 - KNOWN])),
-        (0, 4),
-        textcoords="offset points",
-        ha="right",
-        color="0.4",
-        fontsize=8,
-    )
-    for (name, points), colour, mark in zip(curves.items(), (COLOURS[0], *COLOURS[1:3]), "osD", strict=True):
+    axes.text(0, float(DATA.weights[1 - KNOWN]) + 0.004, "in the data", color="0.4", size=8)
+    for (name, points), colour, (mark, size) in zip(
+        curves.items(), COLOURS, (("o", 4.5), ("s", 8), ("D", 4)), strict=False
+    ):
         axes.errorbar(
             [point["t_mid"] for point in points],
             [point["share"] for point in points],
             [point["share_se"] for point in points],
-            label=name, color=colour, marker=mark, ms=4.5, ls="", capsize=2,
+            label=name, color=colour, marker=mark, ms=size, mfc="none" if mark == "s" else colour, ls="", capsize=2,
         )  # fmt: skip
     axes.set(xlabel="t_mid", ylabel="share of the mode that the surrogate misses", ylim=(-0.01, 0.34))
     axes.yaxis.label.set_size(9)
