@@ -67,7 +67,8 @@ def _multiply_adds(sampler: Sampler, labelled: bool) -> int:
             denoiser(torch.zeros(1, *sampler.shape, device=sampler.device), torch.tensor(t, dtype=torch.float64))
 
     own = sum(count * multiply_adds(partial(ask, once[acting])) for acting, count in asked.items())
-    begun = sampler.surrogate
-    below = [(sampler.low, labelled), (begun.stage, bool(begun.classes))] if begun else [(sampler.low, labelled)]
+    below = [(sampler.low, labelled)]
+    if (begun := sampler.surrogate) is not None:
+        below.append((begun.stage, labelled if begun.classes is None else bool(begun.classes)))
     walks = [(stage.walked if isinstance(stage, HandOver) else stage, classes) for stage, classes in below]
     return own + sum(_multiply_adds(walk, classes) for walk, classes in walks if isinstance(walk, Sampler))
