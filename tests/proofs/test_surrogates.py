@@ -24,7 +24,7 @@ COUNT = 1000
 ENOUGH: dict[str, dict[str, Any]] = {
     "ancestral": {"steps": 100},
     "ddim": {"steps": 100},
-    "probability_flow": {"times": SCHEDULE.time_of(torch.linspace(10.8, -6.9, 400).double()).tolist()},
+    "probability_flow": {"times": SCHEDULE.time_of(torch.linspace(10.8, -6.9, 250).double()).tolist()},
 }
 """Steps; the others need few."""
 
@@ -64,15 +64,15 @@ def test_a_surrogate_that_is_right_stays_right(way: Any) -> None:
         assert distance < 1.95 / COUNT**0.5, (t_mid, distance)
 
 
-@pytest.mark.parametrize("way", ["ancestral", "ddim", "dpmpp"])
+@pytest.mark.parametrize("way", ["ancestral", "dpmpp"])
 def test_a_mode_that_it_misses_comes_back_only_as_t_mid_grows(way: str) -> None:
     """By the share that the exact process or flow gives from there: none at first, the data's own at T."""
-    times = [1.0, 15.0, 30.0, 45.0, 60.0, 100.0]
+    times = [1.0, 15.0, 30.0, 50.0, 100.0]
     exact = [regained(DATA, 1, *levels(t), flow=way != "ancestral") for t in times]
     found = [float((sampled(way, surrogate(KEPT, t)) < BETWEEN).mean()) for t in times]
     for t, share, expected in zip(times, found, exact, strict=True):
         assert abs(share - expected) < 4 * (expected * (1 - expected) / COUNT) ** 0.5 + 0.005, (t, share, expected)
-    assert all(np.diff(exact) > 0) and all(np.diff(found[:5]) > 0)
+    assert all(np.diff(exact) > 0) and all(np.diff(found[:4]) > 0)
     assert found[0] == 0.0 and exact[0] < 1e-4
     assert exact[-1] == pytest.approx(0.3, abs=0.002)
 
@@ -96,13 +96,13 @@ def test_at_the_noisiest_time_it_is_plain_sampling_up_to_what_the_prior_leaves(w
     """What x_T remembers of x̃_0 is in the share of the missing mode, as exactly known; where it remembers nothing, the
     two samples are of one distribution."""
     exact = []
-    for end in (0.02, 0.05, 0.2):
+    for end in (0.02, 0.2):
         schedule = Linear(steps=100, beta_start=1e-3, beta_end=end)
         alpha, sigma = (float(level(number(schedule.T))) for level in (schedule.alpha, schedule.sigma))
         exact.append(regained(DATA, 1, alpha, sigma, flow=way == "ddim"))
         ends = sampled(way, surrogate(KEPT, schedule.T), schedule)
         assert float((ends < BETWEEN).mean()) == pytest.approx(exact[-1], abs=4 * (0.21 / COUNT) ** 0.5)
-    assert exact[0] + 0.01 < exact[1] < exact[2] == pytest.approx(0.3, abs=0.002)
+    assert exact[0] + 0.02 < exact[1] == pytest.approx(0.3, abs=0.002)
     assert stats.ks_2samp(ends, sampled(way, None)).statistic < 1.95 * (2 / COUNT) ** 0.5
 
 
