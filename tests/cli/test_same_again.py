@@ -54,8 +54,9 @@ def test_are_the_same_samples(
     only = {"features": "pixels", "metrics": ["frechet_distance"]}
     held = {"surrogate": str(data), "t_mid": 2.5}
     led = {"guidance": 1.5, "guidance_interval": [1.0, 4.0], "guide": "@2"}
+    itself = {"surrogate": str(run), "t_mid": 3.0, "handover": "mean"}
     made: dict[str, Path] = {}
-    for i, way in enumerate([*ways(), {**held, "sampler": "ddim"}, led]):
+    for i, way in enumerate([*ways(), {**held, "sampler": "ddim"}, led, itself]):
         place = tmp_path / f"{i}.npz"
         out = tmp_path / f"{i}.json"
         evaluation = evaluate(run, n=4, samples_out=place, out=out, **{**only, **way})

@@ -202,3 +202,25 @@ class Noise:
 
     def normal(self, like: Tensor) -> Tensor:
         return torch.randn(like.shape, generator=self.generator, dtype=torch.float64).to(like.dtype)
+
+
+def regained(data: Mixture, kept: int, alpha: float, sigma: float, *, flow: bool = False) -> float:
+    """The share of the samples in the first of two modes (the lower one), of a walk that begins at levels α and σ from
+    images of the mode `kept` alone, noised. By the reverse process it is E P(first | x_t); by its flow, which in one
+    dimension keeps the order of points, the share of x_t below where the data's own first weight ends."""
+    one = Mixture(torch.ones(1, dtype=torch.float64), data.means[[kept]], data.variances[[kept]])
+    if flow:
+        low, high = -30.0, 30.0
+        for _ in range(100):
+            middle = (low + high) / 2
+            below = float(cdf(data, number(middle).reshape(1), alpha, sigma)[0]) < float(data.weights[0])
+            low, high = (middle, high) if below else (low, middle)
+        return float(cdf(one, number(middle).reshape(1), alpha, sigma)[0])
+    spread = float((alpha**2 * one.variances + sigma**2).sqrt())
+
+    def integrand(x: np.ndarray) -> np.ndarray:
+        points, levels = column(x), (number(alpha), number(sigma))
+        shares = data._joint(points, *(level.reshape(-1, 1, 1, 1, 1) for level in levels)).softmax(1)[:, 0]
+        return (one.log_density(points, *levels).exp() * shares).numpy()
+
+    return integral(integrand, float(alpha * one.means), spread)

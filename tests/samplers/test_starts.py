@@ -8,6 +8,7 @@ import types
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,11 @@ from torch import Tensor, nn
 
 from tests.exact import ExactNetwork, Fixed, Mixture, linear_alpha_bar, schedule_levels, tabulated_levels
 from trilemma.errors import InputError
-from trilemma.process import EDM, Denoiser, Draw, Linear, Schedule, to_uint8
+from trilemma.process import EDM, Condition, Denoiser, Draw, Linear, Schedule, to_uint8
 from trilemma.recipes import dump, load, packaged, parse_sampling
-from trilemma.runs.surrogates import open_surrogate
-from trilemma.samplers import DDIM, SAMPLERS, Sampler, noise_start, surrogate_start
+from trilemma.runs import Run
+from trilemma.runs.surrogates import open_source
+from trilemma.samplers import DDIM, SAMPLERS, Finished, Sampler, Surrogate, noise_start, surrogate_start, walk
 
 SHAPE, STEPS = (1, 4, 4), 60
 SCHEDULE = Linear(steps=STEPS, beta_end=0.3)
@@ -47,7 +49,24 @@ def sampler(way: Any, denoiser: Denoiser | None = None, **more: Any) -> Sampler:
 
 def after(plain: Sampler, spec: str, t_mid: float) -> Sampler:
     """The sampler begun at a surrogate's images."""
-    return replace(plain, surrogate=open_surrogate(spec, t_mid))
+    source = opened(spec)
+    return replace(plain, surrogate=Surrogate(source, t_mid, {**source.record, "t_mid": t_mid}))
+
+
+def opened(spec: str) -> Finished:
+    """A surrogate that is no run, for one of these images."""
+    run: Any = SimpleNamespace(recipe=SimpleNamespace(images=SimpleNamespace(shape=SHAPE)))
+    source = open_source(spec, run)
+    assert not isinstance(source, Run)
+    return source
+
+
+def own_noise(plain: Sampler, seeds: list[int]) -> list[Tensor]:
+    """The plain walk, from and by the noise of the streams that a walk from a surrogate draws from."""
+    schedule = plain.denoiser.schedule
+    start = noise_start(schedule, seeds, SHAPE, t=float(plain.grid[0]), role="start 2")
+    draw = Draw.for_seeds(seeds, "step 2")
+    return [step.x for step in walk(plain.kernel, plain.denoiser.bind(Condition()), plain.grid, start, draw)]
 
 
 def pictures(count: int, seed: int = 0) -> np.ndarray:
@@ -148,21 +167,22 @@ class TestEverySampler:
         steps = list(begun.walk(seeds, None))
         assert [step.t for step in steps] == [t_mid, *full[full < t_mid].tolist()]
         images = torch.from_numpy(np.concatenate([pictures(1, s) for s in seeds])).permute(0, 3, 1, 2) / 127.5 - 1
-        torch.testing.assert_close(steps[0].x, surrogate_start(SCHEDULE, images, t_mid, seeds), rtol=1e-5, atol=1e-6)
+        expected = surrogate_start(SCHEDULE, images, t_mid, seeds, "start 2")
+        torch.testing.assert_close(steps[0].x, expected, rtol=1e-5, atol=1e-6)
         network: Any = begun.denoiser.network
         assert max(float(time.max()) for time in network.seen) == pytest.approx(t_mid - 1, rel=1e-6)
         assert len(network.seen) == begun.evaluations
 
     def test_at_the_noisiest_time_it_is_plain_sampling_up_to_the_prior(self, way: Any, surrogate: str) -> None:
-        """From the same seed's noise: x_T differs by α_T x̃_0 + (σ_T − 1) ε, what L_T measures, and by nothing else."""
+        """From the same noise: x_T differs by α_T x̃_0 + (σ_T − 1) ε, what L_T measures, and by nothing else."""
         plain = sampler(way, steps=7)
         begun = after(plain, surrogate, SCHEDULE.T)
         seeds = [4, 8, 15]
-        found, expected = (list(each.walk(seeds, None)) for each in (begun, plain))
-        assert [step.t for step in found] == [step.t for step in expected]
+        found, expected = list(begun.walk(seeds, None)), own_noise(plain, seeds)
+        assert [step.t for step in found] == plain.grid.tolist()
         images = torch.from_numpy(np.concatenate([pictures(1, s) for s in seeds])).permute(0, 3, 1, 2) / 127.5 - 1
-        left = TABLE[-1] ** 0.5 * images + ((1 - TABLE[-1]) ** 0.5 - 1) * expected[0].x
-        torch.testing.assert_close(found[0].x - expected[0].x, left, rtol=0, atol=1e-6)
+        left = TABLE[-1] ** 0.5 * images + ((1 - TABLE[-1]) ** 0.5 - 1) * expected[0]
+        torch.testing.assert_close(found[0].x - expected[0], left, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["ancestral", "ddim", "dpmpp", "unipc"])
@@ -171,8 +191,8 @@ def test_the_less_the_prior_leaves_the_less_a_surrogate_there_changes(name: str,
     for end in (0.1, 0.3, 0.6):
         plain = sampler(name, exact(Linear(steps=STEPS, beta_end=end)), steps=20)
         begun = after(plain, surrogate, float(STEPS))
-        (*_, found), (*_, expected) = (each.walk([4, 8, 15], None) for each in (begun, plain))
-        changes.append(float((found.x - expected.x).abs().max()))
+        *_, found = begun.walk([4, 8, 15], None)
+        changes.append(float((found.x - own_noise(plain, [4, 8, 15])[-1]).abs().max()))
     assert changes[0] > 3 * changes[1] > 9 * changes[2]
     assert changes[2] < 1e-3
 
@@ -204,10 +224,10 @@ def test_at_zero_terminal_snr_a_surrogates_image_is_forgotten_wholly(way: Any, s
     """x_T says nothing of x_0: the walk is plain sampling, to the last bit, and finite."""
     plain = sampler(way, exact(ZERO, "v"), steps=8)
     begun = after(plain, surrogate, ZERO.T)
-    found, expected = (list(each.walk([4, 8], None)) for each in (begun, plain))
-    assert torch.isfinite(expected[-1].x).all()
+    found, expected = list(begun.walk([4, 8], None)), own_noise(plain, [4, 8])
+    assert torch.isfinite(expected[-1]).all()
     for ours, theirs in zip(found, expected, strict=True):
-        assert torch.equal(ours.x, theirs.x)
+        assert torch.equal(ours.x, theirs)
 
 
 @pytest.mark.parametrize("name", ["probability_flow", "heun", "dpmpp", "unipc"])
@@ -248,17 +268,14 @@ class TestOpening:
     def test_samples_give_image_i_to_seed_i(self, tmp_path: Path) -> None:
         held = pictures(5)
         np.savez(tmp_path / "held.npz", arr_0=held)
-        opened = open_surrogate(str(tmp_path / "held.npz"), 20.0)
+        source = opened(str(tmp_path / "held.npz"))
         found = after(sampler("ddim", steps=4), str(tmp_path / "held.npz"), 0.0).generate([3, 0], None)
         np.testing.assert_array_equal(found, held[[3, 0]])
         digest = hashlib.sha256(held.tobytes()).hexdigest()
-        assert opened.record == {"name": str(tmp_path / "held.npz"), "sha256": digest, "t_mid": 20.0}
-        with pytest.raises(InputError, match=r"surrogate .*held\.npz: it has 5 images, none for seed 5"):
-            opened.images([2, 5], None)
-
-    def test_a_missing_t_mid_is_refused(self, surrogate: str) -> None:
-        with pytest.raises(InputError, match=r"surrogate: needs --t-mid"):
-            open_surrogate(surrogate, None)
+        assert source.record == {"name": str(tmp_path / "held.npz"), "sha256": digest}
+        assert source.evaluations == 0
+        with pytest.raises(InputError, match=r"held\.npz: it has 5 images, none for seed 5"):
+            source.generate([2, 5], None)
 
     @pytest.mark.parametrize("t_mid", [-1.0, 60.5, float("nan")])
     def test_t_mid_outside_is_refused(self, surrogate: str, t_mid: float) -> None:
@@ -270,14 +287,14 @@ class TestOpening:
         [
             ("no_such_module:images", "surrogate 'no_such_module:images' cannot be imported: No module named"),
             ("made_up:nothing", "surrogate 'made_up:nothing' cannot be imported: .*has no attribute 'nothing'"),
-            (":images", "surrogate ':images': expected module:function, or samples"),
-            ("made_up:", "surrogate 'made_up:': expected module:function, or samples"),
+            (":images", "surrogate ':images': expected RUN, module:function, or samples"),
+            ("made_up:", "surrogate 'made_up:': expected RUN, module:function, or samples"),
             ("no-such-file.npz", "no-such-file.npz"),
         ],
     )
     def test_what_cannot_be_opened_is_refused(self, surrogate: str, spec: str, says: str) -> None:
         with pytest.raises(InputError, match=says):
-            open_surrogate(spec, 5.0)
+            opened(spec)
 
     @pytest.mark.parametrize(
         ("name", "says"),

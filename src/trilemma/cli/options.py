@@ -121,11 +121,14 @@ def sampling_options(several: bool = False) -> Iterator[inspect.Parameter]:
     """Every sampling setting as a parameter of a command, its help from the setting's or the sampler's own field; with
     `several`, in their comma form where they have one."""
     from trilemma.recipes import SamplingSettings
+    from trilemma.runs.companions import Handover
     from trilemma.samplers import SAMPLERS
 
     option = partial(_option, several=several)
-    yield option("surrogate", str, "Begin from these images: module:function, or samples (.npz, folder, zip).")
+    yield option("surrogate", str, "Begin from these: RUN, RUN@STEP, samples (.npz, folder, zip) or module:function.")
     yield option("t_mid", float, "The time that the surrogate's images are noised to.")
+    text = "What a run of lower resolution hands over: x̂_0 at t_mid (mean; unless it walks one step), or its sample."
+    yield option("handover", Handover, f"{text} [{', '.join(get_args(Handover))}]")
     yield option("classifier", str, "Guide by this run, a classifier of noised images: RUN or RUN@STEP.")
     yield option("guide", str, "Guide away from this weaker run: RUN or RUN@STEP, or @STEP of the run itself.")
     name: Any = Literal[tuple(SAMPLERS)]

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from trilemma.cli import options as o
+from trilemma.errors import InputError
 
 
 @o.sampling()
@@ -21,6 +22,9 @@ def sample(
     strip: Annotated[
         Path | None, typer.Option(help="Write the way from noise to image of the first seeds: FILE.png.")
     ] = None,
+    pairs: Annotated[
+        Path | None, typer.Option(help="Write a picture of the first samples beside their surrogate's: FILE.png.")
+    ] = None,
     grid: o.Grid = None,
     no_verify: o.NoVerify = False,
     **settings: Any,
@@ -32,7 +36,10 @@ def sample(
 
     check_png(picture, "picture")
     check_png(strip, "strip")
+    check_png(pairs, "pairs")
     opened = runs.open_run(run, verify=not no_verify)
+    if pairs is not None and opened.way(**settings).base.sampler.surrogate is None:
+        raise InputError("--pairs: images beside those that they began from, and no --surrogate is named")
     samples = opened.sample_to(out, n=n, seeds=o.parse_seeds(seeds), cls=class_, **settings)
     say(f"samples: {samples.path}")
     if picture is not None:
@@ -40,3 +47,5 @@ def sample(
     if strip is not None:
         way = opened.reverse_strip(samples.seeds[:10], samples.labels, **settings)
         say(f"picture: {write_png(strip, way.picture())}")
+    if pairs is not None:
+        say(f"picture: {write_png(pairs, opened.surrogate_pairs(samples, **settings))}")

@@ -38,7 +38,7 @@ from trilemma.machine.devices import process_state
 from trilemma.machine.environment import environment
 from trilemma.machine.files import keeping
 from trilemma.metrics import METRICS, Speed, compute, extract, gathered_cautions
-from trilemma.runs.cascades import open_run, split_spec
+from trilemma.runs.cascades import is_run, open_run
 from trilemma.runs.run import Run
 from trilemma.runs.sample_sets import read_record, record_of
 
@@ -282,7 +282,7 @@ def _written(evaluation: Evaluation, place: str | Path) -> Evaluation:
 
 
 def _as_run(path: Path, verify: bool) -> Run | None:
-    if (path / "recipe.yaml").is_file() or (path / "checkpoints").is_dir() or len(split_spec(path)) > 1:
+    if is_run(path):
         return open_run(path, verify=verify)
     if not path.exists():
         raise InputError(f"{path} does not exist: expected a run directory, or samples as an .npz, a folder or a zip")

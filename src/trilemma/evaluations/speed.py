@@ -19,7 +19,7 @@ from trilemma.metrics.metric import MACHINE
 from trilemma.process import Condition, Draw, low_condition
 from trilemma.runs.run import Way
 from trilemma.runs.sample_sets import labels_for, read_record
-from trilemma.samplers import Sampler
+from trilemma.samplers import HandOver, Sampler
 
 
 def speed_of(beside: Path, way: Way) -> Speed:
@@ -52,7 +52,8 @@ def speed_of(beside: Path, way: Way) -> Speed:
 
 
 def _multiply_adds(sampler: Sampler, labelled: bool) -> int:
-    """What the networks do for one image, guides' and those of the stages below included, over all evaluations."""
+    """What the networks do for one image, guides' and those of the stages below included, over all evaluations. Each
+    is asked with a class if it has any."""
     asked = Counter(sampler.acting(t) for t in sampler.asked)
     once = {sampler.acting(t): t for t in sampler.asked}
     condition = Condition(torch.zeros(1, dtype=torch.int64, device=sampler.device) if labelled else None)
@@ -66,4 +67,8 @@ def _multiply_adds(sampler: Sampler, labelled: bool) -> int:
             denoiser(torch.zeros(1, *sampler.shape, device=sampler.device), torch.tensor(t, dtype=torch.float64))
 
     own = sum(count * multiply_adds(partial(ask, once[acting])) for acting, count in asked.items())
-    return own + (_multiply_adds(sampler.low, labelled) if isinstance(sampler.low, Sampler) else 0)
+    below = [(sampler.low, labelled)]
+    if (begun := sampler.surrogate) is not None:
+        below.append((begun.stage, labelled if begun.classes is None else bool(begun.classes)))
+    walks = [(stage.walked if isinstance(stage, HandOver) else stage, classes) for stage, classes in below]
+    return own + sum(_multiply_adds(walk, classes) for walk, classes in walks if isinstance(walk, Sampler))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -119,11 +119,11 @@ def _point(run: Run, settings: dict[str, Any], words: str, seeds: list[int], cls
         way = run.way(**settings)
         labels = labels_for(seeds, way.classes, cls)
         # Where a walk begins it is seen whether guides and surrogate fit, which are a cascade's base's; no network is
-        # asked.
-        base = way
-        while base.below is not None:
-            base = base.below
-        next(base.sampler.walk(seeds[:1], None if labels is None else labels[:1]))
+        # asked, and a surrogate that takes one was seen to fit when it was opened.
+        begins = way.base.sampler
+        if begins.surrogate is not None and begins.surrogate.stage.evaluations:
+            begins = replace(begins, surrogate=None)
+        next(begins.walk(seeds[:1], None if labels is None else labels[:1]))
     except InputError as error:
         raise InputError(f"{words}: {error}" if words else str(error)) from error
     place, record = run.default_out(way, seeds, cls), run.record(way, seeds, cls)

@@ -188,6 +188,7 @@ def sampling_words(recorded: Mapping[str, Any], seeds: str | None, classes: str 
             words += [f"--{option}", text]
     begun = recorded.get("surrogate")
     words += ["--surrogate", str(begun["name"]), "--t-mid", str(begun["t_mid"])] if begun else []
+    words += ["--handover", str(begun["handover"])] if begun and begun.get("handover") else []
     words += [f"--{guide['kind']}", str(guide["name"])] if (guide := recorded.get("guide")) else []
     words += ["--seeds", seeds] if seeds else []
     return [*words, "--class", classes] if classes not in (None, "balanced") else words

@@ -87,7 +87,8 @@ def settings(evaluation: Evaluation) -> dict[str, Any]:
     stated = given(evaluation.sampler.model_dump(mode="json"))
     found = {key: value for key, value in stated.items() if key not in FOLLOWED and value is not None}
     if begun := stated.get("surrogate"):
-        found |= {"surrogate": begun.get("name"), "t_mid": begun.get("t_mid")}
+        found |= {key: value for key in ("t_mid", "handover") if (value := begun.get(key)) is not None}
+        found |= {"surrogate": begun.get("name")}
     if guide := stated.get("guide"):
         found |= {str(guide.get("kind")): guide.get("name")}
     return found

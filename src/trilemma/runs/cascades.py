@@ -16,7 +16,7 @@ from trilemma.machine.untrusted import kind_of
 from trilemma.runs.run import Run, Way
 from trilemma.samplers import Finished, Stage
 
-AT_BASE = ("guidance", "guidance_interval", "surrogate", "t_mid", "classifier", "guide")
+AT_BASE = ("guidance", "guidance_interval", "surrogate", "t_mid", "handover", "classifier", "guide")
 """The settings that choose what is seen in the images, which is settled below the upsamplers."""
 
 
@@ -95,19 +95,14 @@ class Cascade(Run):
             return [*super().words(way), "over", Path(self.spec.partition("+")[0]).stem]
         return [*super().words(way), "over", self.below.path.name, *self.below.words(way.below)]
 
-    def record(self, way: Way, seeds: Sequence[int], cls: Any) -> dict[str, Any]:
-        """How a sample set is made, and how its low images are, as `low` beside the sampler's settings."""
-        record = super().record(way, seeds, cls)
+    def made(self, way: Way) -> dict[str, Any]:
+        """How images are made, and how the low images are, as `low` beside the sampler's settings."""
+        own = super().made(way)
         if way.below is None or isinstance(self.below, Finished):
             low = dict(self.below.record) if isinstance(self.below, Finished) else {}
         else:
-            whole = self.below.record(way.below, seeds, cls)
-            low = {"name": self.below.spec} | {key: whole[key] for key in KEPT}
-        return record | {"sampler": record["sampler"] | {"low": low}}
-
-
-KEPT = ("recipe", "checkpoint_step", "weights_sha256", "sampler")
-"""What of the record of a stage below is its own."""
+            low = {"name": self.below.spec} | self.below.made(way.below)
+        return own | {"sampler": own["sampler"] | {"low": low}}
 
 
 def open_run(spec: str | Path, *, verify: bool = True) -> Run:
@@ -122,12 +117,16 @@ def open_run(spec: str | Path, *, verify: bool = True) -> Run:
     for part in parts:
         if not kind_of(part):
             raise InputError(f"{spec}: {part} does not exist, expected BASE+UPSAMPLER, the paths of two runs")
-    own = (Path(first) / "recipe.yaml").is_file() or (Path(first) / "checkpoints").is_dir()
-    opened: Run | Finished = Run(first, verify=verify) if own else open_finished(Path(first))
+    opened: Run | Finished = Run(first, verify=verify) if is_run(first) else open_finished(Path(first))
     for path in upsamplers:
         opened = Cascade(path, opened, verify=verify)
     assert isinstance(opened, Run)
     return opened
+
+
+def is_run(spec: str | Path) -> bool:
+    """Whether it is a run's path, or a cascade."""
+    return (Path(spec) / "recipe.yaml").is_file() or (Path(spec) / "checkpoints").is_dir() or len(split_spec(spec)) > 1
 
 
 def split_spec(spec: str | Path) -> list[str]:

@@ -3,49 +3,49 @@ is named in the call, never in the recipe."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from trilemma.errors import InputError
 from trilemma.guidance import Autoguidance, ClassifierFree, ClassifierGuidance, Guide
 from trilemma.machine.files import sha256
 from trilemma.recipes import CompletedRecipe
-from trilemma.runs.surrogates import open_surrogate
-from trilemma.samplers import Surrogate
 
 if TYPE_CHECKING:
     from trilemma.runs.run import Run
+
+Handover = Literal["mean", "sample"]
 
 
 @dataclass(frozen=True)
 class Companions:
     """The names of what a run is sampled with. `surrogate` and `t_mid`: begin there from these images, see
-    `open_surrogate`. `classifier`: the run of a classifier of noised images, `guide`: a weaker run of the same images,
-    either as RUN or RUN@STEP; one of them at most. A guide named @STEP is the run's own checkpoint of that step."""
+    `surrogates.open_source`; `handover`: how a run hands them over, see `surrogates.begin`. `classifier`: the run of a
+    classifier of noised images, `guide`: a weaker run of the same images, either as RUN or RUN@STEP; one of them at
+    most. A run that is named @STEP is the run's own checkpoint of that step."""
 
-    surrogate: str | None = None
+    surrogate: str | Path | None = None
     t_mid: float | None = None
+    handover: Handover | None = None
     classifier: str | Path | None = None
     guide: str | Path | None = None
 
     def __post_init__(self) -> None:
         if self.classifier is not None and self.guide is not None:
             raise InputError(f"classifier {str(self.classifier)!r} and guide {str(self.guide)!r}: expected one of them")
+        if self.surrogate is None and self.t_mid is not None:
+            raise InputError("t_mid: where a surrogate's images are taken up, and no surrogate is named")
+        if self.surrogate is None and self.handover is not None:
+            raise InputError("handover: how a surrogate hands its images over, and no surrogate is named")
 
     @property
     def guided_by(self) -> str:
         """What guides, in words; "" if nothing is named."""
         named = {"classifier": self.classifier, "guide": self.guide}
         return next((f"{kind} {name}" for kind, name in named.items() if name is not None), "")
-
-    def begun(self) -> Surrogate | None:
-        """The surrogate, opened."""
-        if self.surrogate is None and self.t_mid is None:
-            return None
-        return open_surrogate(self.surrogate, self.t_mid)
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def open_guide(run: Run, companions: Companions) -> OpenedGuide:
     kind, name = ("guide", companions.guide) if companions.classifier is None else ("classifier", companions.classifier)
     if not str(name):
         raise InputError(f"{kind} {name}: it names no run, expected RUN or RUN@STEP")
-    path, step = _parse(str(name))
+    path, step = parse(str(name))
     opened = Run(path or run.path, step)
     weights = opened.recipe.sampling.weights
     what, short = f"{kind} {name}", opened.path.name + ("" if step is None else f"@{step}")
@@ -91,8 +91,8 @@ def open_guide(run: Run, companions: Companions) -> OpenedGuide:
     return OpenedGuide(partial(Autoguidance, weaker=opened.denoiser(weights), name=short), (), record)
 
 
-def _parse(name: str) -> tuple[str, int | None]:
-    """RUN or RUN@STEP."""
+def parse(name: str) -> tuple[str, int | None]:
+    """RUN or RUN@STEP, in two."""
     path, at, step = name.rpartition("@")
     if at and step.isascii() and step.isdigit() and not Path(name).exists():
         return path, int(step)
@@ -104,14 +104,16 @@ def _check_images(what: str, its: CompletedRecipe, runs: CompletedRecipe) -> Non
         raise InputError(
             f"{what}: its images are {its.images.shape} (channels, height, width), the run's {runs.images.shape}"
         )
-    if its.images.classes and runs.images.classes and its.images.classes != runs.images.classes:
-        raise InputError(
-            f"{what}: its {len(its.images.classes)} classes are {_few(its.images.classes)}, the run's "
-            f"{len(runs.images.classes)} are {_few(runs.images.classes)}"
-        )
+    check_classes(what, its.images.classes or (), runs.images.classes or ())
     if its.data.range != runs.data.range:
         raise InputError(f"{what}: its pixels lie in {list(its.data.range)}, the run's in {list(runs.data.range)}")
 
 
-def _few(classes: list[str]) -> str:
+def check_classes(what: str, its: Sequence[str], runs: Sequence[str]) -> None:
+    """Raises InputError where both know classes, and others."""
+    if its and runs and list(its) != list(runs):
+        raise InputError(f"{what}: its {len(its)} classes are {_few(its)}, the run's {len(runs)} are {_few(runs)}")
+
+
+def _few(classes: Sequence[str]) -> str:
     return ", ".join(classes[:4]) + (", …" if len(classes) > 4 else "")

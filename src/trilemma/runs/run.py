@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Int64, UInt8
 from torch import nn
 
 from trilemma.errors import InputError
@@ -22,9 +22,21 @@ from trilemma.machine.progress import say
 from trilemma.process import ClassPosterior, Denoiser, Draw, perturb, to_model, to_uint8
 from trilemma.recipes import CompletedRecipe, SamplingSettings, dump, load
 from trilemma.runs.build import build_learner, build_network, denoiser_of, open_images, parameter_count, with_parts
-from trilemma.runs.companions import OpenedGuide, open_guide, split
+from trilemma.runs.companions import Companions, OpenedGuide, open_guide, split
 from trilemma.runs.sample_sets import FORMAT, labels_for, sample_set
-from trilemma.samplers import Sampler, Samples, Strip, check_seeds, grid, seed_words
+from trilemma.runs.surrogates import begin, open_source
+from trilemma.samplers import (
+    Finished,
+    Sampler,
+    Samples,
+    Strip,
+    Surrogate,
+    check_seeds,
+    grid,
+    paired,
+    resized,
+    seed_words,
+)
 from trilemma.training import Learner, Pairs, checkpoint, sampled
 
 
@@ -38,6 +50,11 @@ class Way:
     classes: list[str]
     guide: dict[str, Any] | None = None
     below: Way | None = None
+
+    @property
+    def base(self) -> Way:
+        """The way to sample the lowest run: itself where there is none below."""
+        return self if self.below is None else self.below.base
 
 
 class Run:
@@ -64,6 +81,7 @@ class Run:
         self.step = int(checkpoint.read_state(self.checkpoint, verify)["step"])
         self._denoisers: dict[str, Denoiser] = {}
         self._guides: dict[str, OpenedGuide] = {}
+        self._sources: dict[str, Run | Finished] = {}
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, recipe {self.recipe.name!r}, step {self.step})"
@@ -162,12 +180,21 @@ class Run:
         if (key := companions.guided_by) not in self._guides:
             self._guides[key] = open_guide(self, companions)
         guide = self._guides[key]
-        sampler = chosen.build(
-            self.denoiser(chosen.weights), self.recipe.images.shape, companions.begun(), guide=guide.make
-        )
         # The guide has its say only where it has any: at scale 0 all is as if it had not been named.
         classes = self.classes or (list(guide.classes) if chosen.guidance else [])
+        surrogate = self._begun(companions, chosen, classes)
+        sampler = chosen.build(self.denoiser(chosen.weights), self.recipe.images.shape, surrogate, guide=guide.make)
         return Way(chosen, sampler, classes, guide.record if chosen.guidance else None)
+
+    def _begun(self, companions: Companions, chosen: SamplingSettings, classes: list[str]) -> Surrogate | None:
+        """The surrogate that is named, opened once for every way to go on from it."""
+        if companions.surrogate is None:
+            return None
+        name = str(companions.surrogate)
+        if name not in self._sources:
+            self._sources[name] = open_source(name, self)
+        shape, denoiser = self.recipe.images.shape, self.denoiser(chosen.weights)
+        return begin(self._sources[name], companions, denoiser, shape, classes, chosen.batch)
 
     def sampler(self, **settings: Any) -> Sampler:
         """A sampler of this run, see `way`."""
@@ -186,7 +213,8 @@ class Run:
         "0,3,7", which the seeds take in turn.
 
         `settings` are those of the recipe's sampling section: sampler, steps, eta, spacing, clip, guidance, weights,
-        batch, precision, and so on; and `surrogate` and `t_mid`, `classifier` or `guide`, see `Companions`.
+        batch, precision, and so on; and `surrogate`, `t_mid` and `handover`, `classifier` or `guide`, see
+        `Companions`.
         With `out` they are written there too, as by `sample_to`. Raises InputError for what cannot be done."""
         if out is not None:
             return self.sample_to(out, n=n, seeds=seeds, cls=cls, **settings)
@@ -227,18 +255,20 @@ class Run:
 
     def record(self, way: Way, seeds: Sequence[int], cls: Any) -> dict[str, Any]:
         """How a sample set is made: everything its images depend on."""
+        classes = None if not way.classes else "balanced" if cls is None else str(cls)
+        return {"format": FORMAT, **self.made(way), "seeds": seed_words(seeds), "classes": classes}
+
+    def made(self, way: Way) -> dict[str, Any]:
+        """How images are made, whatever their seeds and classes."""
         sampler, settings = way.sampler, way.settings
         settled = settings.recorded()
         if self.pairs is None or not self.pairs.noise:
             del settled["low_noise"]
         every = len(grid(sampler.denoiser.schedule, settings.steps, settings.spacing)) - 1
         return {
-            "format": FORMAT,
             "recipe": self.recipe.name,
             "checkpoint_step": self.step,
             "weights_sha256": sha256(self.weights_file(settings.weights)),
-            "seeds": seed_words(seeds),
-            "classes": None if not way.classes else "balanced" if cls is None else str(cls),
             "sampler": {
                 **settled,
                 "steps": None if settings.times else every,
@@ -248,6 +278,16 @@ class Run:
                 "guide": way.guide,
             },
         }
+
+    def surrogate_pairs(self, samples: Samples, count: int = 20, **settings: Any) -> UInt8[np.ndarray, "h w c"]:
+        """A picture of the first of these samples, made by these settings, each beside what it began from: x̃_0 on the
+        left, x_0 on the right (A figure 4.4). Raises InputError where they begin from no surrogate."""
+        begun = self.way(**settings).base.sampler.surrogate
+        if begun is None:
+            raise InputError("pairs: images beside those that they began from, and no surrogate is named")
+        ended, labels = samples.images[:count], samples.labels
+        images = begun.images(samples.seeds[:count], None if labels is None else labels[:count])
+        return paired(resized(images, ended.shape[1:3]), ended)
 
     def reverse_strip(
         self,

@@ -22,7 +22,7 @@ from trilemma.machine.locks import locked
 from trilemma.machine.progress import progress, say
 from trilemma.machine.untrusted import open_arrays, parse_json, read_text
 from trilemma.recipes import renamed
-from trilemma.samplers import Sampler, Samples
+from trilemma.samplers import Sampler, Samples, balanced
 
 FORMAT = "trilemma-samples/1"
 
@@ -43,7 +43,7 @@ def labels_for(seeds: Sequence[int], classes: Sequence[str], asked: str | int | 
             raise InputError(f"class {asked!r}: this model is unconditional, it has no classes to ask for")
         return None
     if asked is None:
-        return np.array([seed % len(classes) for seed in seeds], dtype=np.int64)
+        return balanced(seeds, len(classes))
     names = [str(asked)] if str(asked) in classes else [name.strip() for name in str(asked).split(",")]
     chosen = [_class(name, classes) for name in names]
     return np.array([chosen[seed % len(chosen)] for seed in seeds], dtype=np.int64)

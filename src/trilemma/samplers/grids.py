@@ -160,10 +160,15 @@ def explicit(schedule: Schedule, times: Sequence[float]) -> Float64[Tensor, "k1"
 def cut(schedule: Schedule, grid: Float64[Tensor, "k1"], t_mid: float) -> Float64[Tensor, "k2"]:
     """The part of a grid below t_mid, from t_mid on: where a surrogate's noised image goes on (A 3.2). t_mid = 0 leaves
     the single time 0. Raises InputError for t_mid outside [0, T]."""
+    start = torch.tensor([check_t_mid(schedule, t_mid)], dtype=torch.float64)
+    return torch.cat([start, grid[grid < t_mid]])
+
+
+def check_t_mid(schedule: Schedule, t_mid: float) -> float:
+    """The time, if it lies in [0, T]. Raises InputError otherwise."""
     if not 0 <= t_mid <= schedule.T:
         raise InputError(f"t_mid {t_mid:g}: expected 0 to {schedule.T:g}")
-    start = torch.tensor([t_mid], dtype=torch.float64)
-    return torch.cat([start, grid[grid < t_mid]])
+    return t_mid
 
 
 def distinct(times: Int64[Tensor, "k"], steps: int) -> Int64[Tensor, "k"]:

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -36,7 +35,7 @@ class Sampler:
     Image i depends on its own seed alone, not on `batch`, which is how many are made at once.
 
     The grid: `steps` intervals (None: every step of a table) by `spacing`, less `skip` of the noisiest; or `times`
-    written out, noisiest first, instead. `surrogate`: begin from its images at its t_mid instead of at noise.
+    written out, noisiest first, instead. `surrogate`: begin from its images, noised to its t_mid, instead of at noise.
     `guides`: what steers the denoiser on the way; they are added up.
     `low`: of an upsampler, what makes the low images that it starts from; `low_noise`: the time they are noised to.
     `precision`: fp32, or bf16 under autocast. `compile`: have the network compiled for this batch (see `Compiled`).
@@ -75,6 +74,7 @@ class Sampler:
             )
         if self.surrogate is not None:
             times = cut(schedule, times, self.surrogate.t_mid)
+            self._check_begun(self.surrogate.stage.shape)
         for guide in self.guides:
             guide.check(self.denoiser)
         if self.denoiser.latent:
@@ -112,6 +112,11 @@ class Sampler:
                     f"times lies in it, from {asked[0]:g} to {min(asked):g}"
                 )
 
+    def _check_begun(self, shape: tuple[int, ...]) -> None:
+        """Raises InputError where images of this shape are not those that the walk could go on from."""
+        if tuple(shape) != self.shape:
+            raise InputError(f"surrogate: its images are {tuple(shape)}, the run's {self.shape} (c, h, w)")
+
     def __repr__(self) -> str:
         return f"Sampler({self.label}: {self.evaluations} network evaluations)"
 
@@ -129,13 +134,19 @@ class Sampler:
     def evaluations(self) -> int:
         """Network evaluations an image takes: the denoiser's, those of the guides where they act, and of the stages
         below."""
-        below = self.low.evaluations if self.low is not None else 0
+        below = sum(stage.evaluations for stage in self.below)
         return below + sum(1 + sum(guide.evaluations for guide in self.acting(t)) for t in self.asked)
+
+    @property
+    def below(self) -> tuple[Stage, ...]:
+        """The stages whose images it goes on from: its low images', its surrogate's."""
+        begun = (self.surrogate.stage,) if self.surrogate is not None else ()
+        return begun if self.low is None else (self.low, *begun)
 
     @property
     def stages(self) -> int:
         """Itself and those below it."""
-        return 1 + (self.low.stages if self.low is not None else 0)
+        return 1 + sum(stage.stages for stage in self.below)
 
     def acting(self, t: float) -> tuple[Guide, ...]:
         """The guides that act at time t."""
@@ -145,7 +156,7 @@ class Sampler:
     def label(self) -> str:
         """This way of sampling in words, as tables label it."""
         every = "all " if self.intervals == self.denoiser.schedule.steps else ""
-        count = f"{every}{self.intervals} step{'s' if self.intervals > 1 else ''}"
+        count = f"{every}{self.intervals} step{'' if self.intervals == 1 else 's'}"
         own = ", ".join([self.kernel.label, count, *self.particulars()])
         return own if self.low is None else f"{self.low.label} + {own}"
 
@@ -158,8 +169,7 @@ class Sampler:
         ]
         spacing = ["own times"] if self.times else [] if self.spacing == "even" else [self.spacing.replace(",", "+")]
         skip = [f"skip {self.skip}"] if self.skip else []
-        begun = self.surrogate
-        start = [f"surrogate {Path(begun.record['name']).stem} at {begun.t_mid:g}"] if begun else []
+        start = self.surrogate.words if self.surrogate is not None else []
         guided = [words for guide in self.guides if (words := guide.words)]
         noised = [f"low noise {self.low_noise:g}"] if self.low_noise else []
         return [*own, *spacing, *skip, *start, *noised, *guided]
@@ -249,7 +259,8 @@ class Sampler:
         return low_condition(self.denoiser.schedule, low, s, Draw.for_seeds(seeds, self._role("low")), label)
 
     def _role(self, name: str) -> str:
-        """Each stage draws from streams of its own: sharing them, it would know the noise that its low image is of."""
+        """Each stage draws from streams of its own: sharing them, it would know the noise that what it goes on from is
+        of."""
         return name if self.stages == 1 else f"{name} {self.stages}"
 
     def _start(self, seeds: Sequence[int], labels: Int64[np.ndarray, "n"] | None) -> Tensor:
@@ -257,9 +268,8 @@ class Sampler:
         if self.surrogate is None:
             return noise_start(schedule, seeds, self.shape, self.device, float(self.grid[0]), self._role("start"))
         images = to_model(self.surrogate.images(seeds, labels), self.denoiser.data_range)
-        if tuple(images.shape) != (len(seeds), *self.shape):
-            raise InputError(f"surrogate: its images are {tuple(images.shape[1:])}, the run's {self.shape} (c, h, w)")
-        return surrogate_start(schedule, images.to(self.device), float(self.grid[0]), seeds)
+        self._check_begun(images.shape[1:])
+        return surrogate_start(schedule, images.to(self.device), float(self.grid[0]), seeds, self._role("start"))
 
 
 @contextmanager

@@ -75,6 +75,21 @@ def check_seeds(n: int, seeds: Sequence[int] | None) -> list[int]:
     return numbers
 
 
+def balanced(seeds: Sequence[int], classes: int) -> Int64[np.ndarray, "n"]:
+    """The class of each image where none is asked for: seed mod `classes`."""
+    return np.array([seed % classes for seed in seeds], dtype=np.int64)
+
+
+def paired(
+    first: UInt8[np.ndarray, "n h w c"], second: UInt8[np.ndarray, "n h w c"], columns: int = 4
+) -> UInt8[np.ndarray, "gh gw c"]:
+    """A picture of pairs, the first of each on the left, `columns` pairs to a row, with more room between pairs than in
+    them (A figure 4.4)."""
+    size = first.shape[1]
+    between = np.full((len(first), size, max(1, size // 14), first.shape[3]), 255, dtype=np.uint8)
+    return image_grid(np.concatenate([first, between, second], axis=2), columns, padding=max(4, size // 3))
+
+
 def seed_words(seeds: Sequence[int]) -> str:
     """Seeds as the command line takes them: 0-499 if they are a run of numbers, else listed."""
     if list(seeds) == list(range(seeds[0], seeds[0] + len(seeds))):

@@ -1,20 +1,22 @@
-"""Stages: what makes the low images that an upsampler starts from."""
+"""Stages: what makes the images that another walk goes on from, an upsampler's low ones or a surrogate's."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from trilemma.samplers.starts import SurrogateImages
+ImagesOf = Callable[[Sequence[int], Int64[np.ndarray, "n"] | None], UInt8[np.ndarray, "n h w c"]]
+"""(seeds, labels) -> the images of these seeds."""
 
 
 class Stage(Protocol):
-    """What lies below an upsampler: a `Sampler`, itself an upsampler's perhaps, or finished images. Their `shape`
-    (c, h, w), the network evaluations that one takes, how they are made in words, and the `stages` there are."""
+    """What lies below a walk: a `Sampler`, with stages of its own perhaps, what one hands over, or finished images.
+    Their `shape` (c, h, w), the network evaluations that one takes, how they are made in words, and the `stages` there
+    are."""
 
     @property
     def shape(self) -> tuple[int, int, int]: ...
@@ -38,7 +40,7 @@ class Stage(Protocol):
 class Finished:
     """Finished images as a stage: `images(seeds, labels)`, which cost nothing, and what records say of them."""
 
-    images: SurrogateImages
+    images: ImagesOf
     shape: tuple[int, int, int]
     label: str
     record: Mapping[str, Any] = field(default_factory=dict)
