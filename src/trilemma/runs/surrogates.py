@@ -60,8 +60,8 @@ def begin(
     is asked for `classes` and sampled in such batches.
 
     A run is sampled by its own recipe's settings. Its images are taken as they are where they have this size; those of
-    a lower resolution are handed over: as x̂_0 at the time of the same SNR (`mean`, unless it walks one step alone or draws its x̂_0), or
-    finished (`sample`).
+    a lower resolution are handed over: as x̂_0 at the time of the same SNR (`mean`, unless it walks one step alone or
+    draws its x̂_0), or finished (`sample`).
 
     Raises InputError for a t_mid beyond the schedule, and for images, classes or a hand-over that do not fit."""
     t_mid, handover, what = companions.t_mid, companions.handover, f"surrogate {companions.surrogate}"
