@@ -26,28 +26,25 @@ def repeat(x: Float[Tensor, "n c h w"], size: tuple[int, int] | None) -> Float[T
     return functional.interpolate(x, size=size, mode="nearest")
 
 
-def fir(x: Float[Tensor, "n c h w"], stride: int, before: int, after: int) -> Float[Tensor, "n c h2 w2"]:
-    """x filtered by `TAPS` along rows and columns, with so many zeros before and after, every `stride`-th value."""
-    padded = functional.pad(x, (before, after, before, after))
-    return functional.conv2d(padded, _kernel(x, 1.0), stride=stride, groups=x.shape[1])
-
-
 def fir_down(x: Float[Tensor, "n c h w"], size: tuple[int, int] | None = None) -> Float[Tensor, "n c h2 w2"]:
-    """Filtered against aliasing by (1, 3, 3, 1)/8 (Karras et al. 2020, appendix B; Zhang 2019), zeros outside."""
+    """Filtered against aliasing by (1, 3, 3, 1)/8 along rows and columns, zeros outside; every second value of that
+    (Zhang 2019; Karras et al. 2020)."""
     h, w = x.shape[-2:]
-    return fir(functional.pad(x, (0, w % 2, 0, h % 2)), 2, 1, 1)
+    return filtering(x, h, (h + 1) // 2) @ x @ filtering(x, w, (w + 1) // 2).T
 
 
 def fir_up(x: Float[Tensor, "n c h w"], size: tuple[int, int] | None) -> Float[Tensor, "n c h2 w2"]:
-    """Zeros between the pixels, filtered by (1, 3, 3, 1)/4: bilinear interpolation with zeros outside."""
-    h, w = size or (2 * x.shape[-2], 2 * x.shape[-1])
-    doubled = functional.conv_transpose2d(x, _kernel(x, 4.0), stride=2, padding=1, groups=x.shape[1])
-    return doubled[..., :h, :w]
+    """Zeros between the pixels, filtered by (1, 3, 3, 1)/4: bilinear interpolation with zeros outside. But for a factor
+    the transpose of `fir_down`."""
+    (h, w), (up, across) = x.shape[-2:], size or (2 * x.shape[-2], 2 * x.shape[-1])
+    return (2 * filtering(x, up, h)).T @ x @ (2 * filtering(x, across, w))
 
 
-def _kernel(x: Tensor, total: float) -> Float[Tensor, "c 1 4 4"]:
-    taps = x.new_tensor(TAPS)
-    return (torch.outer(taps, taps) * (total / taps.sum() ** 2)).expand(x.shape[1], 1, 4, 4)
+def filtering(x: Tensor, n: int, outputs: int, stride: int = 2, before: int = 1) -> Float[Tensor, "outputs n"]:
+    """The matrix, of x's type, that filters a line of n values: output i is of those from `stride` i − `before` on. A
+    product of matrices is fast in bf16 on a CPU too, where gradients of channelwise convolutions are not."""
+    offsets = torch.arange(n, device=x.device) - (stride * torch.arange(outputs, device=x.device)[:, None] - before)
+    return sum(tap / sum(TAPS) * (offsets == k).to(x.dtype) for k, tap in enumerate(TAPS))  # type: ignore[return-value]
 
 
 RESIZE: dict[Resize, Callable[[Tensor, tuple[int, int] | None], Tensor]] = {
