@@ -17,6 +17,7 @@ from torch.nn import functional
 from trilemma.errors import InputError
 from trilemma.jobs.network_costs import (
     NetworkCosts,
+    _inputs,
     _taken_apart,
     anatomy,
     kept_for_backward,
@@ -26,6 +27,7 @@ from trilemma.jobs.network_costs import (
     resolve,
 )
 from trilemma.metrics.speed import Speed
+from trilemma.networks import SNGANGenerator, UNet
 from trilemma.networks.attention import SelfAttention
 from trilemma.networks.blocks import ResidualBlock
 from trilemma.networks.norms import Style
@@ -133,6 +135,12 @@ KINDS: dict[str, dict[str, Any]] = {
     "1×1 with batch norm": {
         "network": {"name": "unet", "base_channels": 4, "multipliers": [1] * 5, "attention": [], "norm": "batch"}
     },
+    "latent vector": {
+        "network": {
+            **{"name": "unet", "base_channels": 8, "multipliers": [1, 2], "blocks": 1, "attention": [6]},
+            **{"latent": 5, "down": "biggan_fir", "up": "biggan_fir", "input_pyramid": True, "tanh": True},
+        }
+    },
     "refinenet": {"network": {"name": "refinenet", "base_channels": 8, "multipliers": [1, 2]}},
     "classifier": {"learner": "classifier", "network": {"name": "classifier", "widths": [[4], [8]]}},
 }
@@ -154,6 +162,21 @@ class TestAnatomy:
         plain = anatomy(resolve(tiny("plain", network={"name": "unet", **unet})))
         assert growing.multiply_adds == plain.multiply_adds, "grown, it is the U-Net"
         assert growing.parameters > plain.parameters
+
+    def test_generators_are_given_latent_vectors(self, tiny: Tiny) -> None:
+        """As their first input, or beside images and times; others are given none."""
+        recipe, cpu = resolve(tiny()), torch.device("cpu")
+        small = {"base_channels": 8, "multipliers": (1, 2), "blocks": 1, "attention": ()}
+        with_latent, without = UNet(3, 3, (12, 12), latent=5, **small), UNet(3, 3, (12, 12), **small)
+        generator = SNGANGenerator(3, (12, 12), 4, latent=6, channels=4, ups=1)
+        shapes = {}
+        for network in (generator, with_latent, without):
+            first, others = _inputs(network, recipe, 2, cpu)
+            assert network(first, **others).shape == (2, 3, 12, 12)
+            shapes[network] = tuple(first.shape), sorted(others)
+        assert shapes[generator] == ((2, 6), ["label"])
+        assert shapes[with_latent] == ((2, 3, 12, 12), ["label", "latent", "time"])
+        assert shapes[without] == ((2, 3, 12, 12), ["label", "time"])
 
     def test_is_of_one_image(self, tiny: Tiny) -> None:
         one = anatomy(resolve(tiny()))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trilemma.networks.blocks import ResidualBlock
-from trilemma.networks.filters import Resize, average, fir
+from trilemma.networks.filters import Resize, average, filtering
 from trilemma.networks.norms import Style
 
 
@@ -76,8 +76,8 @@ class FilteredDown(nn.Module):
         self.conv = nn.Conv2d(inputs, outputs, 3, stride=2)
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d h2 w2"]:
-        h, w = x.shape[-2:]
-        return self.conv(fir(functional.pad(x, (0, w % 2, 0, h % 2)), 1, 2, 2))
+        rows, columns = (filtering(x, n, n + 1 + n % 2, stride=1, before=2) for n in x.shape[-2:])
+        return self.conv(rows @ x @ columns.T)
 
 
 class NearestUp(nn.Module):
