@@ -71,7 +71,8 @@ class DDGANDiscriminator(nn.Module):
     product of the summed features and a vector of the class is added (Miyato & Koyama 2018, eq. 4).
 
     Recipe arguments: `base_channels`; `multipliers`: times this are the channels of each block. `time_width`: of the
-    time's sinusoids and of the two layers after them."""
+    time's sinusoids and of the two layers after them. `patch`: side of the square patches that are folded into
+    channels first (1: none)."""
 
     def __init__(
         self,
@@ -82,15 +83,18 @@ class DDGANDiscriminator(nn.Module):
         base_channels: Annotated[int, Ge(1)] = 128,
         multipliers: Annotated[Sequence[Annotated[int, Gt(0)]], Len(1)] = (1, 2, 4, 4),
         time_width: Annotated[int, Ge(2)] = 256,
+        patch: Annotated[int, Ge(1)] = 1,
     ):
         super().__init__()
-        self.classes = classes
+        if size[0] % patch or size[1] % patch:
+            raise ValueError(f"patch {patch} does not divide the image size {size[0]}×{size[1]}")
+        self.classes, self.patch = classes, patch
         widths = [base_channels * m for m in multipliers]
         linear = [xavier(nn.Linear(time_width, time_width)) for _ in range(2)]
         self.time = nn.Sequential(
             Sinusoidal(time_width, endpoint=True), linear[0], nn.LeakyReLU(0.2), linear[1], nn.LeakyReLU(0.2)
         )
-        self.stem = xavier(nn.Conv2d(2 * in_channels, widths[0], 1))
+        self.stem = xavier(nn.Conv2d(2 * in_channels * patch**2, widths[0], 1))
         self.blocks = nn.ModuleList(
             TimedDownBlock(a, b, time_width, down=i > 0) for i, (a, b) in enumerate(pairwise([widths[0], *widths]))
         )
@@ -107,7 +111,7 @@ class DDGANDiscriminator(nn.Module):
     ) -> Float[Tensor, "n"]:
         check_label(self.classes, label)
         e = self.time(time)
-        h = self.stem(torch.cat([x_s, x_t], dim=1))
+        h = self.stem(functional.pixel_unshuffle(torch.cat([x_s, x_t], dim=1), self.patch))
         for block in self.blocks:
             h = block(h, e)
         deviation = group_deviation(h)[:, None, None, None].expand(-1, 1, *h.shape[-2:])
