@@ -11,10 +11,10 @@ results/guidance/*.json and results/cascade/*.json, and the figure docs/images/g
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
+from kept import HOME, keep
 from matplotlib.figure import Figure
 
 from trilemma.evaluations import Evaluation, evaluate
@@ -22,8 +22,6 @@ from trilemma.jobs import sweep, train
 from trilemma.report.figures import save_figure
 from trilemma.report.schedules import COLOURS
 
-HOME = Path(__file__).parents[1]
-RESULTS = HOME / "results"
 SCALES = (0.0, 0.5, 1.0, 2.0, 4.0)
 STRONG = (0.0, 1.0, 2.0, 4.0, 8.0)
 """Of a classifier: a small one's gradients are small."""
@@ -53,7 +51,7 @@ def main() -> None:
         curves[kind] = sweep(runs["demo"], n=arguments.n, guidance=list(scales), batch=250, **how)
         for scale, found in zip(scales, curves[kind], strict=True):
             label = f"{kind}, {scale:g}" if scale else "no guidance"
-            keep(found, "guidance", f"{kind}-{scale:g}" if scale else "none", label)
+            keep(found, "guidance", f"{kind}-{scale:g}" if scale else "none", label, PANELS)
     print(save_figure(figure(curves), HOME / "docs" / "images" / "guidance.png"))
     two_stages = f"{arguments.root / 'demo-14'}+{arguments.root / 'demo-upsampler'}"
     # As many steps as both stages have together; a step of any of the three takes the same network.
@@ -67,14 +65,7 @@ def main() -> None:
     }
     for label, (subject, how) in ways.items():
         found = evaluate(subject, "mnist5k:train", n=arguments.n, batch=250, **how)
-        keep(found, "cascade", label.replace(",", "").replace(" ", "-"), label)
-
-
-def keep(found: Evaluation, folder: str, name: str, label: str) -> None:
-    """A copy under results/, by the name that tables have for it."""
-    found.model_copy(update={"label": label}).write(RESULTS / folder / f"{name}.json")
-    figures = {key: found.metrics.get(key) for key in PANELS}
-    print(label, json.dumps(figures), flush=True)
+        keep(found, "cascade", label.replace(",", "").replace(" ", "-"), label, PANELS)
 
 
 def figure(curves: dict[str, list[Evaluation]]) -> Figure:
