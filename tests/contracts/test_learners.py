@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from tests.conftest import recipe_values
+from tests.generators import SECTIONS
 from trilemma.data import open_data
 from trilemma.errors import InputError
 from trilemma.process import to_model
@@ -27,32 +28,14 @@ NETWORKS = {
         **{"name": "noisy_classifier", "base_channels": 8, "multipliers": [1, 2], "blocks": 1, "attention": []},
         **{"middle_attention": False, "dropout": 0.1, "pool_head_channels": 8},
     },
-    "gan": {"name": "sngan", "latent": 3, "channels": 4, "ups": 1},
-    "vae": {"name": "sngan", "latent": 3, "channels": 4, "ups": 1},
-    "ddgan": {
-        **{"name": "unet", "base_channels": 8, "multipliers": [1, 2], "blocks": 1, "attention": []},
-        **{"middle_attention": False, "dropout": 0.1, "latent": 3, "latent_width": 4, "tanh": True},
-    },
 }
 """Where a learner takes another network than the tiny U-Net."""
 
-SMALL = {"name": "sngan_discriminator", "channels": 4, "downs": 1, "blocks": 0}
-PARTS: dict[str, dict[str, Any]] = {
-    "gan": {"discriminator": SMALL, "discriminator_steps": 2, "generator_samples": 2, "r1": 0.1, "r1_every": 3},
-    "vae": {"encoder": {**SMALL, "name": "resnet_encoder"}},
-    "ddgan": {
-        "discriminator": {"name": "ddgan_discriminator", "base_channels": 4, "multipliers": [1, 2], "time_width": 4},
-        "r1_every": 2,
-    },
-}
-"""What a learner is given beside its name, for the sake of time."""
-SCHEDULE = {"ddgan": {"name": "ddgan", "steps": 2}}
-
 
 def recipe_of(learner: str, data: Path, **training: Any) -> CompletedRecipe:
-    values = {**recipe_values(data), "name": "tiny", "learner": {"name": learner, **PARTS.get(learner, {})}}
+    values = {**recipe_values(data), "name": "tiny", "learner": {"name": learner}}
     values["network"] = NETWORKS.get(learner, values["network"])
-    values["schedule"] = SCHEDULE.get(learner, values["schedule"])
+    values |= SECTIONS.get(learner, {})
     values["training"] = {"steps": 6, "batch": 6, "learning_rate": 1e-3, "ema": 0.9, "checkpoint_every": 3, **training}
     return completed(parse(values), open_data(str(data)))
 
