@@ -100,11 +100,13 @@ def _network(recipe: Recipe, *given: Any, **named: Any) -> nn.Module:
 
 
 def _bound(make: Any, given: Sequence[Any], named: Mapping[str, Any]) -> inspect.BoundArguments | None:
-    """These arguments in their places, if they are those that `make` asks for."""
+    """These arguments in their places, if they are those that `make` asks for, in its order: a discriminator asks for
+    size and classes, a classifier of noised images for classes and size."""
     try:
-        return inspect.signature(make).bind(*given, **named)
+        bound = inspect.signature(make).bind(*given, **named)
     except TypeError:
         return None
+    return bound if [name for name in bound.arguments if name in named] == list(named) else None
 
 
 def build_network(recipe: CompletedRecipe) -> nn.Module:
