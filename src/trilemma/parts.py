@@ -71,11 +71,13 @@ def make(kind: Kind, value: Any, whose: str, *given: Any, **by_name: Any) -> Any
 
 
 def _bound(constructs: Any, given: Sequence[Any], by_name: Mapping[str, Any]) -> inspect.BoundArguments | None:
-    """These arguments in their places, if they are those that a constructor asks for."""
+    """These arguments in their places, if they are those that a constructor asks for, in its order: a discriminator asks
+    for size and classes, a classifier of noised images for classes and size."""
     try:
-        return inspect.signature(constructs).bind(*given, **by_name)
+        bound = inspect.signature(constructs).bind(*given, **by_name)
     except TypeError:
         return None
+    return bound if [name for name in bound.arguments if name in by_name] == list(by_name) else None
 
 
 class Described:

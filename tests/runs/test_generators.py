@@ -127,7 +127,10 @@ class TestRefusals:
                 run.sampler(**how)
         with pytest.raises(InputError, match="leave steps, spacing, skip and times out"):
             run.sampler(steps=1)
-        for arguments in (("nll", run.path, "--reference", run.recipe.data.name, "-n", 2), ("invert", run.path)):
+        for arguments in (
+            ("nll", run.path, "--reference", run.recipe.data.name, "-n", 2),
+            ("invert", run.path, run.recipe.data.name, "--out", tmp_path / "codes.npz"),
+        ):
             told = command(*arguments)
             assert told.code == 2 and "draws its x̂_0" in told.err and "Traceback" not in told.err, told.err
 
