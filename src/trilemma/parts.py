@@ -71,8 +71,8 @@ def make(kind: Kind, value: Any, whose: str, *given: Any, **by_name: Any) -> Any
 
 
 def _bound(constructs: Any, given: Sequence[Any], by_name: Mapping[str, Any]) -> inspect.BoundArguments | None:
-    """These arguments in their places, if they are those that a constructor asks for, in its order: a discriminator asks
-    for size and classes, a classifier of noised images for classes and size."""
+    """These arguments in their places, if they are those that a constructor asks for, in its order: a discriminator
+    asks for size and classes, a classifier of noised images for classes and size."""
     try:
         bound = inspect.signature(constructs).bind(*given, **by_name)
     except TypeError:

@@ -247,15 +247,15 @@ class TestSkeleton:
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 6, 7, 8, 9, 12])
 def test_deviation_in_groups_by_hand(n: int) -> None:
-    """In NumPy, group by group: images i, i + groups, …; four in each where four divides n, at most one less otherwise
-    or, of up to three images, all of them."""
+    """In NumPy, group by group, in the images' order: four in each where four divides n; of any other number groups of
+    one size but for the last."""
     x = rand(n, 3, 2, 5)
-    groups = math.ceil(n / 4)
+    size = math.ceil(n / math.ceil(n / 4))
     expected = np.empty(n)
-    for group in range(groups):
-        members = x.double().numpy()[group::groups]
-        assert len(members) in ((4,) if n % 4 == 0 else (n // groups, n // groups + 1))
-        expected[group::groups] = np.sqrt(members.var(0) + 1e-8).mean()
+    for first in range(0, n, size):
+        members = x.double().numpy()[first : first + size]
+        assert len(members) == 4 or n % 4
+        expected[first : first + size] = np.sqrt(members.var(0) + 1e-8).mean()
     np.testing.assert_allclose(group_deviation(x).numpy(), expected, rtol=1e-5)
 
 
@@ -280,14 +280,17 @@ class TestDiscriminator:
         assert (network(x_s, x_t, time, label.flip(0)) != whole)[label != label.flip(0)].all()
 
     def test_an_image_meets_those_of_its_group_alone(self) -> None:
-        """Of eight, 0, 2, 4 and 6: the deviation is one number, so others make the same difference to each."""
+        """Of eight, the first four: the deviation is one number, so others make the same difference to each; and in
+        parts of four they are the whole batch's."""
         network = awake(DDGANDiscriminator(1, (8, 8), base_channels=4, time_width=8))
         x_s, x_t, time = rand(8, 1, 8, 8), rand(8, 1, 8, 8, seed=1), torch.ones(8)
         whole = network(x_s, x_t, time)
         changed = x_s.clone()
         changed[2] += 3
         moved = (network(changed, x_t, time) != whole).nonzero()[:, 0].tolist()
-        assert moved == [0, 2, 4, 6]
+        assert moved == [0, 1, 2, 3]
+        parts = [network(*(part[i : i + 4] for part in (x_s, x_t, time))) for i in (0, 4)]
+        torch.testing.assert_close(torch.cat(parts), whole)
 
     def test_begins_undecided(self) -> None:
         network = DDGANDiscriminator(1, (8, 8), base_channels=4, time_width=8)

@@ -47,19 +47,19 @@ def group_deviation(x: Float[Tensor, "n c h w"], largest: int = 4) -> Float[Tens
     """How much the images of a batch differ: for each, the standard deviation over its group at every channel and
     position, its mean over those (Karras et al. 2018, section 3; groups as in Karras et al. 2020).
 
-    Groups are of `largest` images, image i being in group i modulo their number; of a batch that it does not divide as
-    many groups as it takes, whose sizes differ by one at most. One image alone has none: 1e-4. The batch is what one
-    call is given: a micro-batch has groups of its own, and so has each process."""
+    Groups are of `largest` images in their order; of a batch that it does not divide there are as many as it takes, of
+    one size but for the last. One image alone has none: 1e-4. The batch is what one call is given: in micro-batches and
+    processes of a multiple of `largest` images the groups are the whole batch's."""
     n = x.shape[0]
     groups = -(-n // largest)
     rows = -(-n // groups)
-    given = functional.pad(x.flatten(1), (0, 0, 0, rows * groups - n)).view(rows, groups, -1)
-    there = (torch.arange(rows * groups, device=x.device) < n).view(rows, groups, 1)
-    count = there.sum(0)
-    mean = given.sum(0) / count
-    variance = ((given - mean).square() * there).sum(0) / count
+    given = functional.pad(x.flatten(1), (0, 0, 0, rows * groups - n)).view(groups, rows, -1)
+    there = (torch.arange(rows * groups, device=x.device) < n).view(groups, rows, 1)
+    count = there.sum(1, keepdim=True)
+    mean = given.sum(1, keepdim=True) / count
+    variance = ((given - mean).square() * there).sum(1) / count[:, 0]
     deviations = (variance + 1e-8).sqrt().mean(1)
-    return deviations.repeat(rows)[:n]
+    return deviations.repeat_interleave(rows)[:n]
 
 
 @register("network", "ddgan_discriminator")
