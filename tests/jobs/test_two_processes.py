@@ -11,7 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
+from tests.conftest import recipe_values
+from tests.generators import SECTIONS
 from trilemma.jobs import train
 from trilemma.runs import Run
 from trilemma.training import checkpoint
@@ -58,6 +61,27 @@ def test_training_has_one_process_s_losses(
     for alone, together in zip(*figures, strict=True):
         assert together == (None if alone is None else pytest.approx(alone, rel=1e-4))
     assert Run(tmp_path / "two").step == one.step == 5
+
+
+@pytest.mark.parametrize("learner", ["gan", "ddgan"])
+def test_adversaries_have_one_process_s_losses(data: Path, tmp_path: Path, learner: str) -> None:
+    """Both networks, R1 and a generator's step among them; four images a process, so that their groups are the same."""
+    values = {**recipe_values(data), **SECTIONS[learner]}
+    values["network"] = {**values["network"]} | ({"dropout": 0.0} if learner == "ddgan" else {})
+    values["training"] = {**values["training"], "steps": 4, "batch": 8, "validation_images": 8}
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(values))
+    train(tmp_path / "tiny.yaml", out=tmp_path / "one")
+    in_two_processes("train", tmp_path / "tiny.yaml", "--out", tmp_path / "two")
+    timed = {"time_s", "images_per_s"}
+    one, two = (
+        [json.loads(line) for line in (tmp_path / folder / "log.jsonl").read_text().splitlines()]
+        for folder in ("one", "two")
+    )
+    assert [line.keys() for line in two] == [line.keys() for line in one]
+    assert {"r1", "generator_loss", "discriminator_fake"} <= {key for line in one for key in line}
+    for alone, together in zip(one, two, strict=True):
+        for key in alone.keys() - timed:
+            assert together[key] == pytest.approx(alone[key], rel=2e-3, abs=1e-5), key
 
 
 def test_sampling_gives_one_process_s_images(run: Run, tmp_path: Path) -> None:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -63,25 +59,6 @@ def test_a_resumed_training_is_an_unbroken_one(tmp_path: Path, micro_batch: int 
     list(second.run(batches))
     one, other = tensors(tmp_path / "whole"), tensors(tmp_path / "halves")
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-
-
-def test_two_processes_have_one_process_s_losses(tmp_path: Path) -> None:
-    found = []
-    for count in (1, 2):
-        folder = tmp_path / str(count)
-        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}"]
-        command = [sys.executable, *launcher, "-m", "tests.training.two_networks", str(folder)]
-        paths = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
-        environment = {**os.environ, "PYTHONPATH": paths}
-        result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=environment)
-        assert result.returncode == 0, result.stderr[-3000:]
-        found.append((json.loads((folder / "losses.json").read_text()), tensors(folder)))
-    (one, weights), (two, others) = found
-    for (loss, parts), (again, others_parts) in zip(one, two, strict=True):
-        assert again == pytest.approx(loss, rel=1e-4)
-        assert others_parts == {name: pytest.approx(values, rel=1e-3) for name, values in parts.items()}
-    for name, value in weights.items():
-        torch.testing.assert_close(others[name], value, rtol=1e-2, atol=1e-4, msg=lambda text, name=name: name + text)
 
 
 def test_an_update_that_is_not_finite_ends_the_step(tmp_path: Path) -> None:

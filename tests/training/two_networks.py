@@ -1,10 +1,8 @@
 """A learner of two networks: a generator of ramps and a discriminator, an optimiser each, two updates to one, a penalty
-now and then, the average of the generator alone. As a program: trained in a folder, by so many processes."""
+now and then, the average of the generator alone."""
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -86,15 +84,6 @@ class Adversaries(Learner):
 def adversaries(folder: Path, learner: Learner | None = None, **settings: object) -> tuple[Trainer, Batches]:
     torch.manual_seed(0)
     given = {"steps": 8, "batch": 6, "learning_rate": 1e-2, "ema": 0.9, "warmup": 2, "checkpoint_every": 4}
-    chosen, process = TrainingSettings(**{**given, **settings}), Accelerator(cpu=True)
-    trainer = Trainer(learner or Adversaries(), chosen, process, folder)
-    rank, processes = process.process_index, process.num_processes
-    return trainer, Batches(Pixels(), to_floats, batch=6, seed=0, rank=rank, processes=processes)
-
-
-if __name__ == "__main__":
-    place = Path(sys.argv[1])
-    trained, source = adversaries(place)
-    losses = [(report.loss, {k: v.tolist() for k, v in report.outcome.parts.items()}) for report in trained.run(source)]
-    if trained.accelerator.is_main_process:
-        (place / "losses.json").write_text(json.dumps(losses))
+    chosen = TrainingSettings(**{**given, **settings})
+    trainer = Trainer(learner or Adversaries(), chosen, Accelerator(cpu=True), folder)
+    return trainer, Batches(Pixels(), to_floats, batch=6, seed=0)
