@@ -155,7 +155,7 @@ class Sampler:
     @property
     def label(self) -> str:
         """This way of sampling in words, as tables label it."""
-        every = "all " if self.intervals == self.denoiser.schedule.steps else ""
+        every = "all " if 1 < self.intervals == self.denoiser.schedule.steps else ""
         count = f"{every}{self.intervals} step{'' if self.intervals == 1 else 's'}"
         own = ", ".join([self.kernel.label, count, *self.particulars()])
         return own if self.low is None else f"{self.low.label} + {own}"
