@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from trilemma.errors import InputError
+from trilemma.guidance import ClassifierFree
 from trilemma.machine import devices
 from trilemma.process import Cosine, Denoiser
 from trilemma.runs import Run
@@ -90,6 +91,8 @@ def test_a_batch_beyond_the_memory_is_refused_and_no_smaller_one(monkeypatch: py
             with pytest.raises(InputError, match=r"sampling\.batch 1000: takes 0\.0 GiB .* \(0\.00 MiB an image\)"):
                 asked(network, 1000)
     asked(network, 999)
+    with pytest.raises(InputError, match=r"sampling\.batch 999"):
+        asked(network, 999, rows=2)
 
 
 def test_a_gpu_s_memory_counts_for_what_is_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,6 +140,16 @@ class TestSampler:
         assert len(sampler(Wide(), batch=4)(64)) == 64
         with pytest.raises(InputError, match=r"sampling\.batch 64: takes"):  # padded to the batch
             sampler(Wide(), compile=True)(4)
+
+    @pytest.mark.parametrize(("scale", "rows"), [(1.5, 2), (0.0, 1)])
+    def test_counts_an_image_twice_that_is_asked_without_its_class_too(
+        self, monkeypatch: pytest.MonkeyPatch, scale: float, rows: int
+    ) -> None:
+        told = []
+        monkeypatch.setattr(room, "check_batch", lambda *_, rows, **__: told.append(rows))
+        denoiser = Denoiser(Wide(), Cosine(steps=20), "v", no_class=3)
+        Sampler(denoiser, DDIM(), shape=SHAPE, steps=2, guides=[ClassifierFree(scale)])(2, labels=[0, 1])
+        assert told == [rows]
 
     def test_of_a_run_is_one(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(devices, "memory", lambda: 2**18)

@@ -25,20 +25,22 @@ def check_batch(
     shape: tuple[int, int, int],
     count: int,
     *,
+    rows: int = 1,
     conditional: bool,
     precision: Literal["fp32", "bf16"],
     device: torch.device,
 ) -> None:
     """Refuse to sample so many images of `shape` (c, h, w) at once where memory cannot hold the network's weights and
-    one layer's values of each. Sampling takes some more, so what is refused could not be done.
+    one layer's values of each; the network is shown `rows` for each. Sampling takes some more, so what is refused could
+    not be done.
 
     Raises:
         InputError: with the memory needed and that there is.
     """
     there = memory_of(device)
-    if count * math.prod(shape) * 4 * WIDEST <= there:
+    if count * rows * math.prod(shape) * 4 * WIDEST <= there:
         return
-    image = bytes_of_image(network, shape, conditional=conditional, precision=precision, device=device)
+    image = rows * bytes_of_image(network, shape, conditional=conditional, precision=precision, device=device)
     weights = sum(parameter.nbytes for parameter in network.parameters())
     if weights + count * image > there:
         raise InputError(

@@ -233,8 +233,10 @@ class Sampler:
     def _check_batch(self, count: int, conditional: bool) -> None:
         if count in self._fitting:
             return
-        network, device = self.denoiser.network, self.device
-        check_batch(network, self.shape, count, conditional=conditional, precision=self.precision, device=device)
+        check_batch(
+            self.denoiser.network, self.shape, count,
+            rows=self._rows, conditional=conditional, precision=self.precision, device=self.device,
+        )  # fmt: skip
         self._fitting.add(count)
 
     @cached_property
@@ -242,13 +244,17 @@ class Sampler:
         """Images at once that memory holds."""
         return set()
 
+    @property
+    def _rows(self) -> int:
+        """What the network is shown at once for each image: the image with its class, and perhaps without."""
+        return 2 if any(guide.wants_without_class and guide.scale for guide in self.guides) else 1
+
     @cached_property
     def _denoiser(self) -> Denoiser:
         """The denoiser that is asked."""
         if not self.compile:
             return self.denoiser
-        halves = 2 if any(guide.wants_without_class for guide in self.guides) else 1
-        return self.denoiser.over(Compiled(self.denoiser.network, halves * self.batch))
+        return self.denoiser.over(Compiled(self.denoiser.network, self._rows * self.batch))
 
     def _condition(self, seeds: Sequence[int], labels: Int64[np.ndarray, "n"] | None) -> Condition:
         label = None if labels is None else torch.tensor(labels, device=self.device)
