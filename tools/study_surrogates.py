@@ -1,7 +1,7 @@
 """A's table 4.5 on digits, and DDGAN: what is begun from a surrogate, beside the same number of evaluations spent on
 plain DDIM and DPM-Solver++, which A did not compare with.
 
-    python tools/study_surrogates.py [--root runs] [-n 1000]
+    python tools/study_surrogates.py [--root runs] [-n 500]
 
 Trains digits-200, its surrogates digits-sngan, digits-vae and digits-200-14, and digits-ddgan in four steps and in two,
 in --root where they are not there yet, each going on where it was interrupted; samples and measures them, sets that are
@@ -34,10 +34,7 @@ PLAIN: dict[str, dict[str, Any]] = {
     "DDIM": {"sampler": "ddim"},
     "DPM-Solver++": {"sampler": "dpmpp", "spacing": "log_snr"},
 }
-METRICS = (
-    "frechet_distance", "precision", "recall", "balance_kl", "network_evaluations", "multiply_adds",
-    "images_per_second",
-)  # fmt: skip
+METRICS = ("frechet_distance", "precision", "recall", "balance_kl", "network_evaluations", "multiply_adds")
 PANELS = {"frechet_distance": "Fréchet distance (digits)", "recall": "recall", "balance_kl": "class balance, KL"}
 Curves = dict[str, list[Evaluation]]
 
@@ -45,7 +42,7 @@ Curves = dict[str, list[Evaluation]]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, default=Path("runs"))
-    parser.add_argument("-n", type=int, default=1000)
+    parser.add_argument("-n", type=int, default=500)
     arguments = parser.parse_args()
     runs = {name: train(name, out=arguments.root / name, resume=True) for name in ("digits-200", *SURROGATES, *DRAWN)}
     base = runs["digits-200"]
