@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from trilemma.errors import InputError
-from trilemma.process import SCHEDULES, Denoiser, Prior
+from trilemma.process import SCHEDULES, Denoiser, Prior, pair, posterior_mean
 from trilemma.training import Batch, DDGANLearner, GANLearner, TrainingSettings
 
 N = 6
@@ -273,3 +273,25 @@ def test_its_schedule_is_the_paper_s() -> None:
         expected = np.exp(-0.1 * t - 0.5 * (20 - 0.1) * t**2)
         found = schedule.alpha(torch.arange(steps + 1, dtype=torch.float64)).square().numpy()
         np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_its_posterior_is_the_paper_s() -> None:
+    """q(x_{t−1} | x_t, x_0) from β and ᾱ, as the paper's appendix has it, in float64."""
+    steps = 4
+    schedule, t = SCHEDULES["ddgan"](), np.arange(1, steps + 1)
+    beta = 1 - np.exp(-0.1 / steps - (20 - 0.1) * (2 * t - 1) / (2 * steps**2))
+    alpha_bar = np.concatenate([[1.0], np.cumprod(1 - beta)])
+    x_t, x0 = np.random.default_rng(0).normal(size=(2, steps))
+    mean = (
+        np.sqrt(alpha_bar[:-1]) * beta / (1 - alpha_bar[1:]) * x0
+        + np.sqrt(1 - beta) * (1 - alpha_bar[:-1]) / (1 - alpha_bar[1:]) * x_t
+    )
+    times = torch.from_numpy(t).double()
+    kernel = pair(schedule, times, times - 1)
+    image = torch.from_numpy(x0).view(-1, 1, 1, 1)
+    eps = (torch.from_numpy(x_t).view(-1, 1, 1, 1) - kernel.alpha_t.view(-1, 1, 1, 1) * image) / kernel.sigma_t.view(
+        -1, 1, 1, 1
+    )
+    np.testing.assert_allclose(posterior_mean(kernel, image, eps).flatten().numpy(), mean, rtol=1e-12, atol=1e-14)
+    variance = beta * (1 - alpha_bar[:-1]) / (1 - alpha_bar[1:])
+    np.testing.assert_allclose(kernel.beta_tilde.numpy(), variance, rtol=1e-11)
