@@ -99,9 +99,10 @@ def _own(kind: Kind, file: Path) -> Iterator[Entry]:
     text = file.read_text(encoding="utf-8")
     if not re.search(rf'(register|preset)\("{kind}"|^@{kind}\(', text, re.MULTILINE):
         return
-    for node in ast.parse(text).body:
+    tree = ast.parse(text)
+    for node in tree.body:
         if isinstance(node, Definition):
-            yield from (_entry(kind, name, node, OWN) for name in _registered(kind, node))
+            yield from (_entry(kind, name, node, OWN, tree) for name in _registered(kind, node))
         elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
             call = node.value
             match _called(call), [_text(word) for word in call.args]:
@@ -110,11 +111,11 @@ def _own(kind: Kind, file: Path) -> Iterator[Entry]:
                     yield Entry(name, f"{of} with {words}", OWN, {})
 
 
-def _entry(kind: Kind, name: str, node: Definition | None, origin: str) -> Entry:
-    """The part that a definition is."""
+def _entry(kind: Kind, name: str, node: Definition | None, origin: str, tree: ast.Module | None = None) -> Entry:
+    """The part that a definition is, of a module of the package's own if that is given."""
     if node is None:
         return Entry(name, "", origin, {})
-    return Entry(name, _registered(kind, node).get(name) or _paragraph(node), origin, _arguments(node))
+    return Entry(name, _registered(kind, node).get(name) or _paragraph(node), origin, _arguments(node, tree))
 
 
 def _registered(kind: Kind, node: Definition) -> dict[str, str | None]:
@@ -138,21 +139,37 @@ def _text(node: ast.expr) -> str | None:
     return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
 
 
-def _arguments(node: Definition) -> dict[str, str]:
-    """The keyword-only parameters of a function or of a class's constructor, or a dataclass's own fields."""
+def _arguments(node: Definition, tree: ast.Module | None = None) -> dict[str, str]:
+    """The keyword-only parameters of a function or of a class's constructor, or a dataclass's fields: its own, and of
+    a class of the package's those of the classes that it is made from."""
     if isinstance(node, ast.FunctionDef):
         given = zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
         return {each.arg: ast.unparse(default) if default else "" for each, default in given if each.arg != "device"}
     for inner in node.body:
         if isinstance(inner, ast.FunctionDef) and inner.name == "__init__":
             return _arguments(inner)
+    inherited = {key: text for base in _bases(node, tree) for key, text in _arguments(*base).items()}
     fields = [inner for inner in node.body if isinstance(inner, ast.AnnAssign) and isinstance(inner.target, ast.Name)]
-    return {
+    return inherited | {
         ast.unparse(field.target): ast.unparse(field.value) if field.value else ""
         for field in fields
         if any("dataclass" in ast.unparse(each) for each in node.decorator_list)
         and "ClassVar" not in ast.unparse(field.annotation)
     }
+
+
+def _bases(node: ast.ClassDef, tree: ast.Module | None) -> Iterator[tuple[ast.ClassDef, ast.Module]]:
+    """The package's classes that a class of this module is made from, each with the module that defines it."""
+    names = [ast.unparse(base) for base in node.bases]
+    for other in tree.body if tree else ():
+        if isinstance(other, ast.ClassDef) and other.name in names and tree:
+            yield other, tree
+        elif isinstance(other, ast.ImportFrom) and (other.module or "").startswith(f"{OWN}."):
+            imported = [alias.name for alias in other.names if alias.name in names]
+            file = PACKAGE.joinpath(*str(other.module).split(".")[1:]).with_suffix(".py")
+            if imported and file.is_file():
+                there = ast.parse(file.read_text(encoding="utf-8"))
+                yield from ((n, there) for n in there.body if isinstance(n, ast.ClassDef) and n.name in imported)
 
 
 def _live(kind: Kind, name: str, part: Any, origin: str) -> Entry:
