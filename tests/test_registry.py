@@ -132,3 +132,13 @@ class TestPlugins:
         for _ in range(2):
             with pytest.raises(InputError, match=says):
                 load_plugin(str(tmp_path / "bad.py"))
+
+
+def test_arguments_that_a_class_inherits_are_listed() -> None:
+    """In its file or another's, its own in their place."""
+    learners = {entry.name: entry.arguments for entry in entries("learner")}
+    assert learners["ddgan"]["r1"] == "0.02" and learners["ddgan"]["generator_samples"] == "1"
+    assert learners["gan"]["discriminator_steps"] == "5" and "timed" not in learners["ddgan"]
+    samplers = {entry.name: entry.arguments for entry in entries("sampler")}
+    assert {arguments["clip"] for arguments in samplers.values()} == {"'static'"}
+    assert samplers["ddim"]["eta"] == "0.0" and "draws" not in samplers["ancestral"]
