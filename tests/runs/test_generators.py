@@ -134,6 +134,16 @@ class TestRefusals:
             told = command(*arguments)
             assert told.code == 2 and "draws its x̂_0" in told.err and "Traceback" not in told.err, told.err
 
+    def test_say_what_was_asked(self, trained: Trained, command: Command) -> None:
+        """The reason is the denoiser's, whatever else would not do."""
+        gan, ddgan = trained("gan"), trained("ddgan")
+        told = command("nll", gan.path, "--reference", gan.recipe.data.name, "-n", 2)
+        assert told.code == 2 and "draws its x̂_0" in told.err, told.err
+        with pytest.raises(InputError, match=r"guidance: the model draws its x̂_0 \(SNGANGenerator\)"):
+            gan.sampler(guidance=2.0)
+        with pytest.raises(InputError, match=r"t_mid 1\.5: the model draws .* expected a whole number"):
+            ddgan.sampler(surrogate=str(gan.path), t_mid=1.5)
+
     @pytest.mark.parametrize(
         ("learner", "changes", "message"),
         [
@@ -144,6 +154,18 @@ class TestRefusals:
             ("gan", {"learner": {"discriminator": "unet"}}, r"unknown network of a discriminator 'unet'"),
             ("vae", {"learner": {"encoder": "unet"}}, r"unknown network of a VAE's encoder 'unet'"),
             ("gan", {"data": {"range": [0, 1]}}, r"data.range \[0.0, 1.0\]: a generator's images lie in \[-1, 1\]"),
+            (
+                "gan",
+                {"learner": {"discriminator": "ddgan_discriminator"}},
+                r"discriminator DDGANDiscriminator: expected forward\(images\), and it has missing .* 'x_t'",
+            ),
+            (
+                "ddgan",
+                {"learner": {"discriminator": "sngan_discriminator"}},
+                r"discriminator SNGANDiscriminator: expected forward\(x_s, x_t, time\)",
+            ),
+            ("ddgan", {"network": {"upsampler": True}}, r"network.upsampler true: a ddgan learner has no low images"),
+            ("ddgan", {"learner": {"name": "denoising"}}, r"network.latent 3: a denoising learner trains the mean"),
             ("gan", {"learner": {"loss": "wasserstein"}}, r"learner.loss: .*'hinge' or 'non_saturating'"),
         ],
     )

@@ -18,6 +18,7 @@ from tests.runs.test_sampling import close
 from trilemma.data import read_samples
 from trilemma.errors import InputError
 from trilemma.evaluations import evaluate
+from trilemma.evaluations.files import is_of_set
 from trilemma.jobs import sweep
 from trilemma.machine.files import sha256
 from trilemma.metrics import multiply_adds
@@ -281,3 +282,41 @@ class TestPairs:
         begin: dict[str, Any] = {"surrogate": str(places["small"]), "t_mid": 4}
         samples = cascade.sample(3, **begin)
         assert cascade.surrogate_pairs(samples, **begin).shape == (4 + 6 + 4, 4 + 3 * (13 + 4), 1)
+
+
+class TestIdentity:
+    def test_a_run_is_the_same_surrogate_however_its_path_is_spelled(
+        self, places: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run, folder = Run(places["cond"]), places["plain"].parent
+        monkeypatch.chdir(folder)
+        first = run.sample_to(n=2, surrogate="plain", t_mid=4.0)
+        again = run.sample_to(n=2, surrogate="./plain", t_mid=4.0)
+        assert again.path == first.path and np.array_equal(again.images, first.images)
+        found = evaluate(run, n=8, features="pixels", metrics=["precision"], surrogate="plain", t_mid=4.0)
+        record = run.record(run.way(surrogate="./plain", t_mid=4.0), list(range(8)), None)
+        assert is_of_set(found, json.loads(json.dumps(record)))
+
+    def test_another_one_of_the_name_is_refused_by_what_differs(self, places: dict[str, Path]) -> None:
+        run = Run(places["cond"])
+        out = run.path / "few.npz"
+        run.sample_to(out, n=2, surrogate=str(places["plain"]), t_mid=4.0)
+        with pytest.raises(InputError, match=r"made otherwise \(sampler\.surrogate\.recipe: 'plain', now 'cond'\)"):
+            run.sample_to(out, n=2, surrogate=str(places["cond"]), t_mid=4.0)
+
+    def test_files_are_named_by_the_surrogate_s_step_too(self, places: dict[str, Path]) -> None:
+        run, plain = Run(places["cond"]), Run(places["plain"])
+        made = run.sample_to(n=2, surrogate=str(plain.path), t_mid=4.0)
+        assert made.path is not None and f"-from{plain.step}-step{run.step}-" in made.path.name
+
+    def test_samples_that_began_from_samples_draw_from_further_streams(self, places: dict[str, Path]) -> None:
+        """Or the noise of a second walk would be what the first one's images are made of."""
+        run, one, two = Run(places["cond"]), places["cond"] / "one.npz", places["cond"] / "two.npz"
+        run.sample_to(one, n=2, surrogate=str(places["plain"]), t_mid=4.0)
+        run.sample_to(two, n=2, surrogate=str(one), t_mid=4.0)
+        again = run.sampler(surrogate=str(one), t_mid=4.0)
+        assert again._role("step") == "step 3", "of a walk from a walk from a walk"
+        with np.load(one) as held:
+            np.savez(places["cond"] / "bare.npz", **held)
+        bare = run.sampler(surrogate=str(places["cond"] / "bare.npz"), t_mid=4.0)
+        assert bare._role("step") == "step 2", "nobody says how these were made"

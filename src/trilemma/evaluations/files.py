@@ -16,7 +16,7 @@ from trilemma.evaluations.record import FORMAT, Evaluation, read
 from trilemma.machine.files import check_writable, sha256
 from trilemma.metrics import METRICS
 from trilemma.recipes.sampling import FOLLOWED, parse_sampling
-from trilemma.runs.sample_sets import record_of
+from trilemma.runs.sample_sets import identity, record_of
 
 
 def default_out(run: Path | None, evaluation: Evaluation, features: str | None) -> Path:
@@ -107,7 +107,7 @@ def is_of_set(evaluation: Evaluation, record: Mapping[str, Any]) -> bool:
     basis = (subject.weights_sha256, samples.seeds_in_words, samples.classes)
     return (
         basis == (record["weights_sha256"], record["seeds"], record["classes"])
-        and all(made.get(key) == asked.get(key) for key in FOLLOWED)
+        and all(identity(made.get(key)) == identity(asked.get(key)) for key in FOLLOWED)
         and _settings({"weights": subject.weights, **made}) == _settings(asked)
     )
 

@@ -48,7 +48,9 @@ def variational_bound(
     """One draw of noise an image and term. `grid` ends in 0, and has two steps or more.
     `clip`: how x̂_0 is held in the data's range, static as improved-diffusion's `image_nll` does by default.
 
-    Raises InputError for a grid of one step, whose decoder would have no variance floor."""
+    Raises InputError for a denoiser that draws its x̂_0, and for a grid of one step, whose decoder would have no
+    variance floor."""
+    denoiser.check_stated()
     if len(grid) < 3:
         raise InputError("steps 1: the bound needs 2 or more, its decoder's variance is the second step's")
     schedule = denoiser.schedule

@@ -150,11 +150,8 @@ class Denoiser(nn.Module):
     def _output(self, x: Float[Tensor, "n c h w"], time: Float[Tensor, "n"], condition: Condition) -> Tensor:
         if self.call.needs_label and condition.label is None:
             raise InputError(f"network {type(self.network).__name__} takes a class ({self.call.label}): none is given")
-        if self.latent and condition.latent is None:
-            raise InputError(
-                f"network {type(self.network).__name__} draws its x̂_0 from a latent: it has no one prediction of x_t, "
-                "which likelihoods, encodings and ODE samplers rest on; the ancestral sampler can be had"
-            )
+        if condition.latent is None:
+            self.check_stated()
         output = self.call(self.network, x, time, condition.given())
         learned = self.variance_name == "learned_range"
         expected = (len(x), x.shape[1] * (2 if learned else 1), *x.shape[2:])
@@ -193,6 +190,14 @@ class Denoiser(nn.Module):
         return Denoiser(
             network, self.schedule, self.parameterization, self.variance_name, self.data_range, self.no_class
         )
+
+    def check_stated(self) -> None:
+        """Raises InputError for a denoiser that draws its x̂_0, where its mean is asked for."""
+        if self.latent:
+            raise InputError(
+                f"network {type(self.network).__name__} draws its x̂_0 from a latent: it has no one prediction of x_t, "
+                "which likelihoods, encodings and ODE samplers rest on; the ancestral sampler can be had"
+            )
 
     def bind(self, condition: Condition, draw: Draw | None = None) -> BoundDenoiser:
         """This denoiser with its condition given, as samplers take it."""

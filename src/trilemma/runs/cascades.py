@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from trilemma.data import read_samples
 from trilemma.errors import InputError
 from trilemma.machine.untrusted import kind_of
 from trilemma.runs.run import Run, Way
+from trilemma.runs.sample_sets import read_record, record_of
 from trilemma.samplers import Finished, Stage
 
 AT_BASE = ("guidance", "guidance_interval", "surrogate", "t_mid", "handover", "classifier", "guide")
@@ -153,4 +155,14 @@ def open_finished(path: Path) -> Finished:
         return held[list(seeds)]
 
     record = {"name": str(path), "sha256": hashlib.sha256(held.tobytes()).hexdigest()}
-    return Finished(images, (channels, height, width), str(path), record)
+    stages = 1
+    with suppress(InputError):  # they are somebody else's
+        stages = stages_in(read_record(record_of(path)))
+    return Finished(images, (channels, height, width), str(path), record, stages=stages)
+
+
+def stages_in(made: Mapping[str, Any]) -> int:
+    """The stages by which images were made, as their record says: what goes on from them has to draw from other streams
+    than any of those."""
+    sampler = made.get("sampler") or {}
+    return 1 + sum(stages_in(below) for key in ("surrogate", "low") if (below := sampler.get(key)))

@@ -251,7 +251,8 @@ class Run:
         parts = [sampler.kernel.label.lower(), str(sampler.intervals), *sampler.particulars()]
         parts += [] if settings.precision == "fp32" else [settings.precision]
         parts += [] if settings.weights == "ema" else [settings.weights]
-        return [*parts, f"step{self.step}"]
+        begun = sampler.surrogate.record.get("checkpoint_step") if sampler.surrogate else None
+        return [*parts, *([] if begun is None else [f"from{begun}"]), f"step{self.step}"]
 
     def record(self, way: Way, seeds: Sequence[int], cls: Any) -> dict[str, Any]:
         """How a sample set is made: everything its images depend on."""

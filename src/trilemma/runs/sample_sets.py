@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -189,12 +189,30 @@ def _same(found: dict[str, Any], record: dict[str, Any], where: Path) -> None:
     wanted = json.loads(json.dumps(record))
     sampler = {key: value for key, value in wanted.pop("sampler").items() if key in found["sampler"]}
     pairs = [(f"sampler.{key}", found["sampler"][key], value) for key, value in sampler.items()]
-    for key, had, value in [*((key, found.get(key), value) for key, value in wanted.items()), *pairs]:
-        if had != value:
+    for place, had, value in [*((key, found.get(key), value) for key, value in wanted.items()), *pairs]:
+        for key, one, other in _differing(place, identity(had), identity(value)):
             raise InputError(
-                f"{where} holds samples made otherwise ({key}: {had!r}, now {value!r}): remove it, or choose another "
+                f"{where} holds samples made otherwise ({key}: {one!r}, now {other!r}): remove it, or choose another "
                 "--out"
             )
+
+
+def identity(made: Any) -> Any:
+    """What a record says of how images are made, without the names of what hashes tell apart: a run is the same one
+    however its path is spelled."""
+    if not isinstance(made, Mapping):
+        return made
+    hashed = any(made.get(key) for key in ("weights_sha256", "sha256"))
+    return {key: identity(value) for key, value in made.items() if not (hashed and key == "name")}
+
+
+def _differing(key: str, had: Any, now: Any) -> Iterator[tuple[str, Any, Any]]:
+    """The places in which two values differ."""
+    if isinstance(had, Mapping) and isinstance(now, Mapping):
+        for inner in {**had, **now}:
+            yield from _differing(f"{key}.{inner}", had.get(inner), now.get(inner))
+    elif had != now:
+        yield key, had, now
 
 
 def _parts(parts: Path) -> list[dict[str, np.ndarray]]:

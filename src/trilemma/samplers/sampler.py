@@ -75,10 +75,10 @@ class Sampler:
         if self.surrogate is not None:
             times = cut(schedule, times, self.surrogate.t_mid)
             self._check_begun(self.surrogate.stage.shape)
-        for guide in self.guides:
-            guide.check(self.denoiser)
         if self.denoiser.latent:
             self._check_drawn(times)
+        for guide in self.guides:
+            guide.check(self.denoiser)
         if self.low is None and getattr(self.denoiser.network, "upsampler", False):
             raise InputError("sampler: the network is an upsampler, and `low`, what makes its low images, is missing")
         if not 0 <= self.low_noise <= (schedule.T if self.low is not None else 0):
@@ -94,11 +94,11 @@ class Sampler:
             raise InputError(
                 f"sampler {self.kernel.label!r}: {what}and this sampler rests on x̂_0 being the mean: use ancestral"
             )
+        alone = f"{what}for steps from each time of its table to the next alone: "
+        if self.surrogate is not None and self.surrogate.t_mid % 1:
+            raise InputError(f"t_mid {self.surrogate.t_mid:g}: {alone}expected a whole number")
         if not bool((times.diff() == -1).all()):
-            raise InputError(
-                f"steps {len(times) - 1}: {what}for steps from each time of its table to the next alone: leave steps, "
-                "spacing, skip and times out"
-            )
+            raise InputError(f"steps {len(times) - 1}: {alone}leave steps, spacing, skip and times out")
         if any(guide.scale for guide in self.guides):
             raise InputError(f"guidance: {what}and there is no one prediction that could be guided")
 

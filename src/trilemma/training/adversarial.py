@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -178,6 +179,9 @@ class AdversarialSettings(LearnerSettings):
     """What adversarial learners share: see `AdversarialLearner`. `discriminator`: a network; its learning rate is the
     training section's unless given. `conditional`: both are, on the data's classes."""
 
+    shown: ClassVar[tuple[str, ...]]
+    """What the discriminator is called with."""
+
     discriminator: Annotated[Any, Part("network")]
     loss: AdversarialLoss
     discriminator_steps: Annotated[int, Ge(1)] = 1
@@ -195,7 +199,19 @@ class AdversarialSettings(LearnerSettings):
             "network", self.discriminator, "discriminator",
             in_channels=channels, size=tuple(size), classes=len(given.classes) if self.conditional else 0,
         )  # fmt: skip
+        self._check_judge(discriminator)
         return nn.ModuleDict({"generator": generator, "discriminator": discriminator})
+
+    def _check_judge(self, discriminator: nn.Module) -> None:
+        """Raises InputError for a discriminator that is not called as this learner's are."""
+        label = {"label": None} if self.conditional else {}
+        try:
+            inspect.signature(discriminator.forward).bind(*self.shown, **label)
+        except TypeError as error:
+            raise InputError(
+                f"discriminator {type(discriminator).__name__}: expected forward({', '.join([*self.shown, *label])}), "
+                f"and it has {error}"
+            ) from error
 
     def shared(self) -> dict[str, Any]:
         """The arguments that learners take as they are."""
@@ -208,6 +224,8 @@ class AdversarialSettings(LearnerSettings):
 class GANSettings(AdversarialSettings):
     """Train a GAN: the network is a generator of latents, such as `sngan`. Defaults as Miyato et al. 2018 have them.
     Counted are the discriminator's steps."""
+
+    shown: ClassVar = ("images",)
 
     discriminator: Annotated[Any, Part("network")] = "sngan_discriminator"
     loss: AdversarialLoss = "hinge"
@@ -228,6 +246,7 @@ class DDGANSettings(AdversarialSettings):
     Xiao et al. 2022 have them for CIFAR-10."""
 
     timed: ClassVar = True
+    shown: ClassVar = ("x_s", "x_t", "time")
 
     discriminator: Annotated[Any, Part("network")] = "ddgan_discriminator"
     loss: AdversarialLoss = "non_saturating"
@@ -237,10 +256,16 @@ class DDGANSettings(AdversarialSettings):
     def network(self, given: Given) -> nn.Module:
         channels, *size = given.shape
         generator = given.network(channels, channels, tuple(size), len(given.classes) if self.conditional else 0)
+        if getattr(generator, "upsampler", False):
+            raise InputError("network.upsampler true: a ddgan learner has no low images; expected false")
         return self.networks(given, generator)
 
     def learner(self, network: nn.Module, given: Given) -> DDGANLearner:
         denoiser = Denoiser(network.get_submodule("generator"), given.schedule(), "x0", "fixed_small", given.range)
-        if denoiser.schedule.steps is None:
-            raise InputError("schedule: DDGAN walks a table of few steps; expected a tabulated schedule, such as ddgan")
+        steps = denoiser.schedule.steps
+        if steps is None or steps > 8:
+            has = "is continuous" if steps is None else f"has {steps} steps"
+            raise InputError(
+                f"schedule: DDGAN walks a table of 1 to 8 steps, and this one {has}; expected such as ddgan"
+            )
         return DDGANLearner(denoiser, network.get_submodule("discriminator"), **self.shared())

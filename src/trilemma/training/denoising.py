@@ -23,8 +23,8 @@ from trilemma.training.pairs import Pairs, check_pairs
 class DenoisingLearner(TimedLearner):
     """Trains a denoiser by an objective at times drawn by a time sampler; on the images' labels too, if it is
     `conditional`, of which that part is dropped that `label_dropout` says, each image's by its own draw; an upsampler
-    on the low images that `pairs` makes. Raises InputError for label dropout of a denoiser that has no label for no
-    class."""
+    on the low images that `pairs` makes. Raises InputError for a denoiser that draws its x̂_0, and for label
+    dropout of one that has no label for no class."""
 
     denoiser: Denoiser
 
@@ -40,6 +40,11 @@ class DenoisingLearner(TimedLearner):
         super().__init__(denoiser.network, denoiser.schedule, times)
         self.denoiser, self.objective, self.conditional = denoiser, objective, conditional
         self.label_dropout, self.pairs = label_dropout, pairs
+        if denoiser.latent:
+            raise InputError(
+                f"network.latent {denoiser.latent}: a denoising learner trains the mean of x̂_0, which takes no latent; "
+                "expected 0, or the learner ddgan"
+            )
         if label_dropout and denoiser.no_class is None:
             raise InputError(
                 f"label_dropout {label_dropout:g}: the denoiser has no label that stands for none; give it `no_class`"
