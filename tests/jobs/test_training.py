@@ -296,8 +296,8 @@ class TestWindow:
         each = torch.tensor([1.0, 3.0, 5.0, 7.0])
         for step, factor in ((1, 1.0), (2, 3.0)):
             outcome = StepOutcome(each.mean() * factor, each * factor, times)
-            window.add(Report(step, outcome, 0.5, 1e-3, 0))
-        report = Report(3, None, float("nan"), 1e-3, 1)
+            window.add(Report(step, outcome, {"optimizer": 0.5}, 1e-3, 0))
+        report = Report(3, None, {"optimizer": float("nan")}, 1e-3, 1)
         window.add(report)
         line = window.line(report, 1.23456)
         assert line["loss"] == pytest.approx(8.0)
@@ -307,7 +307,9 @@ class TestWindow:
 
     def test_parts_have_their_quarters_too(self) -> None:
         times, part = torch.tensor([0.1, 0.2, 1.0], dtype=torch.float64), torch.tensor([1.0, 0.0, 1.0])
-        report = Report(1, StepOutcome(torch.tensor(2.0), part + 1, times, {"accuracy": part}), 0.5, 1e-3, 0)
+        report = Report(
+            1, StepOutcome(torch.tensor(2.0), part + 1, times, {"accuracy": part}), {"optimizer": 0.5}, 1e-3, 0
+        )
         window = Window(batch=3)
         window.add(report)
         found = {name: value for name, value in window.line(report, 0.0).items() if name.startswith("accuracy")}
@@ -319,7 +321,11 @@ class TestWindow:
             1, {"smooth": 3.0, "loss": [3.0], "parts": {}, "sums": [3.0, 0.0, 0.0, 0.0], "counts": [1, 0, 0, 0]}
         )
         report = Report(
-            2, StepOutcome(torch.tensor(1.0), torch.ones(1), torch.ones(1, dtype=torch.float64)), 0.1, 1e-3, 0
+            2,
+            StepOutcome(torch.tensor(1.0), torch.ones(1), torch.ones(1, dtype=torch.float64)),
+            {"optimizer": 0.1},
+            1e-3,
+            0,
         )
         window.add(report)
         line = window.line(report, 0.0)
@@ -330,7 +336,9 @@ class TestWindow:
         window = Window(batch=1)
         times = torch.tensor([0.5], dtype=torch.float64)
         for value in (1.0, 9.0):
-            report = Report(1, StepOutcome(torch.tensor(value), torch.tensor([value]), times), 0.1, 1e-3, 0)
+            report = Report(
+                1, StepOutcome(torch.tensor(value), torch.tensor([value]), times), {"optimizer": 0.1}, 1e-3, 0
+            )
             window.add(report)
             assert window.line(report, 0.0)["loss_t2"] == value
         assert window.line(report, 0.0)["loss"] is None

@@ -149,7 +149,7 @@ class TestRefusals:
         [
             ("gan", {"network": {"name": "unet"}}, r"unknown network of a gan learner 'unet': \(known: .*sngan"),
             ("ddgan", {"network": {"latent": 0}}, r"network UNet: it takes no latent"),
-            ("ddgan", {"schedule": {"name": "vp"}}, r"DDGAN walks a table of few steps"),
+            ("ddgan", {"schedule": {"name": "vp"}}, r"DDGAN walks a table of 1 to 8 steps, and this one is continuous"),
             ("ddgan", {"schedule": {"steps": 9}}, r"schedule.steps: .*less than or equal to 8"),
             ("gan", {"learner": {"discriminator": "unet"}}, r"unknown network of a discriminator 'unet'"),
             ("vae", {"learner": {"encoder": "unet"}}, r"unknown network of a VAE's encoder 'unet'"),

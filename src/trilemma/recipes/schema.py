@@ -118,8 +118,6 @@ def parse(values: Any) -> Recipe:
     settings: LearnerSettings = construct("learner", values["learner"])
     if settings.timed and values.get("schedule") is None:
         raise InputError(f"schedule is missing: a {values['learner']['name']} learner needs one")
-    if not settings.timed and values.get("schedule") is not None:
-        raise InputError(f"schedule: a {values['learner']['name']} learner has none; expected the section left out")
     noun: Kind
     for noun in ("schedule", "network"):
         if values.get(noun) is not None:
