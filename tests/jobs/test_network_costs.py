@@ -296,3 +296,9 @@ class TestNetworkCosts:
             resolve("ddpm-cifar")
         with pytest.raises(InputError, match="nowhere"):
             resolve(tiny(data={"name": "./nowhere", "size": 8}))
+
+
+def test_what_is_trained_counts_the_discriminator_and_what_is_sampled_does_not() -> None:
+    """SNGAN's two networks (Miyato et al. 2018, table 4), neither of them built with weights."""
+    found = anatomy(resolve("cifar10-sngan"))
+    assert (found.parameters, found.trained) == (4_276_739, 4_276_739 + 1_053_824)

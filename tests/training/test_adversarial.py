@@ -131,9 +131,10 @@ class TestLosses:
             step[i] = 1e-5
             ahead, behind = (discriminator(images + sign * step.view(1, 1, 8, 8)) for sign in (1, -1))
             squares += ((ahead - behind) / 2e-5).square()
-        expected = 0.7 / 2 * squares
+        expected = (0.7 / 2 * squares).detach()
         assert found.parts["r1"].double().tolist() == pytest.approx(expected.tolist(), rel=1e-4)
         assert (found.loss - plain.loss).item() == pytest.approx(float(expected.mean()), rel=1e-3)
+        assert not batch.images.requires_grad, "the batch is the generator's too"
         weight = gan(r1=0.7)
         gradients = []
         for r1 in (False, True):

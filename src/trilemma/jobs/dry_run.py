@@ -15,7 +15,7 @@ from trilemma.machine.devices import memory_of, process_state
 from trilemma.metrics import kept_for_backward
 from trilemma.process import to_model
 from trilemma.recipes import CompletedRecipe, Recipe, dump, load
-from trilemma.runs.build import build_learner, build_network, completed, open_images, parameter_count
+from trilemma.runs.build import build_learner, completed, open_images, parameter_count
 from trilemma.samplers.estimate import bytes_of_image
 from trilemma.training import Batch, Losses, Outcome, TrainingSettings
 
@@ -74,7 +74,7 @@ def check_memory(recipe: CompletedRecipe, device: torch.device, processes: int) 
         InputError: with the memory needed and that there is.
     """
     settings, found = recipe.training, anatomy(recipe)
-    weights = parameter_count(build_network(recipe)) * 4 * _copies(settings)
+    weights = found.trained * 4 * _copies(settings)
     image = found.activations / (2 if settings.precision == "bf16" else 1)
     images = settings.batch // processes * math.prod(recipe.images.shape) * 4
     needed = weights + images + image * _at_once(settings, processes)

@@ -49,7 +49,7 @@ class Call:
 class Anatomy:
     """A network without weights, and what one image's pass through it is: `multiply_adds` of convolutions, linear
     layers and attention; `activations`, the bytes in fp32 that a training step keeps for its backward pass; `calls`, by
-    module name in the order they are made."""
+    module name in the order they are made. `trained`: the parameters of all networks that are trained with it."""
 
     recipe: CompletedRecipe
     network: nn.Module
@@ -57,6 +57,7 @@ class Anatomy:
     multiply_adds: int
     activations: int
     calls: Mapping[str, Call]
+    trained: int
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,8 @@ def _taken_apart(recipe: CompletedRecipe) -> Anatomy:
         if name and isinstance(first, Tensor) and isinstance(output, Tensor):
             calls.setdefault(name, Call(tuple(first.shape[1:]), tuple(output.shape[1:])))
 
-    network = sampled(build_network(recipe))
+    whole = build_network(recipe)
+    network = sampled(whole)
     hooks = [module.register_forward_hook(partial(note, name=name)) for name, module in network.named_modules()]
     images, kept = 2, 0  # one image alone has no variance for batch normalisation at 1×1
     x, others = _inputs(network, recipe, images, torch.device("cpu"))
@@ -137,7 +139,8 @@ def _taken_apart(recipe: CompletedRecipe) -> Anatomy:
     count = multiply_adds(run)
     for hook in hooks:
         hook.remove()
-    return Anatomy(recipe, network, parameter_count(network), count // images, kept // images, calls)
+    parameters, trained = parameter_count(network), parameter_count(whole)
+    return Anatomy(recipe, network, parameters, count // images, kept // images, calls, trained)
 
 
 def network_costs(

@@ -218,7 +218,7 @@ class Sampler:
         self._check_batch(self.batch if self.compile else len(seeds), conditional=labels is not None)
         condition = self._condition(seeds, labels)
         start, draw = self._start(seeds, labels), Draw.for_seeds(seeds, self._role("step"))
-        latents = Draw.for_seeds(seeds, self._role("latent"))
+        latents = Draw.for_seeds(seeds, self._role("latent")) if self.denoiser.latent else None
         steps = walk(self.kernel, bind(self._denoiser, condition, self.guides, latents), self.grid, start, draw)
         networks = [self.denoiser.network, *(network for guide in self.guides for network in guide.networks)]
         mixed = self.precision == "bf16"

@@ -113,7 +113,7 @@ class AdversarialLearner(Learner):
         """The discriminator's losses of a batch, with gradients; with the penalty if `r1`."""
         with torch.no_grad():
             real, fake = self.shown(batch, batch.draw())
-        images = real.images.requires_grad_(r1)
+        images = real.images.detach().requires_grad_(r1)
         on_real, on_fake = self.judged(replace(real, images=images), batch), self.judged(fake, batch)
         of_real, of_fake, _ = LOSSES[self.loss]
         each = of_real(on_real) + of_fake(on_fake)
@@ -193,7 +193,6 @@ class AdversarialSettings(LearnerSettings):
 
     def networks(self, given: Given, generator: nn.Module) -> nn.Module:
         """The generator and the discriminator."""
-        check_generator(generator, given)
         channels, *size = given.shape
         discriminator = make(
             "network", self.discriminator, "discriminator",
@@ -258,6 +257,7 @@ class DDGANSettings(AdversarialSettings):
         generator = given.network(channels, channels, tuple(size), len(given.classes) if self.conditional else 0)
         if getattr(generator, "upsampler", False):
             raise InputError("network.upsampler true: a ddgan learner has no low images; expected false")
+        check_generator(generator, given)
         return self.networks(given, generator)
 
     def learner(self, network: nn.Module, given: Given) -> DDGANLearner:

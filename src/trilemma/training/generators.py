@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from trilemma.errors import InputError
-from trilemma.process import Denoiser, Draw, Prior
+from trilemma.process import Denoiser, Draw, Prior, latent_of
 from trilemma.training.learners import Given
 
 
@@ -30,7 +30,7 @@ def generator_of(given: Given, conditional: bool) -> nn.Module:
 
 def check_generator(generator: nn.Module, given: Given) -> None:
     """Raises InputError for a network that takes no latent, and for a range that its images do not lie in."""
-    if not getattr(generator, "latent", 0):
+    if not latent_of(generator):
         raise InputError(
             f"network {type(generator).__name__}: it takes no latent, and what it makes of nothing else would be one "
             "image; expected network.latent, such as 100"
