@@ -26,6 +26,7 @@ from trilemma.process import Condition, to_model
 from trilemma.recipes import sampling_words
 from trilemma.report.sweep import Sweep
 from trilemma.runs import Run, open_run
+from trilemma.runs.sample_sets import FORMAT
 from trilemma.samplers import HandOver, Sampler, resized
 
 Command = Callable[..., Any]
@@ -316,7 +317,12 @@ class TestIdentity:
         run.sample_to(two, n=2, surrogate=str(one), t_mid=4.0)
         again = run.sampler(surrogate=str(one), t_mid=4.0)
         assert again._role("step") == "step 3", "of a walk from a walk from a walk"
+        assert run.sampler(surrogate=str(two), t_mid=4.0)._role("step") == "step 4"
+        assert again.surrogate is not None and again.surrogate.record["stages"] == 2, "which its images depend on"
         with np.load(one) as held:
             np.savez(places["cond"] / "bare.npz", **held)
         bare = run.sampler(surrogate=str(places["cond"] / "bare.npz"), t_mid=4.0)
         assert bare._role("step") == "step 2", "nobody says how these were made"
+        for broken in ({"format": FORMAT}, {"format": FORMAT, "sampler": {"surrogate": 3, "low": {"stages": "x"}}}):
+            (places["cond"] / "bare.npz.record.json").write_text(json.dumps(broken))
+            assert run.sampler(surrogate=str(places["cond"] / "bare.npz"), t_mid=4.0).stages in (2, 3)

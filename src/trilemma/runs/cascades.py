@@ -154,15 +154,20 @@ def open_finished(path: Path) -> Finished:
                 )
         return held[list(seeds)]
 
-    record = {"name": str(path), "sha256": hashlib.sha256(held.tobytes()).hexdigest()}
+    record: dict[str, Any] = {"name": str(path), "sha256": hashlib.sha256(held.tobytes()).hexdigest()}
     stages = 1
     with suppress(InputError):  # they are somebody else's
         stages = stages_in(read_record(record_of(path)))
+    if stages > 1:
+        record["stages"] = stages  # the streams of what goes on from them depend on it
     return Finished(images, (channels, height, width), str(path), record, stages=stages)
 
 
 def stages_in(made: Mapping[str, Any]) -> int:
     """The stages by which images were made, as their record says: what goes on from them has to draw from other streams
     than any of those."""
-    sampler = made.get("sampler") or {}
-    return 1 + sum(stages_in(below) for key in ("surrogate", "low") if (below := sampler.get(key)))
+    sampler, stated = made.get("sampler"), made.get("stages")
+    if not isinstance(sampler, Mapping):
+        return stated if isinstance(stated, int) else 1
+    below = (sampler.get(key) for key in ("surrogate", "low"))
+    return 1 + sum(stages_in(part) for part in below if isinstance(part, Mapping))

@@ -126,7 +126,7 @@ def read_record(path: Path) -> dict[str, Any]:
         found = parse_json(read_text(path))
     except ValueError as error:
         raise InputError(f"{path} is no record of samples ({error}): remove it, or choose another --out") from error
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
+    if not isinstance(found, dict) or found.get("format") != FORMAT or not isinstance(found.get("sampler"), dict):
         raise InputError(f"{path} is no record of samples: remove it, or choose another --out")
     return _current(found)
 
