@@ -64,9 +64,15 @@ def _multiply_adds(sampler: Sampler, labelled: bool) -> int:
     def ask(t: float) -> None:
         denoiser = bind(sampler.denoiser, condition, sampler.guides, Draw.for_seeds([0], "latent"))
         with torch.inference_mode():
-            denoiser(torch.zeros(1, *sampler.shape, device=sampler.device), torch.tensor(t, dtype=torch.float64))
+            denoiser(torch.zeros(1, *sampler.space, device=sampler.device), torch.tensor(t, dtype=torch.float64))
 
-    own = sum(count * multiply_adds(partial(ask, once[acting])) for acting, count in asked.items())
+    def decode() -> None:
+        with torch.inference_mode():
+            sampler.denoiser.codec.decode(torch.zeros(1, *sampler.space, device=sampler.device))
+
+    own = multiply_adds(decode) + sum(
+        count * multiply_adds(partial(ask, once[acting])) for acting, count in asked.items()
+    )
     below = [(sampler.low, labelled)]
     if (begun := sampler.surrogate) is not None:
         below.append((begun.stage, labelled if begun.classes is None else bool(begun.classes)))

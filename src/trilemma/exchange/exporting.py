@@ -48,6 +48,8 @@ def export_run(
     place = Path(out) if out is not None else opened.path / format
     if place.exists() and not (place.is_dir() and not any(place.iterdir())):
         raise InputError(f"{place} exists already: choose another --out")
+    if opened.recipe.codec is not None:
+        raise without("codec", opened.recipe.codec.name, "none")
     scheduler = scheduler_config(opened.recipe)
     if opened.recipe.network["name"] != "unet":
         raise without("network.name", opened.recipe.network["name"], "unet")

@@ -29,8 +29,9 @@ def dry_run(recipe: str | Path, overrides: Sequence[str] = ()) -> str:
     chosen = completed(chosen, data)
     learner = build_learner(chosen)
     images, labels = data.batch([0, len(data) - 1])
+    x = to_model(images, chosen.data.range)
     batch = Batch(
-        to_model(images, chosen.data.range),
+        x if chosen.codec is None else torch.randn(len(x), *chosen.space),
         None if labels is None else torch.from_numpy(labels),
         [(chosen.training.seed, "train", 0, i) for i in range(2)],
     )
@@ -76,7 +77,7 @@ def check_memory(recipe: CompletedRecipe, device: torch.device, processes: int) 
     settings, found = recipe.training, anatomy(recipe)
     weights = found.trained * 4 * _copies(settings)
     image = found.activations / (2 if settings.precision == "bf16" else 1)
-    images = settings.batch // processes * math.prod(recipe.images.shape) * 4
+    images = settings.batch // processes * math.prod(recipe.space) * 4
     needed = weights + images + image * _at_once(settings, processes)
     there = memory_of(device)
     if needed > there:
@@ -115,7 +116,7 @@ def _implied(recipe: Recipe, images: int, parameters: int, activations: float) -
 def _implied_by_sampling(recipe: CompletedRecipe, network: nn.Module) -> dict[str, str]:
     sampling = recipe.sampling
     image = bytes_of_image(
-        network, recipe.images.shape, conditional=bool(recipe.classes), precision=sampling.precision,
+        network, recipe.space, conditional=bool(recipe.classes), precision=sampling.precision,
         device=torch.device("cpu"),
     )  # fmt: skip
     needed = f"{image * sampling.batch / 2**20:,.0f} MiB ({image / 2**20:.2f} MiB an image, {sampling.batch} at once)"

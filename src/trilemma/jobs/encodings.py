@@ -15,7 +15,7 @@ from trilemma.data import check_png, open_data, parse_reference, read_samples, w
 from trilemma.errors import InputError
 from trilemma.machine.files import check_writable, write_npz
 from trilemma.machine.untrusted import open_arrays
-from trilemma.process import Condition, Draw, image_grid, to_model, to_uint8
+from trilemma.process import Condition, Draw, image_grid
 from trilemma.runs.run import Run
 from trilemma.runs.sample_sets import labels_for
 from trilemma.samplers import Sampler, encode, noise_start, slerp, walk
@@ -39,7 +39,7 @@ def _ddim(run: Run, settings: Mapping[str, Any]) -> Sampler:
 
 def _decode(sampler: Sampler, x: torch.Tensor, condition: Condition) -> UInt8[np.ndarray, "n h w c"]:
     *_, step = walk(sampler.kernel, sampler.denoiser.bind(condition), sampler.grid, x, Draw([]))
-    return to_uint8(step.x, sampler.denoiser.data_range)
+    return sampler.denoiser.decoded(step.x)
 
 
 def invert(
@@ -67,7 +67,7 @@ def invert(
         raise InputError(f"images {images!r} are unlabelled, and the model is class-conditional: give labelled ones")
     label = torch.from_numpy(labels).to(sampler.device) if run.classes and labels is not None else None
     condition = Condition(label)
-    x0 = to_model(held, sampler.denoiser.data_range).to(sampler.device)
+    x0 = sampler.denoiser.encoded(held)
     x = encode(sampler.denoiser.bind(condition), x0, sampler.grid)
     decoded = _decode(sampler, x, condition)
     error = float(np.sqrt(np.mean((decoded.astype(np.float64) - held) ** 2)))
@@ -111,10 +111,10 @@ def interpolate(
     elif seeds is None or encodings is not None:
         raise InputError("interpolate: give either seeds or encodings")
     else:
-        ends = noise_start(sampler.denoiser.schedule, list(seeds), sampler.shape, sampler.device)
+        ends = noise_start(sampler.denoiser.schedule, list(seeds), sampler.space, sampler.device)
         labels = labels_for(list(seeds), run.classes, cls)
-    if tuple(ends.shape[1:]) != sampler.shape:
-        raise InputError(f"encodings: they are {tuple(ends.shape[1:])}, the run's images {sampler.shape} (c, h, w)")
+    if tuple(ends.shape[1:]) != sampler.space:
+        raise InputError(f"encodings: they are {tuple(ends.shape[1:])}, the run's {sampler.space} (c, h, w)")
     check_png(Path(picture), "picture")
     if labels is not None and run.classes and int(max(labels)) >= len(run.classes):
         raise InputError(f"encodings: label {int(max(labels))} is out of range, the run has {len(run.classes)} classes")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trilemma.data import SOURCES, ImageSet, image_set, open_data, parse_reference
+from trilemma.errors import InputError
 from trilemma.jobs.training import check_unchanged
 from trilemma.jobs.watching import batches_of, check_grids, take_up, watched
 from trilemma.machine.devices import accelerator
@@ -51,6 +52,8 @@ def fit(
     `out`: a run directory. Called again it goes on from the newest checkpoint there, bit for bit. What has no name in a
     recipe, the network above all, is given again where the run is opened: `Run(out, network=…)`. Raises InputError for
     what cannot be trained, before anything is written; Ctrl-C and SIGTERM finish the step and write a checkpoint."""
+    if not denoiser.codec.identity:
+        raise InputError("fit: the denoiser diffuses latents, which a recipe's codec makes; expected `trilemma.train`")
     images, source = _images(data, denoiser.data_range)
     if conditional is None:
         conditional = images.classes is not None and denoiser.call.label is not None

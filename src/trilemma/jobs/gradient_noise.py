@@ -13,12 +13,14 @@ from rich.table import Table
 from torch import Tensor
 
 from trilemma.errors import InputError
+from trilemma.jobs.watching import tensors_of
 from trilemma.machine.environment import environment
 from trilemma.machine.files import write_json
 from trilemma.machine.progress import progress
-from trilemma.process import Importance, Times, to_model
+from trilemma.process import Importance, Times
 from trilemma.recipes import component, construct
 from trilemma.runs.build import denoiser_of, open_images
+from trilemma.runs.latents import latents_of
 from trilemma.runs.run import Run
 from trilemma.training import Batches, DenoisingLearner
 
@@ -61,9 +63,9 @@ def gradient_noise(
         raise InputError(f"batches {batches}: two batch sizes need 2 or more")
     run = run if isinstance(run, Run) else Run(run)
     data = open_images(run.recipe)
-    source = Batches(
-        data, lambda images: to_model(images, run.recipe.data.range), batch=min(batch, len(data)), seed=seed
-    )
+    codec = run.denoiser("ema" if run.recipe.training.ema else "raw").codec
+    given = data if run.recipe.codec is None else latents_of(data, run.recipe, codec)[0]
+    source = Batches(given, tensors_of(run.recipe, given), batch=min(batch, len(data)), seed=seed)
     found = []
     for objective in objectives:
         for sampler in times:

@@ -225,7 +225,7 @@ def _inputs(
 ) -> tuple[Float[Tensor, "n c h w"], dict[str, Tensor]]:
     """Noise as images, and what else the network's `forward` takes, by the names it has there; of a generator, whose
     first input it is, latent vectors instead of images."""
-    x = torch.randn(count, *recipe.images.shape, device=device)
+    x = torch.randn(count, *recipe.space, device=device)
     latent = torch.randn(count, getattr(network, "latent", 0), device=device)
     given = {
         "time": torch.full((count,), 500.0, device=device),

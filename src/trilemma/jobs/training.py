@@ -19,6 +19,7 @@ from trilemma.machine.progress import console, say
 from trilemma.process import Schedule, stream_seed
 from trilemma.recipes import CompletedRecipe, Recipe, load
 from trilemma.runs.build import build_learner, completed, open_images, parameter_count, second_moment
+from trilemma.runs.latents import FOLDER, Latents, codec_of, latents_of
 from trilemma.runs.run import Run, prepare
 from trilemma.training import Learner, Trainer, checkpoint
 
@@ -73,11 +74,15 @@ def _train(
     data = open_images(chosen)
     chosen = completed(chosen, data)
     process = accelerator(chosen.training.precision)
-    batches = batches_of(chosen, data, process)
     check_memory(chosen, process.device, process.num_processes)
+    codec = codec_of(chosen, path / FOLDER if begun else None)
+    learnt_from: ImageSet | Latents = data
+    if codec is not None:
+        learnt_from, chosen = latents_of(data, chosen, codec)
+    batches = batches_of(chosen, learnt_from, process)
     torch.manual_seed(stream_seed(chosen.training.seed, "weights"))
-    learner = build_learner(chosen)
-    validation = validation_of(chosen)
+    learner = build_learner(chosen, codec)
+    validation = validation_of(chosen, codec)
     if init is not None:
         source = Run(init, verify=verify)
         source.load_into(learner, "ema" if source.recipe.training.ema else "raw")
@@ -144,8 +149,13 @@ def _introduce(recipe: CompletedRecipe, data: ImageSet, learner: Learner, step: 
         f"{recipe.name}: {parameter_count(learner.network) / 1e6:.2f} M parameters, {len(data)} images of {data.name} "
         f"({'×'.join(map(str, data.shape))}), batch {settings.batch}, steps {step} to {settings.steps}"
     )
+    if recipe.codec is not None:
+        console.print(
+            f"latents {'×'.join(map(str, recipe.space))} of {recipe.codec.name}, scale {recipe.codec.scale:.4g}"
+        )
     if learner.denoiser is not None:
-        warning = prior_warning(learner.denoiser.schedule, second_moment(data, recipe.data.range))
+        moment = second_moment(data, recipe.data.range) if recipe.codec is None else 1.0  # what their scale is for
+        warning = prior_warning(learner.denoiser.schedule, moment)
         if warning:
             console.print(f"[yellow]warning:[/yellow] {warning}")
 

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from jaxtyping import Int64
+from torch import Tensor
 
 from trilemma.data import ImageSet, write_png
 from trilemma.errors import InputError
 from trilemma.evaluations.during_training import EvaluateEvery
+from trilemma.machine.devices import process_state
 from trilemma.machine.files import keeping
 from trilemma.machine.progress import progress, say
-from trilemma.process import Denoiser, image_grid, reduced, stream_seed, to_model, to_uint8
+from trilemma.process import Codec, Denoiser, image_grid, reduced, stream_seed, to_model, to_uint8
 from trilemma.recipes import CompletedRecipe, Recipe
 from trilemma.runs.build import open_images
+from trilemma.runs.latents import BATCH, Latents
 from trilemma.runs.logs import Log, Window
 from trilemma.runs.sample_sets import labels_for
 from trilemma.samplers import Finished, Sampler
@@ -28,18 +32,23 @@ GRID = range(40)
 """The seeds of a grid's images."""
 
 
-def batches_of(recipe: Recipe, data: ImageSet, process: Accelerator) -> Batches:
-    """This process's share of the recipe's batches."""
-    settings, low_high = recipe.training, recipe.data.range
+def batches_of(recipe: Recipe, data: ImageSet | Latents, process: Accelerator) -> Batches:
+    """This process's share of the recipe's batches, of images or of latents."""
+    settings = recipe.training
     return Batches(
         data,
-        lambda images: to_model(images, low_high),
+        tensors_of(recipe, data),
         batch=settings.batch,
         seed=settings.seed,
         flip=settings.flip,
         rank=process.process_index,
         processes=process.num_processes,
     )
+
+
+def tensors_of(recipe: Recipe, data: Source) -> Callable[[np.ndarray], Tensor]:
+    """What makes the tensors that a learner is given of images in the recipe's range, or of latents."""
+    return data.tensors if isinstance(data, Latents) else partial(to_model, range=recipe.data.range)
 
 
 def take_up(trainer: Trainer, verify: bool = True) -> None:
@@ -52,8 +61,8 @@ def take_up(trainer: Trainer, verify: bool = True) -> None:
         raise InputError(f"training.steps {steps}: the run is at step {trainer.step} already")
 
 
-def validation_of(recipe: Recipe) -> Batch | None:
-    """Fixed held-out images with fixed streams, if the recipe names a split for them."""
+def validation_of(recipe: Recipe, codec: Codec | None = None) -> Batch | None:
+    """Fixed held-out images, or their latents, with fixed streams, if the recipe names a split for them."""
     if recipe.data.validation_split is None or not recipe.training.validate_every:
         return None
     data, seed = open_images(recipe, recipe.data.validation_split), recipe.training.seed
@@ -61,7 +70,11 @@ def validation_of(recipe: Recipe) -> Batch | None:
     chosen = np.random.default_rng(stream_seed(seed, "validation")).permutation(len(data))[:count]
     images, labels = data.batch(chosen)
     keys: list[tuple[int | str, ...]] = [(seed, "validation", i) for i in range(count)]
-    return Batch(to_model(images, recipe.data.range), None if labels is None else torch.from_numpy(labels), keys)
+    x = to_model(images, recipe.data.range)
+    if codec is not None:
+        with torch.no_grad():
+            x = torch.cat([codec.joined(part.to(process_state().device)) for part in x.split(BATCH)]).cpu()
+    return Batch(x, None if labels is None else torch.from_numpy(labels), keys)
 
 
 def watched(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from trilemma.errors import InputError
+from trilemma.process.noise import Draw
 
 
 class Codec(nn.Module):
@@ -22,6 +25,7 @@ class Codec(nn.Module):
     def __init__(self, network: nn.Module | None = None, scale: float = 1.0, log_sigma: Tensor | None = None):
         super().__init__()
         self.network, self.scale = network, scale
+        self._shapes: dict[tuple[int, int, int], tuple[int, int, int]] = {}
         self.log_sigma: Tensor | None
         self.register_buffer("log_sigma", log_sigma, persistent=False)
 
@@ -54,6 +58,18 @@ class Codec(nn.Module):
         z = z / self.scale
         return z if self.network is None else self.network.decode(z)  # type: ignore[operator]
 
+    def joined(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d2 h2 w2"]:
+        """The moments as one: the means and, behind them, the deviations where there are any."""
+        mean, deviation = self.moments(x)
+        return mean if deviation is None else torch.cat([mean, deviation], dim=1)
+
+    def drawn(self, joined: Float[Tensor, "n d2 h2 w2"], draw: Callable[[], Draw]) -> Float[Tensor, "n d h2 w2"]:
+        """Latents of joined moments, a draw of q(z | x) where they have deviations."""
+        if self.network is None or joined.shape[1] == self.latent_channels:
+            return joined
+        mean, deviation = joined.chunk(2, dim=1)
+        return mean + deviation * draw().normal(mean)
+
     @property
     def latent_channels(self) -> int:
         assert self.network is not None
@@ -64,6 +80,8 @@ class Codec(nn.Module):
         """The shape (d, h', w') of the latents of images of this shape (c, h, w)."""
         if self.network is None:
             return shape
-        weight = next(self.network.parameters(), torch.zeros(()))
-        channels, height, width = self.moments(weight.new_zeros(1, *shape))[0].shape[1:]
-        return channels, height, width
+        if shape not in self._shapes:
+            weight = next(self.network.parameters(), torch.zeros(()))
+            channels, height, width = self.moments(weight.new_zeros(1, *shape))[0].shape[1:]
+            self._shapes[shape] = (channels, height, width)
+        return self._shapes[shape]

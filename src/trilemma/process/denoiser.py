@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields, replace
 from typing import Literal, get_args
 
+import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float, Float64, Int64, UInt8
 from torch import Tensor, nn
 
 from trilemma.errors import InputError, unknown
 from trilemma.process.calling import Call, latent_of
+from trilemma.process.codec import Codec
 from trilemma.process.gaussian import Pair, over_image
 from trilemma.process.noise import Draw
 from trilemma.process.parameterization import PARAMETERIZATIONS, Coefficients, Parameterization
+from trilemma.process.pixels import to_model, to_uint8
 from trilemma.process.schedules import Schedule
 
 Variance = Literal["fixed_small", "fixed_large", "learned_range"]
@@ -80,7 +84,8 @@ class Denoiser(nn.Module):
     `variance` names Σ of p(x_s | x_t), for any pair of times: fixed_small is β̃, fixed_large β (Ho et al. 2020, section
     3.2), learned_range Σ = exp(v log β + (1 − v) log β̃) with v = (out + 1)/2 from as many channels again (Nichol &
     Dhariwal 2021, eq. 15). `data_range`: the numbers that black and white are.
-    `no_class`: the label under which the network is told no class, if it was trained with label dropout.
+    `no_class`: the label under which the network is told no class, if it was trained with label dropout. `codec`:
+    between images and what is diffused, images themselves unless given.
 
     A network whose attribute `latent` is a number d > 0 draws its x̂_0: it makes it from x_t and a latent of d standard
     normal numbers, which p(x_s | x_t) is a mixture over (Xiao et al. 2022, eq. 5); or, being a generator (see `Call`),
@@ -98,6 +103,7 @@ class Denoiser(nn.Module):
         variance: str = "fixed_large",
         data_range: tuple[float, float] = (-1.0, 1.0),
         no_class: int | None = None,
+        codec: Codec | None = None,
     ):
         super().__init__()
         coefficients: Parameterization
@@ -111,7 +117,7 @@ class Denoiser(nn.Module):
             raise unknown("variance", variance, VARIANCES)
         self.network, self.schedule, self.call = network, schedule, Call.of(network)
         self.parameterization, self.variance_name, self.data_range = coefficients, variance, data_range
-        self.no_class = no_class
+        self.no_class, self.codec = no_class, codec if codec is not None else Codec()
         self.latent = latent_of(network)
         noisiest = self.coefficients(torch.tensor(schedule.T, dtype=torch.float64))
         if not all(torch.isfinite(getattr(noisiest, field.name)) for field in fields(noisiest)):
@@ -124,6 +130,27 @@ class Denoiser(nn.Module):
         count = sum(parameter.numel() for parameter in self.network.parameters())
         network = f"{type(self.network).__name__} of {count:,} parameters"
         return f"Denoiser({network}, {self.schedule!r}, {self.parameterization!r}, {self.variance_name!r})"
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The numbers that what is diffused lies between: the data's range, as the codec scales it; latents have
+        none."""
+        low, high = self.data_range
+        if not self.codec.identity:
+            return -math.inf, math.inf
+        return low * self.codec.scale, high * self.codec.scale
+
+    @torch.no_grad()
+    def encoded(self, images: UInt8[np.ndarray, "n h w c"]) -> Float[Tensor, "n c h w"]:
+        """What is diffused of these images: themselves in the data's range, or the means of their latents. Where the
+        network is."""
+        first = next(self.network.parameters(), torch.zeros(()))
+        return self.codec.moments(to_model(images, self.data_range).to(first.device))[0]
+
+    @torch.no_grad()
+    def decoded(self, x: Float[Tensor, "n c h w"]) -> UInt8[np.ndarray, "n h w c"]:
+        """The images of what is diffused."""
+        return to_uint8(self.codec.decode(x), self.data_range)
 
     def coefficients(self, t: Float64[Tensor, "*n"]) -> Coefficients:
         """The parameterisation's coefficients at these times."""
@@ -188,8 +215,9 @@ class Denoiser(nn.Module):
     def over(self, network: nn.Module) -> Denoiser:
         """This denoiser seen over another network, such as the same one compiled."""
         return Denoiser(
-            network, self.schedule, self.parameterization, self.variance_name, self.data_range, self.no_class
-        )
+            network, self.schedule, self.parameterization, self.variance_name, self.data_range, self.no_class,
+            self.codec,
+        )  # fmt: skip
 
     def check_stated(self) -> None:
         """Raises InputError for a denoiser that draws its x̂_0, where its mean is asked for."""
@@ -218,8 +246,8 @@ class BoundDenoiser:
         return self.denoiser.schedule
 
     @property
-    def data_range(self) -> tuple[float, float]:
-        return self.denoiser.data_range
+    def bounds(self) -> tuple[float, float]:
+        return self.denoiser.bounds
 
     def __call__(self, x_t: Float[Tensor, "n c h w"], t: Float64[Tensor, "*n"]) -> Prediction:
         if not self.denoiser.latent or self.draw is None:

@@ -15,6 +15,9 @@ from trilemma.recipes.sampling import SamplingSettings, parse_sampling
 from trilemma.registry import Kind
 from trilemma.training import LearnerSettings, TrainingSettings
 
+IDENTITY = "identity"
+"""The codec whose latents are the images themselves."""
+
 RANGE_LIMIT = 1e6
 """What a pixel may be as a model sees it: its square, and sums of those over an image, are far from overflow."""
 
@@ -50,6 +53,23 @@ class Images(Section):
     @property
     def shape(self) -> tuple[int, int, int]:
         return self.channels, self.height, self.width
+
+
+class CodecSettings(Section):
+    """What makes latents of the images, which are diffused in their place. `name`: the run of an autoencoder, or
+    `identity`; by its `weights`. `scale`: what latents are multiplied by; unless given one over their standard
+    deviation, measured on the training data (Rombach et al. 2022, appendix G). `train` writes what was measured, the
+    latents' `shape`, and the `sha256` of the codec's weights, by which alone a codec and a run belong together."""
+
+    name: str
+    weights: Literal["ema", "raw"] = "ema"
+    scale: float | None = Field(default=None, gt=0)
+    shape: tuple[int, int, int] | None = None
+    sha256: str | None = None
+
+    @property
+    def identity(self) -> bool:
+        return self.name == IDENTITY
 
 
 class EvaluateSettings(Section):
@@ -89,6 +109,7 @@ class Recipe(Section):
     schedule: dict[str, Any] | None = None
     network: dict[str, Any]
     data: DataSettings
+    codec: CodecSettings | None = None
     training: TrainingSettings
     sampling: SamplingSettings = SamplingSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
@@ -101,6 +122,13 @@ class CompletedRecipe(Recipe):
     """A recipe that says what its images are: as a run holds it."""
 
     images: Images
+
+    @property
+    def space(self) -> tuple[int, int, int]:
+        """The (channels, height, width) of what is learnt from: the images', or their latents'."""
+        if self.codec is None or self.codec.shape is None:
+            return self.images.shape
+        return self.codec.shape
 
     @property
     def classes(self) -> list[str]:
@@ -118,6 +146,12 @@ def parse(values: Any) -> Recipe:
     settings: LearnerSettings = construct("learner", values["learner"])
     if settings.timed and values.get("schedule") is None:
         raise InputError(f"schedule is missing: a {values['learner']['name']} learner needs one")
+    if values.get("codec") is not None:
+        values["codec"] = section(values["codec"], "codec")
+        if not settings.encodes:
+            raise InputError(f"codec: a {values['learner']['name']} learner learns from images, expected none")
+        if values["learner"].get("low") is not None:
+            raise InputError("codec: an upsampler's low images are images, and latents are diffused; expected none")
     noun: Kind
     for noun in ("schedule", "network"):
         if values.get(noun) is not None:

@@ -13,9 +13,10 @@ from torch import nn
 from trilemma.data import ImageSet, Outline, open_data, parse_reference
 from trilemma.errors import InputError, unknown
 from trilemma.parts import GIVEN, construct, make
-from trilemma.process import Denoiser, Schedule, to_model
+from trilemma.process import Codec, Denoiser, Schedule, to_model
 from trilemma.recipes import CompletedRecipe, Images, Recipe, component
 from trilemma.runs.estimate import check_network
+from trilemma.runs.latents import settled
 from trilemma.training import Given, Learner, LearnerSettings
 
 
@@ -35,8 +36,8 @@ def open_images(recipe: Recipe, split: str | None = None) -> ImageSet:
 
 
 def completed(recipe: Recipe, data: ImageSet | Outline) -> CompletedRecipe:
-    """The recipe with what its images turned out to be written in. Raises InputError if it says otherwise already, or
-    asks for classes of unlabelled data."""
+    """The recipe with what its images, and their latents, turned out to be written in. Raises InputError if it says
+    otherwise already, or asks for classes of unlabelled data."""
     channels, height, width = data.shape
     classes = None if data.classes is None else list(data.classes)
     found = Images(channels=channels, height=height, width=width, classes=classes)
@@ -49,7 +50,7 @@ def completed(recipe: Recipe, data: ImageSet | Outline) -> CompletedRecipe:
     if (conditional or settings_of(recipe).labelled) and not classes:
         what = "learner.conditional true" if conditional else f"a {recipe.learner['name']}"
         raise InputError(f"{what} needs labelled data, and {data.name!r} has no labels")
-    return CompletedRecipe(**{**dict(recipe), "images": found})
+    return settled(CompletedRecipe(**{**dict(recipe), "images": found}))
 
 
 def with_parts(recipe: CompletedRecipe, own: Mapping[str, Any]) -> CompletedRecipe:
@@ -73,14 +74,15 @@ def settings_of(recipe: Recipe) -> LearnerSettings:
     return construct("learner", recipe.learner)
 
 
-def _given(recipe: CompletedRecipe) -> Given:
+def _given(recipe: CompletedRecipe, codec: Codec | None = None) -> Given:
     """What the recipe's other sections give its learner."""
     return Given(
-        recipe.images.shape,
+        recipe.space,
         tuple(recipe.images.classes or ()),
         recipe.data.range,
         partial(construct, "schedule", recipe.schedule),
         partial(make, "network", recipe.network, f"{recipe.learner['name']} learner"),
+        codec,
     )
 
 
@@ -92,9 +94,9 @@ def build_network(recipe: CompletedRecipe) -> nn.Module:
     return build()
 
 
-def build_learner(recipe: CompletedRecipe) -> Learner:
-    """The learner of a recipe."""
-    return settings_of(recipe).learner(build_network(recipe), _given(recipe))
+def build_learner(recipe: CompletedRecipe, codec: Codec | None = None) -> Learner:
+    """The learner of a recipe; `codec`: its codec, without which a model of latents is learnt and not sampled."""
+    return settings_of(recipe).learner(build_network(recipe), _given(recipe, codec))
 
 
 def denoiser_of(learner: Learner, recipe: Recipe) -> Denoiser:

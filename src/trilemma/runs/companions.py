@@ -105,8 +105,16 @@ def _check_images(what: str, its: CompletedRecipe, runs: CompletedRecipe) -> Non
             f"{what}: its images are {its.images.shape} (channels, height, width), the run's {runs.images.shape}"
         )
     check_classes(what, its.images.classes or (), runs.images.classes or ())
+    if _codec(its) != _codec(runs):
+        raise InputError(f"{what}: its codec is {_codec(its) or 'none'}, the run's {_codec(runs) or 'none'}")
     if its.data.range != runs.data.range:
         raise InputError(f"{what}: its pixels lie in {list(its.data.range)}, the run's in {list(runs.data.range)}")
+
+
+def _codec(recipe: CompletedRecipe) -> str:
+    """What makes a recipe's latents, in words."""
+    codec = recipe.codec
+    return "" if codec is None else f"{codec.name} ({str(codec.sha256)[:12]}…, scale {codec.scale:g})"
 
 
 def check_classes(what: str, its: Sequence[str], runs: Sequence[str]) -> None:

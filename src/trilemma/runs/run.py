@@ -19,10 +19,11 @@ from trilemma.errors import InputError
 from trilemma.machine.devices import process_state
 from trilemma.machine.files import sha256, write_text
 from trilemma.machine.progress import say
-from trilemma.process import ClassPosterior, Denoiser, Draw, perturb, to_model, to_uint8
+from trilemma.process import ClassPosterior, Denoiser, Draw, perturb
 from trilemma.recipes import CompletedRecipe, SamplingSettings, dump, load
 from trilemma.runs.build import build_learner, build_network, denoiser_of, open_images, parameter_count, with_parts
 from trilemma.runs.companions import Companions, OpenedGuide, open_guide, split
+from trilemma.runs.latents import FOLDER, codec_of, keep_codec
 from trilemma.runs.sample_sets import FORMAT, labels_for, sample_set
 from trilemma.runs.surrogates import begin, open_source
 from trilemma.samplers import (
@@ -123,7 +124,8 @@ class Run:
     def learner(self, weights: str = "ema") -> Learner:
         """What was trained, with these weights, in evaluation mode, on this process's device."""
         # A network that was given is the caller's: it is left as it is.
-        learner = build_learner(deepcopy(self._built_from))
+        kept = self.path / FOLDER
+        learner = build_learner(deepcopy(self._built_from), codec_of(self.recipe, kept))
         self.load_into(learner, weights)
         learner.network.eval().requires_grad_(False).to(process_state().device)
         return learner
@@ -270,6 +272,7 @@ class Run:
             "recipe": self.recipe.name,
             "checkpoint_step": self.step,
             "weights_sha256": sha256(self.weights_file(settings.weights)),
+            **({"codec": codec.model_dump(mode="json")} if (codec := self.recipe.codec) else {}),
             "sampler": {
                 **settled,
                 "steps": None if settings.times else every,
@@ -304,18 +307,20 @@ class Run:
 
     def forward_strip(self, rows: int = 3, columns: int = 9) -> Strip:
         """Training images noised to `columns` times from 0 to T, a row an image."""
-        data, low_high = open_images(self.recipe), self.recipe.data.range
-        schedule = self.denoiser(self.recipe.sampling.weights).schedule
+        data, denoiser = open_images(self.recipe), self.denoiser(self.recipe.sampling.weights)
+        schedule = denoiser.schedule
         chosen = np.linspace(0, len(data) - 1, rows).astype(int)
-        x0 = to_model(data.batch(chosen)[0], low_high)
+        x0 = denoiser.encoded(data.batch(chosen)[0])
         eps = Draw((int(i), "forward strip") for i in chosen).normal(x0)
         times = torch.linspace(0, schedule.T, columns, dtype=torch.float64)
         times = times.round() if schedule.steps is not None else times
-        images = [to_uint8(perturb(schedule, x0, t, eps), low_high) for t in times]
+        images = [denoiser.decoded(perturb(schedule, x0, t, eps)) for t in times]
         return Strip(np.stack(images, axis=1), tuple(times.tolist()))
 
 
 def prepare(path: Path, recipe: CompletedRecipe) -> None:
-    """Begin a run directory: its recipe, and room for samples. Raises InputError where it cannot be written."""
+    """Begin a run directory: its recipe, its codec if it has one, and room for samples. Raises InputError where it
+    cannot be written."""
+    keep_codec(path, recipe)
     write_text(path / "recipe.yaml", dump(recipe))
     (path / "samples").mkdir(exist_ok=True)

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, ClassVar, Literal
@@ -53,12 +54,13 @@ def held(
     x_t: Float[Tensor, "n c h w"],
     t: Float64[Tensor, ""],
 ) -> Prediction:
-    """The prediction with x̂_0 held in the data's range (static), in each image's own (dynamic), or left (none); ε̂ is
+    """The prediction with x̂_0 held in the data's range (static), in each image's own (dynamic), or left (none), as it
+    is where latents are diffused, which have no range; ε̂ is
     derived from it again, so that both still belong to the same x_t (improved-diffusion does so; clipping x̂_0 alone
     would leave them at odds)."""
-    if clip == "none":
+    if clip == "none" or not math.isfinite(denoiser.bounds[1]):
         return prediction
-    x0 = clipped(prediction.x0, denoiser.data_range, DYNAMIC_QUANTILE if clip == "dynamic" else 1.0)
+    x0 = clipped(prediction.x0, denoiser.bounds, DYNAMIC_QUANTILE if clip == "dynamic" else 1.0)
     schedule = denoiser.schedule
     eps = (x_t - over_image(schedule.alpha(t), x_t) * x0) / over_image(schedule.sigma(t), x_t)
     return replace(prediction, x0=x0, eps=eps)

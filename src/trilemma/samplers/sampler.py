@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from trilemma.errors import InputError
 from trilemma.guidance import Guide, bind
-from trilemma.process import Condition, Denoiser, Draw, low_condition, to_model, to_uint8
+from trilemma.process import Condition, Denoiser, Draw, low_condition
 from trilemma.samplers.compiled import Compiled
 from trilemma.samplers.estimate import check_batch
 from trilemma.samplers.grids import cut, explicit, grid
@@ -77,6 +77,8 @@ class Sampler:
             self._check_begun(self.surrogate.stage.shape)
         if self.denoiser.latent:
             self._check_drawn(times)
+        if self.kernel.clip == "dynamic" and not self.denoiser.codec.identity:
+            raise InputError("clip 'dynamic': the model diffuses latents, which have no range; expected none")
         for guide in self.guides:
             guide.check(self.denoiser)
         if self.low is None and getattr(self.denoiser.network, "upsampler", False):
@@ -119,6 +121,11 @@ class Sampler:
 
     def __repr__(self) -> str:
         return f"Sampler({self.label}: {self.evaluations} network evaluations)"
+
+    @property
+    def space(self) -> tuple[int, int, int]:
+        """The shape (c, h, w) of what is walked in: the images', or their latents'."""
+        return self.denoiser.codec.shape_of(self.shape)
 
     @property
     def intervals(self) -> int:
@@ -204,13 +211,12 @@ class Sampler:
             raise InputError(
                 f"seed {seed}: the image is not finite; has the run diverged, or is precision bf16 too coarse?"
             )
-        return to_uint8(step.x, self.denoiser.data_range)
+        return self.denoiser.decoded(step.x)
 
     def strip(self, seeds: Sequence[int], labels: Int64[np.ndarray, "n"] | None = None, columns: int = 9) -> Strip:
         """x_t along the walk from noise to image, a row a seed, at `columns` evenly chosen steps."""
         wanted = set(np.linspace(0, self.intervals, columns).round().astype(int).tolist())
-        low_high = self.denoiser.data_range
-        kept = [(step.t, to_uint8(step.x, low_high)) for step in self.walk(seeds, labels) if step.index in wanted]
+        kept = [(step.t, self.denoiser.decoded(step.x)) for step in self.walk(seeds, labels) if step.index in wanted]
         return Strip(np.stack([images for _, images in kept], axis=1), tuple(t for t, _ in kept))
 
     def walk(self, seeds: Sequence[int], labels: Int64[np.ndarray, "n"] | None = None) -> Iterator[Step]:
@@ -234,7 +240,7 @@ class Sampler:
         if count in self._fitting:
             return
         check_batch(
-            self.denoiser.network, self.shape, count,
+            self.denoiser.network, self.space, count,
             rows=self._rows, conditional=conditional, precision=self.precision, device=self.device,
         )  # fmt: skip
         self._fitting.add(count)
@@ -260,7 +266,7 @@ class Sampler:
         label = None if labels is None else torch.tensor(labels, device=self.device)
         if self.low is None:
             return Condition(label)
-        low = to_model(self.low.generate(seeds, labels), self.denoiser.data_range).to(self.device)
+        low = self.denoiser.encoded(self.low.generate(seeds, labels))
         s = torch.full((len(seeds),), self.low_noise, dtype=torch.float64)
         return low_condition(self.denoiser.schedule, low, s, Draw.for_seeds(seeds, self._role("low")), label)
 
@@ -272,10 +278,10 @@ class Sampler:
     def _start(self, seeds: Sequence[int], labels: Int64[np.ndarray, "n"] | None) -> Tensor:
         schedule = self.denoiser.schedule
         if self.surrogate is None:
-            return noise_start(schedule, seeds, self.shape, self.device, float(self.grid[0]), self._role("start"))
-        images = to_model(self.surrogate.images(seeds, labels), self.denoiser.data_range)
-        self._check_begun(images.shape[1:])
-        return surrogate_start(schedule, images.to(self.device), float(self.grid[0]), seeds, self._role("start"))
+            return noise_start(schedule, seeds, self.space, self.device, float(self.grid[0]), self._role("start"))
+        images = self.surrogate.images(seeds, labels)
+        self._check_begun((images.shape[3], *images.shape[1:3]))
+        return surrogate_start(schedule, self.denoiser.encoded(images), float(self.grid[0]), seeds, self._role("start"))
 
 
 @contextmanager

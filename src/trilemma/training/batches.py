@@ -19,7 +19,8 @@ from trilemma.process.noise import Draw, Key, stream_seed
 
 
 class Source(Protocol):
-    """Where images come from: `batch(indices)` gives uint8 NHWC images and int64 labels or None."""
+    """Where images come from: `batch(indices)` gives uint8 NHWC images and int64 labels or None; or what they are
+    encoded to, if it says by a source `mirrored` what the flipped ones are."""
 
     in_memory: bool
 
@@ -113,7 +114,9 @@ class Batches(Dataset[Batch]):
         if self.flip:
             turned = np.random.default_rng(stream_seed(self.seed, "flip", role, step)).random(self.batch) < 0.5
             turned = turned[self.mine.start : self.mine.stop]
-            images = np.where(turned[:, None, None, None], images[:, :, ::-1], images)
+            other = getattr(self.source, "mirrored", None)
+            mirrored = images[:, :, ::-1] if other is None else other.batch(indices)[0]
+            images = np.where(turned[:, None, None, None], mirrored, images)
         keys: list[Key] = [(self.seed, role, step, j) for j in self.mine]
         return Batch(self.transform(images), None if labels is None else from_numpy(labels.astype(np.int64)), keys)
 

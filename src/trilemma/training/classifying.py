@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from trilemma.errors import InputError
 from trilemma.parts import Part, construct
-from trilemma.process import ClassPosterior, Draw, TimeSampler, perturb, quarters
+from trilemma.process import ClassPosterior, Codec, Draw, TimeSampler, perturb, quarters
 from trilemma.registry import register
 from trilemma.training.batches import Batch
 from trilemma.training.learners import Given, Learner, LearnerSettings, OneLoss, Outcome, TimedLearner
@@ -89,14 +89,21 @@ class NoisyClassifierLearner(TimedLearner):
 
     posterior: ClassPosterior
 
-    def __init__(self, posterior: ClassPosterior, times: TimeSampler, augment: Affine, label_smoothing: float = 0.0):
-        super().__init__(posterior.network, posterior.schedule, times)
+    def __init__(
+        self,
+        posterior: ClassPosterior,
+        times: TimeSampler,
+        augment: Affine,
+        label_smoothing: float = 0.0,
+        codec: Codec | None = None,
+    ):
+        super().__init__(posterior.network, posterior.schedule, times, codec)
         self.posterior, self.augment, self.label_smoothing = posterior, augment, label_smoothing
 
     def losses(self, batch: Batch) -> Outcome:
         draw = batch.draw()
         times = self.times.sample(draw)
-        logits = self.logits(self.augment(batch.images, draw), times.t, draw)
+        logits = self.logits(self.augment(self.x0(batch), draw), times.t, draw)
         each = _losses(logits, batch, self.label_smoothing)
         return self.outcome(times, each, {"accuracy": _right(logits, batch)})
 
@@ -107,7 +114,7 @@ class NoisyClassifierLearner(TimedLearner):
     def validate(self, batch: Batch) -> dict[str, Float[Tensor, "n"]]:
         """The images as they are, at fixed times, spread evenly over the schedule, and fixed noise."""
         times = self.held_out(batch)
-        logits = self.logits(batch.images, times.t, batch.draw())
+        logits = self.logits(self.x0(batch), times.t, batch.draw())
         right, quarter = _right(logits, batch), quarters(times.t / self.schedule.T).to(logits.device)
         return {
             "validation_loss": _losses(logits, batch),
@@ -151,6 +158,7 @@ class NoisyClassifierSettings(ClassifierSettings):
     classifier of clean images has it."""
 
     timed: ClassVar = True
+    encodes: ClassVar = True
 
     times: Annotated[Any, Part("times")] = "uniform"
 
@@ -161,4 +169,7 @@ class NoisyClassifierSettings(ClassifierSettings):
     def learner(self, network: nn.Module, given: Given) -> NoisyClassifierLearner:
         posterior = ClassPosterior(network, given.schedule())
         times = construct("times", self.times, posterior.schedule)
-        return NoisyClassifierLearner(posterior, times, self.augment(given), self.label_smoothing)
+        distorts = [key for key in ("rotate", "shift", "scale", "crop") if getattr(self, key)]
+        if distorts and given.codec is not None:
+            raise InputError(f"learner.{distorts[0]}: it distorts images, and latents are classified; expected 0")
+        return NoisyClassifierLearner(posterior, times, self.augment(given), self.label_smoothing, given.codec)

@@ -37,7 +37,7 @@ class DenoisingLearner(TimedLearner):
         label_dropout: float = 0.0,
         pairs: Pairs | None = None,
     ):
-        super().__init__(denoiser.network, denoiser.schedule, times)
+        super().__init__(denoiser.network, denoiser.schedule, times, denoiser.codec)
         self.denoiser, self.objective, self.conditional = denoiser, objective, conditional
         self.label_dropout, self.pairs = label_dropout, pairs
         if denoiser.latent:
@@ -71,7 +71,7 @@ class DenoisingLearner(TimedLearner):
         if self.pairs is not None:
             low = Draw((*key, "low") for key in batch.keys)
             condition = self.pairs.condition(self.denoiser, batch.images, low, label)
-        return self.objective(self.denoiser, batch.images, condition, times, draw)
+        return self.objective(self.denoiser, self.x0(batch), condition, times, draw)
 
     def validate(self, batch: Batch) -> dict[str, Float[Tensor, "n"]]:
         """The objective at fixed times, spread evenly over the schedule, and fixed noise."""
@@ -88,6 +88,7 @@ class DenoisingSettings(LearnerSettings):
     is told (`network.low_time`)."""
 
     timed: ClassVar = True
+    encodes: ClassVar = True
 
     objective: Annotated[Any, Part("objective")] = "simple"
     times: Annotated[Any, Part("times")] = "uniform"
@@ -123,7 +124,9 @@ class DenoisingSettings(LearnerSettings):
     def learner(self, network: nn.Module, given: Given) -> DenoisingLearner:
         parameterization = construct("parameterization", self.parameterization)
         no_class = len(given.classes) if self.label_dropout else None
-        denoiser = Denoiser(network, given.schedule(), parameterization, self.variance, given.range, no_class)
+        denoiser = Denoiser(
+            network, given.schedule(), parameterization, self.variance, given.range, no_class, given.codec
+        )
         pairs = Pairs.of(self.low, self.low_noise)
         check_pairs(denoiser, pairs, given.shape[1:])
         times, objective = construct("times", self.times, denoiser.schedule), construct("objective", self.objective)

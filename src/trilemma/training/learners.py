@@ -12,7 +12,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from trilemma.process import GOLDEN, ClassPosterior, Denoiser, Schedule, Times, TimeSampler, spread
+from trilemma.process import GOLDEN, ClassPosterior, Codec, Denoiser, Draw, Schedule, Times, TimeSampler, spread
 from trilemma.training.batches import Batch
 from trilemma.training.settings import TrainingSettings
 
@@ -131,11 +131,17 @@ class OneLoss(Learner):
 
 
 class TimedLearner(OneLoss):
-    """A learner of one loss at times of a schedule, which a time sampler draws and is told the losses of."""
+    """A learner of one loss at times of a schedule, which a time sampler draws and is told the losses of. With a
+    `codec` it is given the moments of latents for images (`Codec.joined`)."""
 
-    def __init__(self, network: nn.Module, schedule: Schedule, times: TimeSampler):
+    def __init__(self, network: nn.Module, schedule: Schedule, times: TimeSampler, codec: Codec | None = None):
         super().__init__(network)
         self.schedule, self.times = schedule, times
+        self.encoding = codec if codec is not None else Codec()
+
+    def x0(self, batch: Batch) -> Float[Tensor, "n c h w"]:
+        """What is noised of a batch: its images, or latents of them, drawn anew at each step."""
+        return self.encoding.drawn(batch.images, lambda: Draw((*key, "latent") for key in batch.keys))
 
     def step(self, batch: Batch, loop: Loop) -> Outcome:
         outcome = super().step(batch, loop)
@@ -172,14 +178,16 @@ class TimedLearner(OneLoss):
 
 @dataclass(frozen=True)
 class Given:
-    """What the rest of a recipe gives a learner: the images' (channels, height, width), the data's classes and range;
-    the schedule; and the network, a function of its arguments."""
+    """What the rest of a recipe gives a learner: the (channels, height, width) of the images, or of their latents; the
+    data's classes and range; the schedule; the network, a function of its arguments; and the codec, where latents are
+    diffused."""
 
     shape: tuple[int, int, int]
     classes: Sequence[str]
     range: tuple[float, float]
     schedule: Callable[[], Schedule]
     network: Callable[..., nn.Module]
+    codec: Codec | None = None
 
 
 class LearnerSettings(ABC):
@@ -189,6 +197,9 @@ class LearnerSettings(ABC):
 
     timed: ClassVar[bool] = False
     """Whether the recipe has to have a schedule."""
+
+    encodes: ClassVar[bool] = False
+    """Whether it can learn from latents, where a recipe has a codec."""
 
     labelled: ClassVar[bool] = False
     """Whether the data have to have labels; for a `conditional` learner they have to."""

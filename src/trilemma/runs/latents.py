@@ -1,0 +1,249 @@
+"""Latent diffusion: a run's codec, and training data as its latents (Rombach et al. 2022)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from trilemma.data import ImageSet, outline
+from trilemma.data.download import cache_folder
+from trilemma.errors import InputError
+from trilemma.machine.devices import process_state
+from trilemma.machine.files import replacing, sha256
+from trilemma.machine.progress import progress, say
+from trilemma.process import Codec, to_model
+from trilemma.recipes import CompletedRecipe, load, packaged
+
+if TYPE_CHECKING:
+    from trilemma.runs.run import Run
+
+FORMAT = "trilemma-latents/1"
+
+BATCH = 64
+"""Images encoded at once."""
+
+FOLDER = "codec"
+"""Where a run keeps its codec."""
+
+
+def settled(recipe: CompletedRecipe) -> CompletedRecipe:
+    """A recipe that says of its codec, if it has one, what shape the latents have, and whose weights make them; of a
+    codec that a packaged recipe of that name is still to train, the shape alone. Raises InputError as `codec_of`."""
+    settings, shape = recipe.codec, recipe.images.shape
+    if settings is None or settings.shape is not None:
+        return recipe
+    if settings.identity:
+        return _with(recipe, shape=shape)
+    if not Path(settings.name).exists() and Path(settings.name).name in packaged():
+        return _with(recipe, shape=_untrained(Path(settings.name).name, shape).shape_of(shape))
+    codec = codec_of(recipe)
+    assert codec is not None
+    return _with(recipe, shape=codec.shape_of(shape), sha256=_hash(_open(recipe, Path(settings.name)), recipe))
+
+
+def _with(recipe: CompletedRecipe, **changes: object) -> CompletedRecipe:
+    assert recipe.codec is not None
+    return recipe.model_copy(update={"codec": recipe.codec.model_copy(update=changes)})
+
+
+def _untrained(name: str, shape: tuple[int, int, int]) -> Codec:
+    from trilemma.runs.build import build_learner, completed
+
+    recipe = load(name)
+    codec = build_learner(completed(recipe, outline(recipe.data.name, size=shape[1:], channels=shape[0]))).codec
+    if codec is None:
+        raise InputError(f"codec {name}: a recipe that trains no autoencoder")
+    return codec
+
+
+def codec_of(recipe: CompletedRecipe, kept: Path | None = None) -> Codec | None:
+    """The codec of a recipe, with its scale if that is known, on this process's device; `kept`: the run's copy. None
+    where images themselves are learnt from.
+
+    Raises InputError where there is none, it is of other images, or its weights are not those that the recipe says."""
+    settings = recipe.codec
+    if settings is None:
+        return None
+    if settings.identity:
+        return Codec(scale=settings.scale or 1.0)
+    run = _open(recipe, kept or Path(settings.name))
+    found = _hash(run, recipe)
+    if settings.sha256 not in (None, found):
+        raise InputError(
+            f"codec {run.path}: its weights' SHA-256 is {found[:12]}…, and the latents were made by "
+            f"{str(settings.sha256)[:12]}…: it does not belong to this run"
+        )
+    trained = run.codec(settings.weights)
+    return Codec(trained.network, settings.scale or 1.0, trained.log_sigma)
+
+
+def _hash(run: Run, recipe: CompletedRecipe) -> str:
+    assert recipe.codec is not None
+    return sha256(run.weights_file(recipe.codec.weights))
+
+
+def _open(recipe: CompletedRecipe, path: Path) -> Run:
+    from trilemma.runs.run import Run  # which opens its codec by what is here
+
+    if not (path / "recipe.yaml").is_file():
+        remedy = f"; train it first: trilemma train {path.name}" if path.name in packaged() else ""
+        raise InputError(f"codec {path} is no run directory{remedy}")
+    run = Run(path)
+    if run.recipe.images.shape != recipe.images.shape:
+        raise InputError(
+            f"codec {path}: its images are {run.recipe.images.shape} (channels, height, width), the data's "
+            f"{recipe.images.shape}"
+        )
+    if run.recipe.data.range != recipe.data.range:
+        raise InputError(
+            f"codec {path}: its pixels lie in {list(run.recipe.data.range)}, the recipe's in {list(recipe.data.range)}"
+        )
+    return run
+
+
+def keep_codec(path: Path, recipe: CompletedRecipe) -> None:
+    """Copy a recipe's codec into the run directory, so that the run needs nothing else; once. Raises InputError where
+    it cannot be written."""
+    settings, place = recipe.codec, path / FOLDER
+    if settings is None or settings.identity or place.exists():
+        return
+    run = _open(recipe, Path(settings.name))
+    with replacing(place) as partial:
+        folder = partial / "checkpoints" / run.checkpoint.name
+        folder.mkdir(parents=True)
+        shutil.copy(run.path / "recipe.yaml", partial)
+        for file in ("model.safetensors", "ema.safetensors"):
+            if (run.checkpoint / file).exists():
+                shutil.copy(run.checkpoint / file, folder)
+        state = json.loads((run.checkpoint / "state.json").read_text(encoding="utf-8"))
+        kept = {file.name: sha256(file) for file in sorted(folder.iterdir())}
+        (folder / "state.json").write_text(json.dumps({**state, "sha256": kept}, indent=1), encoding="utf-8")
+
+
+class Latents:
+    """Training data as the moments of their latents, unscaled, and their labels: a source of batches. `mirrored`: the
+    same of the images flipped left to right, which are not the latents flipped."""
+
+    in_memory = True
+
+    def __init__(
+        self,
+        moments: Float[np.ndarray, "n d h w"],
+        labels: Int64[np.ndarray, "n"] | None,
+        scale: float = 1.0,
+        mirrored: Float[np.ndarray, "n d h w"] | None = None,
+    ):
+        self.moments, self.labels, self.scale = moments, labels, scale
+        self.mirrored = None if mirrored is None else Latents(mirrored, labels, scale)
+
+    def __len__(self) -> int:
+        return len(self.moments)
+
+    def batch(
+        self, indices: Sequence[int] | Int64[np.ndarray, "n"]
+    ) -> tuple[Float[np.ndarray, "n d h w"], Int64[np.ndarray, "n"] | None]:
+        """The moments and the labels at these indices, in that order."""
+        index = np.asarray(indices, dtype=np.int64).reshape(-1)
+        return self.moments[index], None if self.labels is None else self.labels[index]
+
+    def tensors(self, moments: Float[np.ndarray, "n d h w"]) -> Float[Tensor, "n d h w"]:
+        """Moments as a learner is given them, scaled."""
+        return torch.from_numpy(np.ascontiguousarray(moments)) * self.scale
+
+    def spread(self, channels: int) -> tuple[float, float]:
+        """E[z] and the standard deviation of all numbers of unscaled latents of so many channels, drawn from q(z | x),
+        over the images and q."""
+        total = squares = count = 0.0
+        for start in range(0, len(self), 1000):
+            part = self.moments[start : start + 1000].astype(np.float64)
+            mean, deviation = part[:, :channels], part[:, channels:]
+            total, count = total + mean.sum(), count + mean.size
+            squares += np.square(mean).sum() + np.square(deviation).sum()
+        return total / count, float(np.sqrt(squares / count - (total / count) ** 2))
+
+
+def latents_of(data: ImageSet, recipe: CompletedRecipe, codec: Codec) -> tuple[Latents, CompletedRecipe]:
+    """The data as latents, and the recipe with their scale: one over their standard deviation, unless it says another
+    (Rombach et al. 2022, appendix G).
+
+    The moments lie in `latents/` of the cache folder (`$TRILEMMA_CACHE`, or the system's) under the hash of the data
+    and the codec, and may be removed at any time. Where they cannot be kept they are held in memory."""
+    settings = recipe.codec
+    assert settings is not None
+    unscaled = Codec(codec.network)
+    low_high, flips = recipe.data.range, [False, True] if recipe.training.flip else [False]
+    of = settings.sha256 or settings.name
+    with process_state().local_main_process_first():  # the others find them kept
+        sides = [_moments(data, unscaled, low_high, of, flipped) for flipped in flips]
+    latents = Latents(sides[0], data.labels, mirrored=sides[1] if len(sides) > 1 else None)
+    scale = settings.scale or 1.0 / latents.spread(recipe.space[0])[1]
+    codec.scale = latents.scale = scale
+    if latents.mirrored is not None:
+        latents.mirrored.scale = scale
+    return latents, _with(recipe, scale=scale)
+
+
+def _moments(
+    data: ImageSet, codec: Codec, low_high: tuple[float, float], of: str, flipped: bool
+) -> Float[np.ndarray, "n d h w"]:
+    key = {"format": FORMAT, "data": data.fingerprint(), "range": list(low_high), "codec": of, "flipped": flipped}
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    place = cache_folder() / "latents" / f"{digest}.npy"
+    shape = (len(data), *_encoded(data, codec, low_high, flipped, 0, 1).shape[1:])
+    if (found := _kept(place, shape)) is not None:
+        return found
+    try:
+        with replacing(place, "cache") as partial:
+            held = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
+            _fill(held, data, codec, low_high, flipped)
+            held.flush()
+    except InputError as error:
+        say(f"warning: latents cannot be kept: {error}")
+        moments = np.empty(shape, dtype=np.float32)
+        _fill(moments, data, codec, low_high, flipped)
+        return moments
+    found = _kept(place, shape)
+    assert found is not None
+    return found
+
+
+def _kept(place: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    if not place.exists():
+        return None
+    try:
+        found = np.load(place, mmap_mode="r", allow_pickle=False)
+        if found.shape == shape and found.dtype == np.float32:
+            return np.asarray(found)
+        reason = f"it holds {found.dtype} {found.shape}"
+    except (ValueError, OSError, EOFError) as error:
+        reason = " ".join(str(error).split())
+    say(f"warning: {place} is damaged ({reason}), so the latents are made again")
+    place.unlink(missing_ok=True)
+    return None
+
+
+def _fill(held: np.ndarray, data: ImageSet, codec: Codec, low_high: tuple[float, float], flipped: bool) -> None:
+    what = f"latents of {data.name}:{data.split}" + (", mirrored" if flipped else "")
+    with progress(what, len(data), "images", shown=process_state().is_main_process) as advance:
+        for start in range(0, len(data), BATCH):
+            end = min(start + BATCH, len(data))
+            held[start:end] = _encoded(data, codec, low_high, flipped, start, end)
+            advance(end, "")
+
+
+@torch.no_grad()
+def _encoded(
+    data: ImageSet, codec: Codec, low_high: tuple[float, float], flipped: bool, start: int, end: int
+) -> Float[np.ndarray, "n d h w"]:
+    images = to_model(data.batch(range(start, end))[0], low_high)
+    first = next(codec.parameters(), images)
+    return codec.joined((images.flip(3) if flipped else images).to(first.device)).float().cpu().numpy()
