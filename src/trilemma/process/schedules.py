@@ -158,6 +158,23 @@ class Linear(Tabulated):
         super().__init__(torch.linspace(beta_start, beta_end, steps, dtype=torch.float64), terminal_snr, network_steps)
 
 
+@register("schedule", "scaled_linear")
+class ScaledLinear(Tabulated):
+    """√β rises linearly from √`beta_start` to √`beta_end` (Rombach et al. 2022; their latents' schedule)."""
+
+    def __init__(
+        self,
+        *,
+        steps: Annotated[int, Ge(1), Le(1_000_000)] = 1000,
+        beta_start: Annotated[float, Gt(0), Lt(1)] = 0.0015,
+        beta_end: Annotated[float, Gt(0), Lt(1)] = 0.0195,
+        terminal_snr: TerminalSNR = None,
+        network_steps: NetworkSteps = None,
+    ):
+        roots = torch.linspace(math.sqrt(beta_start), math.sqrt(beta_end), steps, dtype=torch.float64)
+        super().__init__(roots**2, terminal_snr, network_steps)
+
+
 @register("schedule", "cosine")
 class Cosine(Tabulated):
     """ᾱ_t = f(t)/f(0), f(t) = cos²(((t/T + s)/(1 + s)) π/2), with β ≤ `max_beta` (Nichol & Dhariwal 2021, eq. 17)."""
