@@ -1,6 +1,7 @@
 """The process: schedules, the pair kernel, parameterisations, denoisers, p(y | x_t), times and the streams of noise."""
 
 from trilemma.process.calling import Call, latent_of
+from trilemma.process.codec import Codec
 from trilemma.process.denoiser import (
     FIXED,
     UNCONDITIONAL,
@@ -40,6 +41,7 @@ __all__ = [
     "BoundDenoiser",
     "Call",
     "ClassPosterior",
+    "Codec",
     "Condition",
     "ContinuousVP",
     "Cosine",
