@@ -1,4 +1,4 @@
-"""The sections of recipes of GANs, VAEs and DDGAN as small as they can be, for the tiny images of the tests."""
+"""The sections of recipes of GANs, VAEs, autoencoders and DDGAN as small as can be, for the tests' tiny images."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 _SMALL = {"channels": 4, "downs": 1, "blocks": 0}
 _GENERATOR = {"name": "sngan", "latent": 3, "channels": 4, "ups": 1}
+_CODEC = {"base_channels": 4, "multipliers": [1, 2], "blocks": 1, "latent_channels": 2, "middle_attention": False}
 
 SECTIONS: dict[str, dict[str, Any]] = {
     "gan": {
@@ -19,6 +20,11 @@ SECTIONS: dict[str, dict[str, Any]] = {
     "vae": {
         "learner": {"name": "vae", "encoder": {"name": "resnet_encoder", **_SMALL}},
         "network": _GENERATOR,
+        "schedule": None,
+    },
+    "autoencoder": {
+        "learner": {"name": "autoencoder", "beta": 1e-2, "alpha": 2.0},
+        "network": {"name": "autoencoder", **_CODEC},
         "schedule": None,
     },
     "ddgan": {

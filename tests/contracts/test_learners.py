@@ -28,6 +28,7 @@ NETWORKS = {
         **{"name": "noisy_classifier", "base_channels": 8, "multipliers": [1, 2], "blocks": 1, "attention": []},
         **{"middle_attention": False, "dropout": 0.1, "pool_head_channels": 8},
     },
+    "autoencoder": SECTIONS["autoencoder"]["network"],
 }
 """Where a learner takes another network than the tiny U-Net."""
 

@@ -23,6 +23,7 @@ CLASSIFYING_NOISED = [*CLASSIFYING, "size"]
 GENERATING = ["out_channels", "size", "classes"]
 JUDGING = ["in_channels", "size", "classes"]
 ENCODING = ["in_channels", "size", "outputs"]
+AUTOENCODING = ["in_channels", "size"]
 
 
 def given(name: str) -> list[str]:
@@ -36,10 +37,12 @@ CLASSIFIERS = [name for name in names("network") if given(name) in (CLASSIFYING,
 GENERATORS = [name for name in names("network") if given(name) == GENERATING]
 DISCRIMINATORS = [name for name in names("network") if given(name) == JUDGING]
 ENCODERS = [name for name in names("network") if given(name) == ENCODING]
+AUTOENCODERS = [name for name in names("network") if given(name) == AUTOENCODING]
 
 
 def test_every_network_is_of_a_kind_that_is_tested() -> None:
-    assert sorted([*DENOISERS, *CLASSIFIERS, *GENERATORS, *DISCRIMINATORS, *ENCODERS]) == names("network")
+    kinds = DENOISERS, CLASSIFIERS, GENERATORS, DISCRIMINATORS, ENCODERS, AUTOENCODERS
+    assert sorted(name for kind in kinds for name in kind) == names("network")
 
 
 def images(size: tuple[int, int] = (8, 8), count: int = 3) -> Tensor:
@@ -241,6 +244,37 @@ class TestEncoder:
         network, again = awake(adversary(name, 2, (8, 8), 5)), adversary(name, 2, (8, 8), 5)
         again.load_state_dict(network.state_dict())
         assert torch.equal(again(images()), network(images()))
+
+
+@pytest.mark.parametrize("name", AUTOENCODERS)
+class TestAutoencoder:
+    def autoencoder(self, name: str, size: tuple[int, int] = (8, 8)) -> Any:
+        return adversary(name, 2, size)
+
+    def test_encodes_moments_and_decodes_images_of_its_size(self, name: str) -> None:
+        for size in SIZES[:2]:
+            network, x = self.autoencoder(name, size), images(size)
+            encoded = network.encode(x)
+            assert encoded.shape[:2] == (3, 2 * network.latent_channels)
+            assert network.decode(encoded[:, : network.latent_channels]).shape == x.shape == network(x).shape
+
+    def test_takes_odd_sizes_or_refuses_them_at_once(self, name: str) -> None:
+        with suppress(ValueError):
+            assert self.autoencoder(name, (7, 9))(images((7, 9))).shape == (3, 2, 7, 9)
+
+    def test_an_image_is_its_own_and_every_pixel_is_heard(self, name: str) -> None:
+        network, x = awake(self.autoencoder(name)), images().requires_grad_()
+        whole = network(x)
+        torch.testing.assert_close(network(x[1:2])[0], whole[1], rtol=1e-4, atol=1e-4)
+        (slopes,) = torch.autograd.grad(whole.square().sum(), x)
+        assert (slopes.abs() > 0).all()
+
+    def test_gradients_reach_every_weight_and_weights_go_round(self, name: str) -> None:
+        network, again = awake(self.autoencoder(name)).train(), self.autoencoder(name).eval()
+        (network(images()).square().sum() + network.encode(images()).square().sum()).backward()
+        assert all(weight.grad is not None and weight.grad.abs().max() > 0 for weight in network.parameters())
+        again.load_state_dict(network.state_dict())
+        assert torch.equal(again(images()), network.eval()(images()))
 
 
 def styles() -> Iterator[Any]:

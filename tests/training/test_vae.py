@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from trilemma.errors import InputError
 from trilemma.process import Denoiser, Prior
 from trilemma.training import Batch, VAELearner
-from trilemma.training.vae import Spread
+from trilemma.training.bounds import Spread
 
 SIGMA, SCALES = 0.4, torch.tensor([1.5, 0.7])
 AXES = torch.from_numpy(np.linalg.qr(np.random.default_rng(0).normal(size=(6, 2)))[0]).float()

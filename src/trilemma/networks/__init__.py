@@ -1,5 +1,6 @@
 """Plain modules: tensors in, tensors out. They know nothing else of this project."""
 
+from trilemma.networks.autoencoder import Autoencoder
 from trilemma.networks.classifier import ConvClassifier, NoisyClassifier
 from trilemma.networks.ddgan import DDGANDiscriminator
 from trilemma.networks.growing import Growing
@@ -8,6 +9,7 @@ from trilemma.networks.resnet import ResNetEncoder, SNGANDiscriminator, SNGANGen
 from trilemma.networks.unet import UNet
 
 __all__ = [
+    "Autoencoder",
     "ConvClassifier",
     "DDGANDiscriminator",
     "Growing",

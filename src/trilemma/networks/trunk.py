@@ -130,8 +130,8 @@ class Trunk(nn.Module):
         self,
         h: Tensor,
         e: Tensor | None,
-        time: Tensor,
-        label: Tensor | None,
+        time: Tensor | None = None,
+        label: Tensor | None = None,
         first: int = 0,
         image: Tensor | None = None,
     ) -> tuple[Tensor, list[Tensor]]:

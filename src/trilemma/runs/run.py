@@ -19,7 +19,7 @@ from trilemma.errors import InputError
 from trilemma.machine.devices import process_state
 from trilemma.machine.files import sha256, write_text
 from trilemma.machine.progress import say
-from trilemma.process import ClassPosterior, Denoiser, Draw, perturb
+from trilemma.process import ClassPosterior, Codec, Denoiser, Draw, perturb
 from trilemma.recipes import CompletedRecipe, SamplingSettings, dump, load
 from trilemma.runs.build import build_learner, build_network, denoiser_of, open_images, parameter_count, with_parts
 from trilemma.runs.companions import Companions, OpenedGuide, open_guide, split
@@ -154,6 +154,15 @@ class Run:
             raise self._not("a classifier of noised images, which guides samplers")
         learner.posterior.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return learner.posterior
+
+    def codec(self, weights: str = "ema") -> Codec:
+        """The trained codec with these weights, in evaluation mode, on this process's device; its scale is 1. Raises
+        InputError where the recipe trains none."""
+        codec = self.learner(weights).codec
+        if codec is None:
+            raise self._not("an autoencoder, in whose latents others diffuse")
+        codec.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return codec.eval()
 
     def _not(self, expected: str) -> InputError:
         return InputError(f"{self.path} trains a {self.recipe.learner['name']} model, not {expected}")

@@ -2,6 +2,7 @@
 
 from trilemma.training import checkpoint
 from trilemma.training.adversarial import AdversarialLearner, DDGANLearner, DDGANSettings, GANLearner, GANSettings
+from trilemma.training.autoencoding import AutoencoderLearner, AutoencoderSettings
 from trilemma.training.batches import Batch, Batches
 from trilemma.training.classifying import (
     Affine,
@@ -30,6 +31,8 @@ from trilemma.training.vae import VAELearner, VAESettings
 __all__ = [
     "AdversarialLearner",
     "Affine",
+    "AutoencoderLearner",
+    "AutoencoderSettings",
     "Batch",
     "Batches",
     "ClassifierLearner",

@@ -54,11 +54,12 @@ class Grows(Protocol):
 
 class Learner(ABC):
     """What is trained. `network` is the plain module that checkpoints hold; several networks are an `nn.ModuleDict`,
-    of which the one that is sampled is the `generator`, if one is. The losses are computed through it: the loop wraps
-    nothing in it.
+    of which the one that is sampled is the `generator`, the one that encodes and decodes the `codec`, if one does. The
+    losses are computed through it: the loop wraps nothing in it.
 
     A learner that gives a `denoiser` is sampled and evaluated; one that gives a `classifier`, of clean images, measures
-    images; one that gives a `posterior`, of noised ones, guides samplers."""
+    images; one that gives a `posterior`, of noised ones, guides samplers; one that gives a `codec` is what others
+    diffuse in, and its scale is 1: they measure it."""
 
     denoiser: Denoiser | None = None
     classifier: nn.Module | None = None
@@ -66,6 +67,11 @@ class Learner(ABC):
 
     def __init__(self, network: nn.Module):
         self.network = network
+
+    @property
+    def codec(self) -> Codec | None:
+        """The codec that is trained, of the weights of this moment."""
+        return None
 
     @property
     def averaged(self) -> nn.Module:
@@ -115,8 +121,10 @@ class Learner(ABC):
 
 
 def sampled(network: nn.Module) -> nn.Module:
-    """Of what a learner trains, the network that is sampled or, where none is, all of it."""
-    return network["generator"] if isinstance(network, nn.ModuleDict) and "generator" in network else network
+    """Of what a learner trains, the network that is sampled, or is the codec; where none is, all of it."""
+    if not isinstance(network, nn.ModuleDict):
+        return network
+    return next((network[name] for name in ("generator", "codec") if name in network), network)
 
 
 class OneLoss(Learner):

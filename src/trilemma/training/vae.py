@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -16,16 +15,9 @@ from trilemma.parts import Part, make
 from trilemma.process import Condition, Denoiser
 from trilemma.registry import register
 from trilemma.training.batches import Batch
+from trilemma.training.bounds import Spread, distortion, standard_kl
 from trilemma.training.generators import drawn, generator_of, latents
 from trilemma.training.learners import Given, LearnerSettings, OneLoss, Outcome
-
-
-class Spread(nn.Module):
-    """log σ of p(x | z) = N(x̂, σ² I), one number for all pixels, learnt with the rest."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.log_sigma = nn.Parameter(torch.zeros(()))
 
 
 class VAELearner(OneLoss):
@@ -58,12 +50,9 @@ class VAELearner(OneLoss):
         T = torch.tensor(self.denoiser.schedule.T, dtype=torch.float64)
         condition = Condition(batch.labels if self.conditional else None, latent=z)
         made = self.denoiser(torch.zeros_like(x), T, condition).x0.float()
-        dims, log_sigma = x[0].numel(), self.spread.log_sigma
-        squares = (x - made).square().flatten(1).mean(1)
-        distortion = 0.5 * squares * torch.exp(-2 * log_sigma) + log_sigma + 0.5 * math.log(2 * math.pi)
-        rate = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1) / dims
-        each = distortion + self.beta * rate
-        parts = {"distortion": distortion.detach(), "rate": rate.detach()}
+        off, rate = distortion(x, made, self.spread.log_sigma), standard_kl(mean, log_variance) / x[0].numel()
+        each = off + self.beta * rate
+        parts = {"distortion": off.detach(), "rate": rate.detach()}
         return Outcome(each.mean(), each.detach(), parts=parts)
 
     @torch.no_grad()
