@@ -118,7 +118,7 @@ def _resumed(path: Path, asked: Recipe, overrides: Sequence[str]) -> Recipe:
         for part, mine in own.model_dump().items()
         if isinstance(mine, dict) and isinstance(theirs := asked.model_dump()[part], dict)
         for key, value in mine.items()
-        if theirs.get(key) != value
+        if theirs.get(key) != value and not (part == "codec" and theirs.get(key) is None)  # training measured it
     ]
     if differing:
         say(f"going on with the run's own recipe, which differs from {asked.name} in {', '.join(differing)}")

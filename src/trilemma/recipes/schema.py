@@ -117,18 +117,20 @@ class Recipe(Section):
     source: Source | None = None
     requires: Requirements = Field(default_factory=dict)
 
+    @property
+    def space(self) -> tuple[int, int, int]:
+        """The (channels, height, width) of what is learnt from, where the recipe says it: the images', or their
+        latents'."""
+        if self.codec is not None and self.codec.shape is not None:
+            return self.codec.shape
+        assert self.images is not None
+        return self.images.shape
+
 
 class CompletedRecipe(Recipe):
     """A recipe that says what its images are: as a run holds it."""
 
     images: Images
-
-    @property
-    def space(self) -> tuple[int, int, int]:
-        """The (channels, height, width) of what is learnt from: the images', or their latents'."""
-        if self.codec is None or self.codec.shape is None:
-            return self.images.shape
-        return self.codec.shape
 
     @property
     def classes(self) -> list[str]:
