@@ -16,7 +16,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from trilemma.errors import InputError
-from trilemma.objectives import bound_term
+from trilemma.objectives import bound_term, prior_term
 from trilemma.process import Condition, Denoiser, Draw, Schedule, perturb
 from trilemma.samplers import Clipping, held
 
@@ -62,16 +62,8 @@ def variational_bound(
         prediction = held(denoiser(x_t, t, condition), clip, denoiser, x_t, t)
         terms.append(bound_term(denoiser, x0, eps, prediction, t, s, noisier).double().cpu())
         noisier = t
-    return Bound(_prior(denoiser, x0, grid[0]), torch.stack(terms, 1), grid[:-1])
-
-
-def _prior(denoiser: Denoiser, x0: Float[Tensor, "n c h w"], T: Float64[Tensor, ""]) -> Float64[Tensor, "n"]:
-    """KL(q(x_T | x_0) ‖ N(0, p² I)) in bits/dim."""
-    schedule = denoiser.schedule
-    alpha2, sigma2 = float(schedule.alpha(T)) ** 2, float(schedule.sigma(T)) ** 2
-    p2 = schedule.prior_std(float(T)) ** 2
-    moment = x0.double().square().flatten(1).mean(1).cpu()
-    return 0.5 * ((alpha2 * moment + sigma2) / p2 - 1 - math.log(sigma2 / p2)) / math.log(2)
+    prior = prior_term(schedule, x0.double(), grid[0]).cpu()
+    return Bound(prior, torch.stack(terms, 1), grid[:-1])
 
 
 def ode_bits_per_dim(

@@ -3,9 +3,22 @@
 from trilemma.objectives.iwdiff import IWDiff
 from trilemma.objectives.losses import Losses
 from trilemma.objectives.simple import Objective, Simple
-from trilemma.objectives.variational import Hybrid, Variational, bound_term
+from trilemma.objectives.variational import Hybrid, Variational, bits, bound_term, prior_term
+from trilemma.objectives.vdm import VariationalDiffusion
 from trilemma.registry import registry
 
 OBJECTIVES = registry("objective")
 
-__all__ = ["OBJECTIVES", "Hybrid", "IWDiff", "Losses", "Objective", "Simple", "Variational", "bound_term"]
+__all__ = [
+    "OBJECTIVES",
+    "Hybrid",
+    "IWDiff",
+    "Losses",
+    "Objective",
+    "Simple",
+    "Variational",
+    "VariationalDiffusion",
+    "bits",
+    "bound_term",
+    "prior_term",
+]

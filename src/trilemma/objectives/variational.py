@@ -24,6 +24,7 @@ from trilemma.process import (
     Times,
     discretized_nll,
     gaussian_kl,
+    levels_nll,
     over_image,
     pair,
     posterior_mean,
@@ -38,19 +39,37 @@ def bound_term(
     prediction: Prediction,
     t: Float64[Tensor, "*n"],
     s: Float64[Tensor, "*n"],
-    noisier: Float64[Tensor, "*n"],
+    noisier: Float64[Tensor, "*n"] | None = None,
 ) -> Float[Tensor, "n"]:
     """The bound's term of the pair t > s in bits/dim, one an image: KL(q(x_s | x_t, x_0) ‖ p(x_s | x_t)), and for s = 0
-    −log p(x_0 | x_t) of the discretised Gaussian decoder (A eq. 3–5). x_t is given by (x_0, ε); `noisier` is the grid's
-    time before t, whose β̃ is the variance floor at s = 0."""
-    kernel = pair(denoiser.schedule, t, s, noisier)
+    −log p(x_0 | x_t): of the discretised Gaussian decoder (A eq. 3–5), or of the levels nearest to x_t where the
+    schedule `decodes`. x_t is given by (x_0, ε); `noisier` is the grid's time before t, whose β̃ is the variance floor
+    at s = 0."""
+    schedule, to_data = denoiser.schedule, s == 0
+    if schedule.decodes and bool(to_data.all()):
+        return bits(levels_nll(x0, eps, schedule.gamma(t), denoiser.data_range))
+    kernel = pair(schedule, t, s, noisier)
     log_variance = denoiser.log_variance(prediction, kernel)
     mean = posterior_mean(kernel, prediction.x0, prediction.eps)
-    to_data = over_image((s == 0).to(torch.float64), x0) > 0
+    difference = mean - posterior_mean(kernel, x0, eps)
+    if not bool(to_data.any()):
+        return bits(gaussian_kl(difference, over_image(kernel.beta_tilde.log(), x0), log_variance))
+    decoded = over_image(to_data.to(torch.float64), x0) > 0
     # Where s = 0 the posterior is a point: its log-variance, −∞, is kept out of the KL that `where` drops there.
-    log_posterior = torch.where(to_data, log_variance.detach(), over_image(kernel.beta_tilde.log(), x0))
-    kl = gaussian_kl(mean - posterior_mean(kernel, x0, eps), log_posterior, log_variance)
-    nats = torch.where(to_data, discretized_nll(x0, mean, log_variance, denoiser.data_range), kl)
+    log_posterior = torch.where(decoded, log_variance.detach(), over_image(kernel.beta_tilde.log(), x0))
+    kl = gaussian_kl(difference, log_posterior, log_variance)
+    return bits(torch.where(decoded, discretized_nll(x0, mean, log_variance, denoiser.data_range), kl))
+
+
+def prior_term(schedule: Schedule, x0: Float[Tensor, "n c h w"], t: Float64[Tensor, ""]) -> Float[Tensor, "n"]:
+    """KL(q(x_t | x_0) ‖ N(0, p² I)) in bits/dim, one an image, p being the spread of what a walk starts from at t."""
+    sigma2, p2 = schedule.sigma(t) ** 2, schedule.prior_std(float(t)) ** 2
+    mean = over_image(schedule.alpha(t), x0) * x0
+    return bits(gaussian_kl(mean, over_image(sigma2.log(), x0), over_image(torch.full_like(sigma2, p2).log(), x0)))
+
+
+def bits(nats: Float[Tensor, "n c h w"]) -> Float[Tensor, "n"]:
+    """Nats of each pixel as bits/dim of each image."""
     return nats.flatten(1).mean(1) / math.log(2.0)
 
 

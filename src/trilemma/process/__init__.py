@@ -16,11 +16,13 @@ from trilemma.process.gaussian import (
     Pair,
     discretized_nll,
     gaussian_kl,
+    levels_nll,
     over_image,
     pair,
     perturb,
     posterior_mean,
 )
+from trilemma.process.learned import VDM
 from trilemma.process.low import low_condition
 from trilemma.process.noise import Draw, stream, stream_seed
 from trilemma.process.parameterization import PARAMETERIZATIONS, Parameterization
@@ -38,6 +40,7 @@ __all__ = [
     "TIME_SAMPLERS",
     "UNCONDITIONAL",
     "VARIANCES",
+    "VDM",
     "BoundDenoiser",
     "Call",
     "ClassPosterior",
@@ -64,6 +67,7 @@ __all__ = [
     "gaussian_kl",
     "image_grid",
     "latent_of",
+    "levels_nll",
     "low_condition",
     "over_image",
     "pair",

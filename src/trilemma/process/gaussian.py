@@ -12,6 +12,7 @@ For neighbouring tabulated times β and β̃ are Ho et al.'s; for any subset the
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -111,3 +112,30 @@ def discretized_nll(
     gap = (log_lower - log_upper).clamp(max=-torch.finfo(x0.dtype).tiny)
     inside = log_upper + torch.log(-torch.expm1(gap))
     return -torch.where(lower == -torch.inf, log_upper, inside)
+
+
+def levels_nll(
+    x0: Float[Tensor, "n ..."],
+    eps: Float[Tensor, "n ..."],
+    gamma: Float64[Tensor, ""],
+    data_range: tuple[float, float] = (-1.0, 1.0),
+    levels: int = 256,
+) -> Float[Tensor, "n ..."]:
+    """−log p(x_0 | x_t) in nats, element by element, where p(x | x_t) ∝ q(x_t | x) over the `levels` evenly spaced
+    values x of `data_range`, of which x_0 are some (Kingma et al. 2021, eq. 12). x_t is given by (x_0, ε) and γ(t).
+
+    With s = σ/α in levels, the level j above x_0 has q(x_t | x)/q(x_t | x_0) = exp(jε/s − j²/2s²). Of all j those are
+    summed that lie near enough to sε, where x_t/α is, to change the sum."""
+    low, high = data_range
+    width = (high - low) / (levels - 1)
+    s = (torch.exp(gamma / 2) / width).to(x0.device, x0.dtype)
+    at = ((x0 - low) / width).round()
+    nearest = torch.minimum(torch.maximum((s.detach() * eps).round(), -at), levels - 1 - at)
+    reach = min(levels - 1, math.ceil(math.sqrt(-2 * math.log(torch.finfo(x0.dtype).eps)) * float(s.detach())))
+    found = []
+    for offset in range(-reach, reach + 1):
+        j = nearest + offset
+        u = j / s
+        there = (at + j >= 0) & (at + j < levels)
+        found.append(torch.where(there, u * (eps - u / 2), -torch.inf))
+    return torch.stack(found).logsumexp(0)

@@ -40,11 +40,14 @@ Parameterization = Callable[[Float64[Tensor, "*n"], Float64[Tensor, "*n"]], Coef
 @register("parameterization", "epsilon")
 @dataclass(frozen=True, kw_only=True)
 class Epsilon:
-    """F is the noise ε (Ho et al. 2020)."""
+    """F is the noise ε (Ho et al. 2020); with `skip` what is to be added to x_t for it, ε − x_t (Kingma et al. 2021,
+    appendix B)."""
+
+    skip: bool = False
 
     def __call__(self, alpha: Float64[Tensor, "*n"], sigma: Float64[Tensor, "*n"]) -> Coefficients:
-        one, zero = torch.ones_like(alpha), torch.zeros_like(alpha)
-        return Coefficients(one, 1 / alpha, -sigma / alpha, zero, one, zero, one)
+        one, kept = torch.ones_like(alpha), torch.full_like(alpha, float(self.skip))
+        return Coefficients(one, (1 - kept * sigma) / alpha, -sigma / alpha, kept, one, -kept * alpha, 1 - kept * sigma)
 
 
 @register("parameterization", "x0")

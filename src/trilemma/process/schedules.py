@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Annotated
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Annotated, Any, ClassVar
 
 import torch
 from annotated_types import Ge, Gt, Le, Lt
@@ -34,6 +36,18 @@ class Schedule(Described, ABC):
     steps: int | None
     t_min: float
 
+    decodes: ClassVar[bool] = False
+    """Whether so little noise is left at t_min that images are read off x_t there, without a network."""
+
+    @property
+    def learned(self) -> bool:
+        """Whether it has parameters, which an objective has to train."""
+        return False
+
+    def learning(self) -> AbstractContextManager[Callable[[Tensor], Any]]:
+        """Within it what a learned schedule computes has gradients; see `VDM`. What it gives is told the losses."""
+        return nullcontext(lambda losses: None)
+
     @abstractmethod
     def gamma(self, t: Float64[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
         """γ(t) = −log SNR(t), from −∞ (clean) upwards, strictly increasing in t."""
@@ -41,6 +55,15 @@ class Schedule(Described, ABC):
     @abstractmethod
     def time_of(self, gamma: Float64[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
         """The time at which γ has this value: the inverse of `gamma` between t_min and T."""
+
+    def slope(self, t: Float64[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
+        """dγ/dt, for t > 0. Raises InputError for a schedule that is not continuous."""
+        raise InputError(f"schedule {self!r} has no dγ/dt: expected a continuous one, such as vdm or vp")
+
+    def ends(self) -> tuple[Float64[Tensor, ""], Float64[Tensor, ""]]:
+        """γ at t_min and at T."""
+        first, last = self.gamma(torch.tensor([self.t_min, self.T], dtype=torch.float64))
+        return first, last
 
     def alpha(self, t: Float64[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
         """Signal level α(t) in [0, 1]; variance preserving: α² = sigmoid(−γ)."""
@@ -201,18 +224,22 @@ class ContinuousVP(Schedule):
     T, steps, t_min = 1.0, None, 1e-3
 
     def __init__(self, *, beta_min: Annotated[float, Gt(0)] = 0.1, beta_max: Annotated[float, Gt(0)] = 20.0):
-        self.beta_min, self.slope = beta_min, beta_max - beta_min
-        if self.slope <= 0:
+        self.beta_min, self.rise = beta_min, beta_max - beta_min
+        if self.rise <= 0:
             raise InputError(f"schedule.beta_max {beta_max:g} should be more than beta_min {beta_min:g}")
 
     def gamma(self, t: Float64[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
         self.check(t)
         # −log SNR = log((1 − α²)/α²) = log(e^h − 1), h = −log α²
-        return torch.log(torch.expm1(0.5 * t**2 * self.slope + t * self.beta_min))
+        return torch.log(torch.expm1(0.5 * t**2 * self.rise + t * self.beta_min))
+
+    def slope(self, t: Float64[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
+        self.check(t)
+        return (t * self.rise + self.beta_min) / -torch.expm1(-(0.5 * t**2 * self.rise + t * self.beta_min))
 
     def time_of(self, gamma: Float64[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
         h = torch.nn.functional.softplus(gamma)
-        t = 2 * h / (self.beta_min + (self.beta_min**2 + 2 * self.slope * h).sqrt())
+        t = 2 * h / (self.beta_min + (self.beta_min**2 + 2 * self.rise * h).sqrt())
         return t.clamp(0.0, 1.0)
 
     def network_time(self, t: Float64[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
@@ -235,6 +262,10 @@ class EDM(Schedule):
     def gamma(self, t: Float64[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
         self.check(t)
         return 2 * torch.log(t)
+
+    def slope(self, t: Float64[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
+        self.check(t)
+        return 2 / t
 
     def time_of(self, gamma: Float64[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
         return torch.exp(gamma / 2).clamp(self.t_min, self.T)

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
 from functools import cache
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
@@ -85,7 +85,8 @@ def checked(model: type[M], given: Any, path: str) -> M:
         if first["type"] == "extra_forbidden":
             parent: Any = model
             for part in first["loc"][:-1]:
-                parent = parent.model_fields[part].annotation if part in getattr(parent, "model_fields", {}) else parent
+                held = parent.model_fields[part].annotation if part in getattr(parent, "model_fields", {}) else parent
+                parent = next((one for one in get_args(held) if hasattr(one, "model_fields")), held)
             inside = where.rpartition(".")[0]
             raise unknown(f"key in {inside}" if inside else "key", first["loc"][-1], parent.model_fields) from None
         if first["type"] == "missing":

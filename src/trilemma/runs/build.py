@@ -80,10 +80,21 @@ def _given(recipe: CompletedRecipe, codec: Codec | None = None) -> Given:
         recipe.space,
         tuple(recipe.images.classes or ()),
         recipe.data.range,
-        partial(construct, "schedule", recipe.schedule),
+        partial(_schedule, recipe),
         partial(make, "network", recipe.network, f"{recipe.learner['name']} learner"),
         codec,
     )
+
+
+def _schedule(recipe: Recipe, learned: bool = False) -> Schedule:
+    """The recipe's schedule. Raises InputError for a learned one where it is to be `learned` by nobody."""
+    schedule: Schedule = construct("schedule", recipe.schedule)
+    if schedule.learned and not learned:
+        raise InputError(
+            f"schedule {schedule!r} is learned, and a {recipe.learner['name']} learner trains none: expected a fixed "
+            "one, or learner denoising with objective vdm"
+        )
+    return schedule
 
 
 def build_network(recipe: CompletedRecipe) -> nn.Module:

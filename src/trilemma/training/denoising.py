@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, cast
 
 import torch
 from annotated_types import Ge, Lt
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from trilemma.errors import InputError
 from trilemma.objectives import Losses, Objective
 from trilemma.parts import Part, construct, constructor, named
-from trilemma.process import FIXED, VARIANCES, Condition, Denoiser, Draw, Times, TimeSampler, Variance
+from trilemma.process import FIXED, VARIANCES, VDM, Condition, Denoiser, Draw, Times, TimeSampler, Variance
 from trilemma.registry import register
 from trilemma.training.batches import Batch
 from trilemma.training.learners import Given, LearnerSettings, Outcome, TimedLearner
 from trilemma.training.pairs import Pairs, check_pairs
+from trilemma.training.settings import TrainingSettings
 
 
 class DenoisingLearner(TimedLearner):
     """Trains a denoiser by an objective at times drawn by a time sampler; on the images' labels too, if it is
     `conditional`, of which that part is dropped that `label_dropout` says, each image's by its own draw; an upsampler
-    on the low images that `pairs` makes. Raises InputError for a denoiser that draws its x̂_0, and for label
-    dropout of one that has no label for no class."""
+    on the low images that `pairs` makes. A learned schedule is trained with the network, in groups of its own: its ends
+    and its inside, at its `rate` times the learning rate. Raises InputError for a denoiser that draws its x̂_0, for
+    label dropout of one that has no label for no class, and for a learned schedule under an objective that trains
+    none."""
 
     denoiser: Denoiser
 
@@ -37,7 +42,10 @@ class DenoisingLearner(TimedLearner):
         label_dropout: float = 0.0,
         pairs: Pairs | None = None,
     ):
-        super().__init__(denoiser.network, denoiser.schedule, times, denoiser.codec)
+        network, schedule = denoiser.network, denoiser.schedule
+        if schedule.learned:
+            network = nn.ModuleDict({"generator": network, "schedule": cast(nn.Module, schedule)})
+        super().__init__(network, schedule, times, denoiser.codec)
         self.denoiser, self.objective, self.conditional = denoiser, objective, conditional
         self.label_dropout, self.pairs = label_dropout, pairs
         if denoiser.latent:
@@ -45,16 +53,43 @@ class DenoisingLearner(TimedLearner):
                 f"network.latent {denoiser.latent}: a denoising learner trains the mean of x̂_0, which takes no latent; "
                 "expected 0, or the learner ddgan"
             )
+        if schedule.learned and not getattr(objective, "learns_schedule", False):
+            raise InputError(
+                f"schedule {schedule!r} is learned, and objective {type(objective).__name__} trains none: expected "
+                "objective vdm, or a schedule with inside linear and ends fixed"
+            )
         if label_dropout and denoiser.no_class is None:
             raise InputError(
                 f"label_dropout {label_dropout:g}: the denoiser has no label that stands for none; give it `no_class`"
             )
+
+    @property
+    def averaged(self) -> nn.Module:
+        return self.network
+
+    def optimizers(self, settings: TrainingSettings) -> Mapping[str, Optimizer]:
+        schedule = self.schedule
+        if not isinstance(schedule, VDM) or not schedule.learned:
+            return super().optimizers(settings)
+        rate = {"lr": settings.learning_rate * schedule.rate, "weight_decay": 0.0}
+        learned = ({"params": list(part.parameters()), **rate} for part in (schedule.at_ends, schedule.within))
+        groups = [
+            {"params": list(self.denoiser.network.parameters())},
+            *(group for group in learned if group["params"]),
+        ]
+        return {"optimizer": settings.optimizer_of(groups)}
+
+    def compile(self) -> None:
+        self.denoiser.network.compile()
 
     def losses(self, batch: Batch) -> Outcome:
         draw = batch.draw()
         times = self.times.sample(draw)
         found = self.losses_at(replace(batch, labels=self._dropped(batch.labels, draw)), times, draw)
         parts = {f"loss_{name}": part.detach() for name, part in found.parts.items()} if len(found.parts) > 1 else {}
+        if self.schedule.learned:
+            ends = zip(("gamma_0", "gamma_1"), self.schedule.ends(), strict=True)
+            parts |= {name: torch.full_like(found.total, float(end)).detach() for name, end in ends}
         return self.outcome(times, found.total, parts)
 
     def _dropped(self, labels: Int64[Tensor, "n"] | None, draw: Draw) -> Int64[Tensor, "n"] | None:
@@ -124,9 +159,8 @@ class DenoisingSettings(LearnerSettings):
     def learner(self, network: nn.Module, given: Given) -> DenoisingLearner:
         parameterization = construct("parameterization", self.parameterization)
         no_class = len(given.classes) if self.label_dropout else None
-        denoiser = Denoiser(
-            network, given.schedule(), parameterization, self.variance, given.range, no_class, given.codec
-        )
+        schedule = given.schedule(learned=True)
+        denoiser = Denoiser(network, schedule, parameterization, self.variance, given.range, no_class, given.codec)
         pairs = Pairs.of(self.low, self.low_noise)
         check_pairs(denoiser, pairs, given.shape[1:])
         times, objective = construct("times", self.times, denoiser.schedule), construct("objective", self.objective)

@@ -38,7 +38,7 @@ class Loop(Protocol):
 
     def descend(self, losses: Losses, batch: Batch, optimizer: str = "optimizer") -> Outcome:
         """One update by the optimiser of this name: the gradients of these losses of the batch, over its micro-batches
-        and all processes, in the settings' precision, clipped, at the schedule's rate. No other parameters take
+        and all processes, in the settings' precision, clipped, each group of parameters by itself, at its rate. No other parameters take
         gradients meanwhile. Gives the losses of the whole global batch. A loss or gradient that is not finite ends the
         learner's step here: nothing of this update is kept, and the step counts as skipped."""
 
@@ -187,13 +187,13 @@ class TimedLearner(OneLoss):
 @dataclass(frozen=True)
 class Given:
     """What the rest of a recipe gives a learner: the (channels, height, width) of the images, or of their latents; the
-    data's classes and range; the schedule; the network, a function of its arguments; and the codec, where latents are
-    diffused."""
+    data's classes and range; the schedule, which is learned only for those who ask with `learned` true; the network, a
+    function of its arguments; and the codec, where latents are diffused."""
 
     shape: tuple[int, int, int]
     classes: Sequence[str]
     range: tuple[float, float]
-    schedule: Callable[[], Schedule]
+    schedule: Callable[..., Schedule]
     network: Callable[..., nn.Module]
     codec: Codec | None = None
 

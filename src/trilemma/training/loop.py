@@ -110,7 +110,7 @@ class Trainer:
         if self.ema is not None:
             shadow = checkpoint.read_tensors(path / "ema.safetensors")
             checkpoint.check_tensors(path / "ema.safetensors", "average", shadow, self.ema.shadow)
-            self.ema.shadow = {name: shadow[name].to(value.device) for name, value in self.ema.shadow.items()}
+            self.ema.shadow = {name: shadow[name].to(value) for name, value in self.ema.shadow.items()}
             self.ema.updates = state["ema_updates"]
         learnt = path / "learner.safetensors"
         tensors = checkpoint.read_tensors(learnt) if learnt.exists() else {}

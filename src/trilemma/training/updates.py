@@ -79,9 +79,11 @@ class Updates:
                     self.accelerator.backward(outcome.loss * (len(part) / len(batch)))
                 outcomes.append(outcome)
         outcome = self._global(outcomes)
-        norm = torch.nn.utils.clip_grad_norm_(weights, settings.clip_norm or float("inf"))
-        self.norms[optimizer] = math.hypot(self.norms.get(optimizer, 0.0), float(norm))
-        if not (bool(torch.isfinite(norm)) and bool(torch.isfinite(outcome.loss))):
+        limit = settings.clip_norm or float("inf")
+        groups = [group["params"] for group in chosen.param_groups]
+        norm = math.hypot(*(float(torch.nn.utils.clip_grad_norm_(group, limit)) for group in groups))
+        self.norms[optimizer] = math.hypot(self.norms.get(optimizer, 0.0), norm)
+        if not (math.isfinite(norm) and bool(torch.isfinite(outcome.loss))):
             # Batch statistics have taken the non-finite values in during the forward pass.
             for buffer, before in zip(self.network.buffers(), buffers, strict=True):
                 buffer.copy_(before)
