@@ -24,6 +24,7 @@ from trilemma.process import (
     Times,
     discretized_nll,
     gaussian_kl,
+    gaussian_nll,
     levels_nll,
     over_image,
     pair,
@@ -47,7 +48,7 @@ def bound_term(
     at s = 0."""
     schedule, to_data = denoiser.schedule, s == 0
     if schedule.decodes and bool(to_data.all()):
-        return bits(levels_nll(x0, eps, schedule.gamma(t), denoiser.data_range))
+        return bits(read_nll(denoiser, x0, eps, schedule.gamma(t)))
     kernel = pair(schedule, t, s, noisier)
     log_variance = denoiser.log_variance(prediction, kernel)
     mean = posterior_mean(kernel, prediction.x0, prediction.eps)
@@ -58,7 +59,27 @@ def bound_term(
     # Where s = 0 the posterior is a point: its log-variance, −∞, is kept out of the KL that `where` drops there.
     log_posterior = torch.where(decoded, log_variance.detach(), over_image(kernel.beta_tilde.log(), x0))
     kl = gaussian_kl(difference, log_posterior, log_variance)
-    return bits(torch.where(decoded, discretized_nll(x0, mean, log_variance, denoiser.data_range), kl))
+    return bits(torch.where(decoded, data_nll(denoiser, x0, mean, log_variance), kl))
+
+
+def data_nll(
+    denoiser: Denoiser, x0: Float[Tensor, "n c h w"], mean: Float[Tensor, "n c h w"], log_variance: Float[Tensor, "..."]
+) -> Float[Tensor, "n c h w"]:
+    """−log p(x_0) in nats under a Gaussian, pixel by pixel: of its level, or of latents, which have none, the
+    density."""
+    if denoiser.codec.identity:
+        return discretized_nll(x0, mean, log_variance, denoiser.bounds)
+    return gaussian_nll(x0 - mean, log_variance)
+
+
+def read_nll(
+    denoiser: Denoiser, x0: Float[Tensor, "n c h w"], eps: Float[Tensor, "n c h w"], gamma: Float64[Tensor, "*n"]
+) -> Float[Tensor, "n c h w"]:
+    """−log p(x_0 | x_t) in nats where x_0 is read off x_t/α = x_0 + e^{γ/2} ε: of the levels nearest to it, or of
+    latents the density."""
+    if denoiser.codec.identity:
+        return levels_nll(x0, eps, gamma, denoiser.bounds)
+    return gaussian_nll(over_image((gamma / 2).exp(), eps) * eps, over_image(gamma, eps))
 
 
 def prior_term(schedule: Schedule, x0: Float[Tensor, "n c h w"], t: Float64[Tensor, ""]) -> Float[Tensor, "n"]:

@@ -11,8 +11,8 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from trilemma.objectives.losses import Losses
-from trilemma.objectives.variational import bits, bound_term, prior_term
-from trilemma.process import Condition, Denoiser, Draw, Times, levels_nll, over_image, perturb
+from trilemma.objectives.variational import bits, bound_term, prior_term, read_nll
+from trilemma.process import Condition, Denoiser, Draw, Times, over_image, perturb
 from trilemma.registry import register
 
 
@@ -39,7 +39,7 @@ class VariationalDiffusion:
             parts = {
                 "prior": prior_term(schedule, x0, torch.tensor(schedule.T, dtype=torch.float64)),
                 "diffusion": self.diffusion(denoiser, x0, eps, condition, times.t),
-                "reconstruction": bits(levels_nll(x0, least, schedule.ends()[0], denoiser.data_range)),
+                "reconstruction": bits(read_nll(denoiser, x0, least, schedule.ends()[0])),
             }
         told(parts["diffusion"] * over_image(times.weight, parts["diffusion"]))
         return Losses(torch.stack(list(parts.values())).sum(0), parts)

@@ -87,6 +87,11 @@ def gaussian_kl(
     return 0.5 * (torch.expm1(ratio) - ratio + mean_difference**2 * torch.exp(-log_q))
 
 
+def gaussian_nll(difference: Float[Tensor, "n ..."], log_variance: Float[Tensor, "..."]) -> Float[Tensor, "n ..."]:
+    """−log N(m + d; m, v), the density, in nats, element by element, from d and log v."""
+    return 0.5 * (difference**2 * torch.exp(-log_variance) + log_variance + math.log(2 * math.pi))
+
+
 def discretized_nll(
     x0: Float[Tensor, "n ..."],
     mean: Float[Tensor, "n ..."],
