@@ -73,6 +73,10 @@ class TestEveryPackagedRecipe:
             *("training.validation_images=2", "training.grid_every=0", "training.log_every=1", "evaluate.every=0"),
             *narrowed(name),
         ]
+        if recipe.codec is not None:
+            codec, shared = Path(recipe.codec.name).name, overrides[: -len(narrowed(name))]
+            train(codec, out=tmp_path / "codec", overrides=[*shared, *narrowed(codec)])
+            overrides.append(f"codec.name={tmp_path / 'codec'}")
         run = train(name, out=tmp_path / "run", overrides=overrides)
         lines = [json.loads(line) for line in (run.path / "log.jsonl").read_text().splitlines()]
         losses = [line["loss"] for line in lines if "loss" in line]
@@ -84,7 +88,7 @@ class TestEveryPackagedRecipe:
             small = np.zeros((1, *run.pairs.size, run.recipe.images.channels), dtype=np.uint8)
             shape = (run.recipe.images.channels, *run.pairs.size)
             run = Cascade(run.path, Finished(lambda *_: small, shape, "made"))
-        if "classifier" not in kind:
+        if "classifier" not in kind and kind != "autoencoder":
             how = {"steps": 2, "precision": "fp32"} if kind == "denoising" else {}
             assert run.sample(1, **how).images.shape[-1] == run.recipe.images.channels
 

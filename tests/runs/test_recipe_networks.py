@@ -48,6 +48,7 @@ def small(name: str, side: int = 16) -> nn.Module:
     attention = load(name).network.get("attention")
     full = load(name).data.size or (28 if "mnist" in load(name).data.name else 32)
     assert isinstance(full, int)
+    full = full if load(name).codec is None else full // 4  # latents of the packaged codecs
     halved = () if attention is None else (f"network.attention={[max(1, a * side // full) for a in attention]}",)
     overrides = (*narrowed(name), *halved, *(("network.start=4",) if "start" in load(name).network else ()))
     torch.manual_seed(0)
