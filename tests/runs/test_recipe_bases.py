@@ -46,7 +46,11 @@ def narrowed(name: str) -> list[str]:
     heads = ("head_channels", "pool_head_channels")
     widths = [(place, key) for place, part in parts.items() for key in part if key in ("base_channels", "channels")]
     widths += [("network", "base_channels")] if not widths else []
-    return [f"{p}.{key}=8" for p, key in [*widths, *(("network", head) for head in heads if recipe.network.get(head))]]
+    groups = ["network.groups=null"] if recipe.network.get("groups") else []
+    return [
+        *groups,
+        *(f"{p}.{key}=8" for p, key in [*widths, *(("network", head) for head in heads if recipe.network.get(head))]),
+    ]
 
 
 @pytest.mark.parametrize("name", NAMES)
