@@ -20,6 +20,9 @@ from trilemma.training.bounds import Reconstruction, Spread, distortion, standar
 from trilemma.training.learners import Given, Learner, LearnerSettings, Loop, Outcome
 from trilemma.training.settings import TrainingSettings
 
+SPREAD_RATE = 10.0
+"""Times the learning rate: log σ's, which has some way to go, from 0 to −3 or so, and Adam goes by the rate."""
+
 
 class AutoencoderLearner(Learner):
     """Trains an autoencoder to the mean and the log variance of q(z | x), by the bound on −log p(x), in nats a
@@ -53,7 +56,8 @@ class AutoencoderLearner(Learner):
         return Codec(self.autoencoder, log_sigma=sigma)
 
     def optimizers(self, settings: TrainingSettings) -> Mapping[str, Optimizer]:
-        return {"codec": settings.optimizer_of([*self.autoencoder.parameters(), *self.spread.parameters()])}
+        spread = {"params": list(self.spread.parameters()), "lr": SPREAD_RATE * settings.learning_rate}
+        return {"codec": settings.optimizer_of([{"params": list(self.autoencoder.parameters())}, spread])}
 
     def compile(self) -> None:
         self.autoencoder.compile()
