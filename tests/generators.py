@@ -23,7 +23,10 @@ SECTIONS: dict[str, dict[str, Any]] = {
         "schedule": None,
     },
     "autoencoder": {
-        "learner": {"name": "autoencoder", "beta": 1e-2, "alpha": 2.0},
+        "learner": {
+            **{"name": "autoencoder", "beta": 1e-2, "alpha": 2.0, "adversarial_from": 2},
+            "discriminator": {"name": "patch_discriminator", "base_channels": 4, "layers": 1},
+        },
         "network": {"name": "autoencoder", **_CODEC},
         "schedule": None,
     },

@@ -14,6 +14,7 @@ from trilemma.registry import Kind, registry
 SMALL: dict[str, Any] = {
     **{"base_channels": 8, "multipliers": [1, 2], "blocks": 1, "attention": [], "middle_attention": False},
     **{"dropout": 0.0, "start": 4, "widths": [[4], [8]], "pool_head_channels": 8, "channels": 8, "time_width": 16},
+    **{"layers": 1, "latent_channels": 2},
 }
 """What makes a network small, for those that take it."""
 

@@ -28,6 +28,7 @@ COMMANDS = {
     "schedule": "schedule.schedule",
     "network": "network.network",
     "nll": "nll.nll",
+    "codec": "codec.codec",
     "gradient-noise": "gradient_noise.gradient_noise",
     "invert": "invert.invert",
     "interpolate": "invert.interpolate",

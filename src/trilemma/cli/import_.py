@@ -43,7 +43,9 @@ def import_(
     --set learner.parameterization=x0.
 
     guided-diffusion's upsamplers (six input channels) come in too: 64_256_upsampler.pt by --size 256
-    --set network.heads=4, 128_512_upsampler.pt by --size 512. `trilemma sample BASE+UPSAMPLER` samples the two."""
+    --set network.heads=4, 128_512_upsampler.pt by --size 512. `trilemma sample BASE+UPSAMPLER` samples the two.
+
+    So does the folder of diffusers' AutoencoderKL, a pipeline's vae, as an autoencoder's run."""
     from trilemma import exchange
     from trilemma.machine import say
 
@@ -51,9 +53,11 @@ def import_(
         path, format_, out=out, name=name, size=_size(size), data=data, attention_order=attention_order,
         low=_size(low, "--low"), overrides=set_ or [],
     )  # fmt: skip
-    guides = run.recipe.learner["name"] == "noisy_classifier"
-    then = f"MODEL --classifier {run.path} --guidance 1" if guides else run.path
-    say(f"imported: {run.path}  (next: trilemma sample {then})")
+    then = {
+        "noisy_classifier": f"sample MODEL --classifier {run.path} --guidance 1",
+        "autoencoder": f"codec {run.path} --reference DATA:SPLIT",
+    }.get(run.recipe.learner["name"], f"sample {run.path}")
+    say(f"imported: {run.path}  (next: trilemma {then})")
 
 
 def _size(text: str | None, option: str = "--size") -> tuple[int, int] | None:

@@ -121,7 +121,7 @@ def read(path: Path, size: tuple[int, int] | None) -> Draft:
         )
     return Draft(
         values={**sections(scheduler, str(found)), "network": _network(config, size, where)},
-        weights=_weights(folder),
+        weights=weights_in(folder),
         layout=layout(sine_first=not config.flip_sin_to_cos),
         shape=(config.in_channels, *size),
         classes=config.num_class_embeds or 0,
@@ -190,8 +190,9 @@ def _resample(config: UNetConfig, kind: str) -> str:
     return str(getattr(config, found, found))
 
 
-def _weights(folder: Path) -> dict[str, Tensor]:
-    """The weights under the names of today's UNet2DModel: until 2023 its attention had others."""
+def weights_in(folder: Path) -> dict[str, Tensor]:
+    """The weights of a model's folder under today's names: until 2023 those in its attention were others. Raises
+    InputError where there are none, or they cannot be read."""
     for suffix in (".safetensors", ".bin"):
         path = folder / f"{WEIGHTS}{suffix}"
         index = folder / f"{path.name}.index.json"

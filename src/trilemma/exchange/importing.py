@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from trilemma.errors import InputError, unknown
-from trilemma.exchange import diffusers, openai
+from trilemma.exchange import autoencoders, diffusers, openai
 from trilemma.exchange.drafts import Draft
-from trilemma.exchange.weights import correspondence, to_ours
+from trilemma.exchange.weights import Known, correspondence, to_ours
 from trilemma.machine.devices import accelerator
 from trilemma.machine.progress import say
-from trilemma.networks import NoisyClassifier, UNet
 from trilemma.recipes import CompletedRecipe, Images, load
 from trilemma.runs.build import build_learner, completed, open_images
 from trilemma.runs.run import Run, prepare
@@ -60,9 +59,9 @@ def import_run(
         raise InputError(f"{place} holds a run already: choose another --out")
     recipe = _recipe(draft, name, data, overrides)
     learner = build_learner(recipe)
-    table = correspondence(cast(UNet | NoisyClassifier, learner.network), draft.layout)
-    weights = to_ours(table, draft.weights, learner.network.state_dict(), draft.where)
-    learner.network.load_state_dict(weights)
+    network = learner.averaged
+    table = correspondence(cast(Known, network), draft.layout)
+    network.load_state_dict(to_ours(table, draft.weights, network.state_dict(), draft.where))
     process = accelerator(recipe.training.precision)
     trainer = Trainer(learner, recipe.training, process, place, recipe.model_dump(mode="json"))
     if trainer.ema is not None:
@@ -92,7 +91,7 @@ def _read(
         return openai.read(path, size, format, order or "legacy", low)
     if low is not None:
         raise InputError("--low: an upsampler's; only --format guided-diffusion and improved-diffusion have it")
-    return diffusers.read(path, size)
+    return autoencoders.read(path, size) if autoencoders.holds_autoencoder(path) else diffusers.read(path, size)
 
 
 def _recipe(draft: Draft, name: str, data: str | None, overrides: Sequence[str]) -> CompletedRecipe:

@@ -1,8 +1,8 @@
-"""The weights of our U-Net, or of the classifier that is its trunk, and those of another library's: the same tensors
-under other names.
+"""The weights of our U-Net, of the classifier that is its trunk, or of the autoencoder, and those of another library's:
+the same tensors under other names.
 
-A `Layout` says how the other library calls its modules by their place in a U-Net. `correspondence` walks a network and
-gives the table, a row a tensor, that `to_ours` and `to_theirs` read in either direction.
+A `Layout` says how the other library calls its modules by their place in a network. `correspondence` walks a network
+and gives the table, a row a tensor, that `to_ours` and `to_theirs` read in either direction.
 """
 
 from __future__ import annotations
@@ -16,14 +16,46 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from trilemma.errors import InputError
-from trilemma.networks import NoisyClassifier, UNet
+from trilemma.networks import Autoencoder, NoisyClassifier, UNet
 
 Weights = Mapping[str, Tensor]
+Known = UNet | NoisyClassifier | Autoencoder
+
+
+_TRUNK = {
+    "trunk.stem": "stem",
+    "trunk.embedding.time.1": "time in",
+    "trunk.embedding.time.3": "time out",
+    "trunk.embedding.label": "label",
+}
+MODULES: dict[type[Known], tuple[dict[str, str], dict[str, str], dict[str, str]]] = {
+    UNet: (
+        {"down": "trunk.levels", "up": "decoder"},
+        {"middle": "trunk.middle"},
+        {**_TRUNK, "head.0": "norm out", "head.2": "out"},
+    ),
+    NoisyClassifier: (
+        {"down": "trunk.levels"},
+        {"middle": "trunk.middle"},
+        {**_TRUNK, "out.0": "norm out", "pool": "pool", "head": "out"},
+    ),
+    Autoencoder: (
+        {"down": "encoder.levels", "up": "decoder"},
+        {"middle": "encoder.middle", "decoder middle": "decoder_middle"},
+        {
+            **{"encoder.stem": "stem", "encoder_head.0": "norm out", "encoder_head.2": "out"},
+            **{"to_latents": "to latents", "of_latents": "of latents"},
+            **{"decoder_stem": "decoder stem", "decoder_head.0": "decoder norm out", "decoder_head.2": "decoder out"},
+        },
+    ),
+}
+"""Of each network, the lists of levels by half and the middles by place, by our names; and the places of its ends by
+ours."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a library lays out the weights of a U-Net.
+    """How a library lays out the weights of a network.
 
     places: a module's name by its place; of level `i`, layer `j`, the count `n` of modules before it in its half, and
         `last`, its position where it follows the block and, if there is one, the attention.
@@ -53,7 +85,7 @@ class Row:
     axes: int | None = None
 
 
-def correspondence(network: UNet | NoisyClassifier, layout: Layout) -> list[Row]:
+def correspondence(network: Known, layout: Layout) -> list[Row]:
     """The table for this network, which needs no memory for its weights (device meta)."""
     places = dict(_places(network))
     table = []
@@ -80,23 +112,16 @@ def correspondence(network: UNet | NoisyClassifier, layout: Layout) -> list[Row]
     return table
 
 
-def _places(network: UNet | NoisyClassifier) -> Iterator[tuple[str, tuple[str, dict[str, int]]]]:
+def _places(network: Known) -> Iterator[tuple[str, tuple[str, dict[str, int]]]]:
     """The modules that other libraries have as well: our name, the place, and the numbers that place it."""
-    halves, ends = [("down", network.trunk.levels)], {"out.0": "norm out", "pool": "pool", "head": "out"}
-    if isinstance(network, UNet):
-        halves, ends = [*halves, ("up", network.decoder)], {"head.0": "norm out", "head.2": "out"}
-    for name, kind in {
-        "trunk.stem": "stem",
-        "trunk.embedding.time.1": "time in",
-        "trunk.embedding.time.3": "time out",
-        "trunk.embedding.label": "label",
-        **ends,
-    }.items():
+    halves, middles, ends = MODULES[type(network)]
+    for name, kind in ends.items():
         yield name, (kind, {})
-    for half, levels in halves:
+    for half, place in halves.items():
+        levels: Any = network.get_submodule(place)
         count = 1 if half == "down" else 0  # the stem is the first going down
         for i, level in enumerate(levels):
-            name = f"trunk.levels.{i}" if half == "down" else f"decoder.{i}"
+            name = f"{place}.{i}"
             for j, layer in enumerate(level.layers):
                 numbers = {"i": i, "j": j, "n": count, "last": 1 + (layer.attention is not None)}
                 yield f"{name}.layers.{j}.block", (half, numbers)
@@ -105,9 +130,10 @@ def _places(network: UNet | NoisyClassifier) -> Iterator[tuple[str, tuple[str, d
             # Going down the change of resolution is counted like a layer, going up it belongs to the layer before.
             yield f"{name}.resample", (f"{half}sample", {**numbers, "n": count - (half == "up")})
             count += half == "down"
-    for j in range(2):
-        yield f"trunk.middle.{j}.block", ("middle", {"j": j, "n": 2 * j})
-        yield f"trunk.middle.{j}.attention", ("middle attention", {})
+    for kind, place in middles.items():
+        for j in range(2):
+            yield f"{place}.{j}.block", (kind, {"j": j, "n": 2 * j})
+            yield f"{place}.{j}.attention", (f"{kind} attention", {})
 
 
 def _by_head(heads: int, channels: int) -> Int64[Tensor, "r"]:

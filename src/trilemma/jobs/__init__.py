@@ -1,5 +1,6 @@
 """Jobs: what a command does that takes a while."""
 
+from trilemma.jobs.codecs import codec_report
 from trilemma.jobs.demonstration import demo
 from trilemma.jobs.dry_run import dry_run
 from trilemma.jobs.encodings import interpolate, invert
@@ -8,4 +9,4 @@ from trilemma.jobs.likelihood import nll
 from trilemma.jobs.sweeping import sweep
 from trilemma.jobs.training import train
 
-__all__ = ["demo", "dry_run", "fit", "interpolate", "invert", "nll", "sweep", "train"]
+__all__ = ["codec_report", "demo", "dry_run", "fit", "interpolate", "invert", "nll", "sweep", "train"]

@@ -86,6 +86,7 @@ def _train(
     if init is not None:
         source = Run(init, verify=verify)
         source.load_into(learner, "ema" if source.recipe.training.ema else "raw")
+    learner.ready()
     check_grids(learner, chosen, data)
     evaluation = EvaluateEvery(chosen, learner, process) if chosen.evaluate.every else None
     # Nothing is written before all of this stands: what is refused leaves no run in the way.

@@ -4,6 +4,7 @@ from trilemma.networks.autoencoder import Autoencoder
 from trilemma.networks.classifier import ConvClassifier, NoisyClassifier
 from trilemma.networks.ddgan import DDGANDiscriminator
 from trilemma.networks.growing import Growing
+from trilemma.networks.patchgan import PatchDiscriminator
 from trilemma.networks.refinenet import RefineNet
 from trilemma.networks.resnet import ResNetEncoder, SNGANDiscriminator, SNGANGenerator
 from trilemma.networks.unet import UNet
@@ -14,6 +15,7 @@ __all__ = [
     "DDGANDiscriminator",
     "Growing",
     "NoisyClassifier",
+    "PatchDiscriminator",
     "RefineNet",
     "ResNetEncoder",
     "SNGANDiscriminator",

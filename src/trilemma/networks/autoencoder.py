@@ -89,9 +89,9 @@ class Autoencoder(nn.Module):
         nearest = [max(1, round(side / self.factor)) * self.factor for side in size]
         if nearest != list(size):
             raise ValueError(
-                f"network.multipliers: {self.factor.bit_length()} resolutions, of which the coarsest is 1/{self.factor} "
-                f"of the images', and {self.factor} does not divide their size {size[0]}×{size[1]}; the nearest size "
-                f"that it divides is {nearest[0]}×{nearest[1]}"
+                f"network.multipliers: {self.factor.bit_length()} resolutions, the coarsest 1/{self.factor} of the "
+                f"images', and {self.factor} does not divide the image size {size[0]}×{size[1]}; the nearest size that "
+                f"it divides is {nearest[0]}×{nearest[1]}"
             )
 
     def encode(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d2 h2 w2"]:

@@ -49,6 +49,15 @@ class ConvClassifier(nn.Module):
         """The mean of the last feature maps over positions."""
         return self.trunk(x)
 
+    def stages(self, x: Float[Tensor, "n c h w"]) -> list[Float[Tensor, "n d h2 w2"]]:
+        """The last feature maps of each stage."""
+        found = []
+        for layer in self.trunk:
+            if isinstance(layer, nn.MaxPool2d | nn.AdaptiveAvgPool2d):
+                found.append(x)
+            x = layer(x)
+        return found
+
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
         return self.head(self.dropout(self.features(x)))
 

@@ -44,7 +44,7 @@ def arguments_model(constructor: Callable[..., Any]) -> type[BaseModel]:
 
 def component(kind: Kind, value: Any, path: str) -> dict[str, Any]:
     """The named component with all its arguments, checked: {"name": …, argument: value, …}. An argument that is
-    a `Part` is a named component too.
+    a `Part` is a named component too, or None where it may be.
 
     `value` is a name or a mapping with `name`. Raises InputError with `path`, the place in the recipe."""
     known = registry(kind)
@@ -62,8 +62,9 @@ def component(kind: Kind, value: Any, path: str) -> dict[str, Any]:
     given = {key: item for key, item in value.items() if key != "name"}
     for key, field in model.model_fields.items():
         for part in field.metadata:
-            if isinstance(part, Part):
-                given[key] = component(part.kind, given.get(key, field.default), f"{path}.{key}")
+            chosen = given.get(key, field.default)
+            if isinstance(part, Part) and not (chosen is None and field.default is None):
+                given[key] = component(part.kind, chosen, f"{path}.{key}")
     return {"name": name, **checked(model, given, path).model_dump()}
 
 

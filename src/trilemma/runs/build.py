@@ -15,6 +15,7 @@ from trilemma.errors import InputError, unknown
 from trilemma.parts import GIVEN, construct, make
 from trilemma.process import Codec, Denoiser, Schedule, to_model
 from trilemma.recipes import CompletedRecipe, Images, Recipe, component
+from trilemma.runs.companions import check_images
 from trilemma.runs.estimate import check_network
 from trilemma.runs.latents import settled
 from trilemma.training import Given, Learner, LearnerSettings
@@ -82,6 +83,7 @@ def _given(recipe: CompletedRecipe, codec: Codec | None = None) -> Given:
         recipe.data.range,
         partial(_schedule, recipe),
         partial(make, "network", recipe.network, f"{recipe.learner['name']} learner"),
+        partial(_classifier, recipe),
         codec,
     )
 
@@ -95,6 +97,17 @@ def _schedule(recipe: Recipe, learned: bool = False) -> Schedule:
             "one, or learner denoising with objective vdm"
         )
     return schedule
+
+
+def _classifier(recipe: CompletedRecipe, path: str) -> nn.Module:
+    """The classifier that the run at `path` has trained, of images as the recipe's are. Raises InputError for another
+    run."""
+    from trilemma.runs.run import Run  # which is built by what is here
+
+    opened = Run(path)
+    classifier = opened.classifier("ema" if opened.recipe.training.ema else "raw")
+    check_images(f"classifier {path}", opened.recipe, recipe)
+    return classifier
 
 
 def build_network(recipe: CompletedRecipe) -> nn.Module:

@@ -78,7 +78,8 @@ def open_guide(run: Run, companions: Companions) -> OpenedGuide:
     opened = Run(path or run.path, step)
     weights = opened.recipe.sampling.weights
     what, short = f"{kind} {name}", opened.path.name + ("" if step is None else f"@{step}")
-    _check_images(what, opened.recipe, run.recipe)
+    check_images(what, opened.recipe, run.recipe)
+    check_classes(what, opened.recipe.images.classes or (), run.recipe.images.classes or ())
     digest = sha256(opened.weights_file(weights))
     record = {"kind": kind, "name": str(name), "checkpoint_step": opened.step, "weights_sha256": digest}
     if kind == "classifier":
@@ -99,12 +100,12 @@ def parse(name: str) -> tuple[str, int | None]:
     return name, None
 
 
-def _check_images(what: str, its: CompletedRecipe, runs: CompletedRecipe) -> None:
+def check_images(what: str, its: CompletedRecipe, runs: CompletedRecipe) -> None:
+    """Raises InputError where their images are of other shapes or ranges."""
     if its.images.shape != runs.images.shape:
         raise InputError(
             f"{what}: its images are {its.images.shape} (channels, height, width), the run's {runs.images.shape}"
         )
-    check_classes(what, its.images.classes or (), runs.images.classes or ())
     if _codec(its) != _codec(runs):
         raise InputError(f"{what}: its codec is {_codec(its) or 'none'}, the run's {_codec(runs) or 'none'}")
     if its.data.range != runs.data.range:

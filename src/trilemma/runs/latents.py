@@ -22,6 +22,7 @@ from trilemma.machine.files import replacing, sha256
 from trilemma.machine.progress import progress, say
 from trilemma.process import Codec, to_model
 from trilemma.recipes import CompletedRecipe, load, packaged
+from trilemma.runs.codecs import LatentMoments
 
 if TYPE_CHECKING:
     from trilemma.runs.run import Run
@@ -159,16 +160,14 @@ class Latents:
         """Moments as a learner is given them, scaled."""
         return torch.from_numpy(np.ascontiguousarray(moments)) * self.scale
 
-    def spread(self, channels: int) -> tuple[float, float]:
-        """E[z] and the standard deviation of all numbers of unscaled latents of so many channels, drawn from q(z | x),
-        over the images and q."""
-        total = squares = count = 0.0
+    def deviation(self, channels: int) -> float:
+        """The standard deviation of all numbers of unscaled latents of so many channels, drawn from q(z | x), over the
+        images and q. Raises InputError where they don't vary."""
+        seen = LatentMoments()
         for start in range(0, len(self), 1000):
-            part = self.moments[start : start + 1000].astype(np.float64)
-            mean, deviation = part[:, :channels], part[:, channels:]
-            total, count = total + mean.sum(), count + mean.size
-            squares += np.square(mean).sum() + np.square(deviation).sum()
-        return total / count, float(np.sqrt(squares / count - (total / count) ** 2))
+            part = torch.from_numpy(np.asarray(self.moments[start : start + 1000]))
+            seen.update(part[:, :channels], part[:, channels:] if part.shape[1] > channels else None)
+        return seen.deviation
 
 
 def latents_of(data: ImageSet, recipe: CompletedRecipe, codec: Codec) -> tuple[Latents, CompletedRecipe]:
@@ -185,7 +184,7 @@ def latents_of(data: ImageSet, recipe: CompletedRecipe, codec: Codec) -> tuple[L
     with process_state().local_main_process_first():  # the others find them kept
         sides = [_moments(data, unscaled, low_high, of, flipped) for flipped in flips]
     latents = Latents(sides[0], data.labels, mirrored=sides[1] if len(sides) > 1 else None)
-    scale = settings.scale or 1.0 / latents.spread(recipe.space[0])[1]
+    scale = settings.scale or 1.0 / latents.deviation(recipe.space[0])
     codec.scale = latents.scale = scale
     if latents.mirrored is not None:
         latents.mirrored.scale = scale

@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-import inspect
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import torch
 from annotated_types import Ge, Gt
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import relu, softplus
 from torch.optim import Optimizer
 
 from trilemma.errors import InputError
-from trilemma.parts import Part, make
+from trilemma.parts import Part
 from trilemma.process import Condition, Denoiser, Draw, Uniform, over_image, pair, perturb, posterior_mean
 from trilemma.registry import register
 from trilemma.training.batches import Batch
+from trilemma.training.discriminators import LOSSES, AdversarialLoss, discriminator_of, judged
 from trilemma.training.generators import check_generator, drawn, generator_of, latents
 from trilemma.training.learners import Given, Learner, LearnerSettings, Loop, Outcome
 from trilemma.training.settings import TrainingSettings
-
-AdversarialLoss = Literal["hinge", "non_saturating"]
-OfLogits = Callable[[Tensor], Tensor]
-LOSSES: dict[AdversarialLoss, tuple[OfLogits, OfLogits, OfLogits]] = {
-    "hinge": (lambda d: relu(1 - d), lambda d: relu(1 + d), torch.neg),
-    "non_saturating": (lambda d: softplus(-d), softplus, lambda d: softplus(-d)),
-}
-"""The discriminator's loss of a logit on a real image and on a fake one, and the generator's."""
 
 
 @dataclass(frozen=True)
@@ -91,15 +82,9 @@ class AdversarialLearner(Learner):
         """What is real of a batch, and what the generator makes for it."""
 
     def judged(self, shown: Shown, batch: Batch) -> Float[Tensor, "n"]:
-        """The discriminator's logits. Raises InputError for one that gives anything else."""
+        """The discriminator's logits."""
         label = {"label": batch.labels} if self.conditional else {}
-        logits = self.discriminator(shown.images, *shown.beside, **label)
-        if tuple(logits.shape) != (len(batch),):
-            raise InputError(
-                f"discriminator {type(self.discriminator).__name__} gave {list(logits.shape)}, expected a logit for "
-                f"each of {len(batch)} images"
-            )
-        return logits.float()
+        return judged(self.discriminator, shown.images, *shown.beside, **label)
 
     def step(self, batch: Batch, loop: Loop) -> Outcome:
         regular = self.r1 > 0 and loop.step % self.r1_every == 0
@@ -193,24 +178,8 @@ class AdversarialSettings(LearnerSettings):
 
     def networks(self, given: Given, generator: nn.Module) -> nn.Module:
         """The generator and the discriminator."""
-        channels, *size = given.shape
-        discriminator = make(
-            "network", self.discriminator, "discriminator",
-            in_channels=channels, size=tuple(size), classes=len(given.classes) if self.conditional else 0,
-        )  # fmt: skip
-        self._check_judge(discriminator)
+        discriminator = discriminator_of(self.discriminator, given, self.shown, self.conditional)
         return nn.ModuleDict({"generator": generator, "discriminator": discriminator})
-
-    def _check_judge(self, discriminator: nn.Module) -> None:
-        """Raises InputError for a discriminator that is not called as this learner's are."""
-        label = {"label": None} if self.conditional else {}
-        try:
-            inspect.signature(discriminator.forward).bind(*self.shown, **label)
-        except TypeError as error:
-            raise InputError(
-                f"discriminator {type(discriminator).__name__}: expected forward({', '.join([*self.shown, *label])}), "
-                f"and it has {error}"
-            ) from error
 
     def shared(self) -> dict[str, Any]:
         """The arguments that learners take as they are."""

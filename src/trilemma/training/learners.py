@@ -83,6 +83,10 @@ class Learner(ABC):
         settings' schedule."""
         return {"optimizer": settings.optimizer_of(self.network.parameters())}
 
+    def ready(self) -> None:  # noqa: B027 — most need nothing else
+        """Open what training needs that is no part of what is trained; called before anything is written. Raises
+        InputError where it is not to be had."""
+
     def compile(self) -> None:
         """Have what is called compiled."""
         self.network.compile()
@@ -188,13 +192,15 @@ class TimedLearner(OneLoss):
 class Given:
     """What the rest of a recipe gives a learner: the (channels, height, width) of the images, or of their latents; the
     data's classes and range; the schedule, which is learned only for those who ask with `learned` true; the network, a
-    function of its arguments; and the codec, where latents are diffused."""
+    function of its arguments; the classifier of images like these that a run has trained, a function of its path, to
+    be called in training alone; and the codec, where latents are diffused."""
 
     shape: tuple[int, int, int]
     classes: Sequence[str]
     range: tuple[float, float]
     schedule: Callable[..., Schedule]
     network: Callable[..., nn.Module]
+    classifier: Callable[[str], nn.Module]
     codec: Codec | None = None
 
 
