@@ -40,7 +40,7 @@ def narrowed(name: str) -> list[str]:
     """The recipe's networks at a small width."""
     recipe = load(name)
     parts = {"network": recipe.network}
-    parts |= {f"learner.{key}": recipe.learner[key] for key in ("discriminator", "encoder") if key in recipe.learner}
+    parts |= {f"learner.{key}": recipe.learner[key] for key in ("discriminator", "encoder") if recipe.learner.get(key)}
     if recipe.learner["name"] == "classifier":
         return ["network.widths=[[4], [8]]"]
     heads = ("head_channels", "pool_head_channels")

@@ -165,7 +165,7 @@ class Latents:
         images and q. Raises InputError where they don't vary."""
         seen = LatentMoments()
         for start in range(0, len(self), 1000):
-            part = torch.from_numpy(np.asarray(self.moments[start : start + 1000]))
+            part = torch.from_numpy(np.array(self.moments[start : start + 1000]))
             seen.update(part[:, :channels], part[:, channels:] if part.shape[1] > channels else None)
         return seen.deviation
 
