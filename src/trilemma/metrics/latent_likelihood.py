@@ -24,6 +24,10 @@ class OfLatents:
     entropy: Float64[Tensor, "n"]
     share: float
 
+    def total(self, of_z: Float64[Tensor, "n"]) -> Float64[Tensor, "n"]:
+        """The bound on −log₂ p(x) in bits/dim of the images, from −log₂ p(z), or a bound on it, in those of latents."""
+        return self.distortion + self.share * of_z - self.entropy
+
 
 @torch.no_grad()
 def of_latents(
