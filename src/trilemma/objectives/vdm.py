@@ -10,9 +10,10 @@ from annotated_types import Ge
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from trilemma.errors import InputError
 from trilemma.objectives.losses import Losses
 from trilemma.objectives.variational import bits, bound_term, prior_term
-from trilemma.process import Condition, Denoiser, Draw, Times, levels_nll, over_image, perturb
+from trilemma.process import Condition, Denoiser, Draw, Schedule, Times, levels_nll, over_image, perturb
 from trilemma.registry import register
 
 
@@ -31,10 +32,18 @@ class VariationalDiffusion:
 
     steps: Annotated[int, Ge(1)] | None = None
 
+    def check(self, schedule: Schedule) -> None:
+        if schedule.steps is not None:
+            raise InputError(
+                f"objective vdm: schedule {schedule!r} is a table, expected a continuous one, such as vdm or vp (of a "
+                "table the bound is objective vlb)"
+            )
+
     def __call__(
         self, denoiser: Denoiser, x0: Float[Tensor, "n c h w"], condition: Condition, times: Times, draw: Draw
     ) -> Losses:
         schedule, eps, least = denoiser.schedule, draw.normal(x0), draw.normal(x0)
+        self.check(schedule)
         with schedule.learning() as told:
             parts = {
                 "prior": prior_term(schedule, x0, torch.tensor(schedule.T, dtype=torch.float64)),
