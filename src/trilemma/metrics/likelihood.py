@@ -17,7 +17,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from trilemma.errors import InputError
-from trilemma.objectives import bits, bound_term, prior_term
+from trilemma.objectives import between, bits, bound_term, prior_term
 from trilemma.process import Condition, Denoiser, Draw, Schedule, levels_nll, perturb
 from trilemma.samplers import Clipping, held
 
@@ -84,17 +84,17 @@ def continuous_bound(
     Raises InputError for a denoiser that draws its x̂_0, and for a schedule that is not continuous."""
     denoiser.check_stated()
     schedule, terms = denoiser.schedule, []
-    first, share = schedule.t_min, (schedule.T - schedule.t_min) / draws
-    ends = first + share * torch.arange(draws, dtype=torch.float64).flip(0)
-    for end in ends:
-        t, eps = end + share * (1.0 - draw.uniform()), draw.normal(x0)
-        rate = 0.5 * share * schedule.slope(t)
+    length = schedule.T - schedule.t_min
+    for k in reversed(range(draws)):
+        t, eps = between(schedule, (k + 1.0 - draw.uniform()) / draws), draw.normal(x0)
+        rate = 0.5 * length / draws * schedule.slope(t)
         x_t = perturb(schedule, x0, t, eps)
         prediction = held(denoiser(x_t, t, condition), clip, denoiser, x_t, t)
         terms.append(rate * bits((eps - prediction.eps).square()).double().cpu())
     decoded = bits(levels_nll(x0, draw.normal(x0), schedule.ends()[0], denoiser.data_range))
     prior = prior_term(schedule, x0.double(), torch.tensor(schedule.T, dtype=torch.float64)).cpu()
-    times = torch.cat([ends + share / 2, ends.new_tensor([first])])
+    middles = between(schedule, (torch.arange(draws, dtype=torch.float64).flip(0) + 0.5) / draws)
+    times = torch.cat([middles, middles.new_tensor([schedule.t_min])])
     return Bound(prior, torch.stack([*terms, decoded.double().cpu()], 1), times)
 
 
