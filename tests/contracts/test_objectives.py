@@ -15,11 +15,15 @@ from tests.contracts.made import make, names
 from tests.exact import Mixture
 from tests.proofs.models import Exact, Noise
 from trilemma.objectives import Losses, Objective
-from trilemma.process import Condition, Cosine, Denoiser, Draw, Times
+from trilemma.process import VDM, Condition, Cosine, Denoiser, Draw, Schedule, Times
 
-SCHEDULE = Cosine(steps=30)
 T = torch.tensor([1.0, 2.0, 9.0, 30.0], dtype=torch.float64)
 KEYS: list[tuple[int | str, ...]] = [(0, 5, index) for index in range(4)]
+
+
+def schedule_of(objective: Objective) -> Schedule:
+    """A schedule that it goes with."""
+    return VDM(hidden=4) if getattr(objective, "learns_schedule", False) else Cosine(steps=30)
 
 
 class Small(nn.Module):
@@ -37,9 +41,10 @@ class Small(nn.Module):
 
 def losses(objective: Objective, images: slice = slice(None), keys: Any = None, weight: float = 1.0) -> Losses:
     """Of some of four images, with the noise of these keys."""
-    denoiser = Denoiser(Small(), SCHEDULE, "v", "learned_range")
+    schedule = schedule_of(objective)
+    denoiser = Denoiser(Small(), schedule, "v", "learned_range")
     x0 = torch.randn(4, 2, 5, 5, generator=torch.Generator().manual_seed(1)).clamp(-1, 1)
-    times = Times(T[images], torch.full_like(T[images], weight))
+    times = Times(T[images] * schedule.T / 30, torch.full_like(T[images], weight))
     label = torch.tensor([0, 2, 1, 2])[images]
     return objective(denoiser, x0[images], Condition(label), times, Draw((keys or KEYS)[images]))
 
@@ -65,9 +70,10 @@ def an_image_s_loss_is_its_own(objective: Objective) -> None:
 
 
 def gradients_reach_every_weight(objective: Objective) -> None:
-    denoiser = Denoiser(Small(), SCHEDULE, "v", "learned_range")
+    schedule = schedule_of(objective)
+    denoiser = Denoiser(Small(), schedule, "v", "learned_range")
     x0, label = torch.zeros(4, 2, 5, 5), torch.tensor([0, 2, 1, 2])
-    times = Times(T, torch.ones_like(T))
+    times = Times(T * schedule.T / 30, torch.ones_like(T))
     objective(denoiser, x0, Condition(label), times, Draw(KEYS)).total.mean().backward()
     for name, weight in denoiser.network.named_parameters():
         assert weight.grad is not None and torch.isfinite(weight.grad).all() and weight.grad.abs().sum() > 0, name
@@ -75,13 +81,13 @@ def gradients_reach_every_weight(objective: Objective) -> None:
 
 def who_knows_the_data_has_the_least(objective: Objective) -> None:
     """The exact denoiser of a mixture, and ones that are wrong by a tenth either way, on the same images and noises."""
-    data = Mixture.random(2, (1, 3, 3))
-    x0, t = data.sample(512), torch.linspace(1, SCHEDULE.T, 512, dtype=torch.float64).round()
+    data, schedule = Mixture.random(2, (1, 3, 3)), schedule_of(objective)
+    x0, t = data.sample(512), torch.linspace(1, 30, 512, dtype=torch.float64).round() * schedule.T / 30
     found = []
     for error in (-0.1, 0.0, 0.1):
-        denoiser = Exact(data, SCHEDULE, error=error)
+        denoiser = Exact(data, schedule, error=error)
         times = Times(t, torch.ones_like(t))
-        found.append(float(objective(denoiser, x0, Condition(), times, cast(Draw, Noise(0))).total.mean()))
+        found.append(objective(denoiser, x0, Condition(), times, cast(Draw, Noise(0))).total.mean().item())
     assert found[1] < min(found[0], found[2]), found
 
 

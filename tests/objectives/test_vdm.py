@@ -108,7 +108,7 @@ def test_the_diffusion_term_is_the_formula(  # Kingma et al. 2021, eq. 14 and 17
     x0, eps = images(), Draw(KEYS).normal(images())
     for steps in (None, 3):
         t = T if steps is None else (T * steps).ceil() / steps
-        first = 1e-6
+        first = 1e-9
         at = first + (1 - first) * t
         gamma = (-8.0 + 11.0 * at)[:, None, None, None]
         x_t = torch.sigmoid(-gamma).sqrt() * x0 + torch.sigmoid(gamma).sqrt() * eps

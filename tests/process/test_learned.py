@@ -29,7 +29,7 @@ def stirred(seed: int, spread: float, **arguments: Any) -> VDM:
 
 
 def times(count: int = 401) -> Tensor:
-    return torch.linspace(1e-6, 1, count, dtype=torch.float64)
+    return torch.linspace(1e-9, 1, count, dtype=torch.float64)
 
 
 @settings(max_examples=40, deadline=None)

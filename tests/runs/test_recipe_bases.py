@@ -37,7 +37,7 @@ def side_of(name: str) -> int:
 
 
 def narrowed(name: str) -> list[str]:
-    """The recipe's networks at a small width."""
+    """The recipe's networks at a small width, and of many blocks a few."""
     recipe = load(name)
     parts = {"network": recipe.network}
     parts |= {f"learner.{key}": recipe.learner[key] for key in ("discriminator", "encoder") if recipe.learner.get(key)}
@@ -46,11 +46,13 @@ def narrowed(name: str) -> list[str]:
     heads = ("head_channels", "pool_head_channels")
     widths = [(place, key) for place, part in parts.items() for key in part if key in ("base_channels", "channels")]
     widths += [("network", "base_channels")] if not widths else []
-    groups = ["network.groups=null"] if recipe.network.get("groups") else []
-    return [
-        *groups,
-        *(f"{p}.{key}=8" for p, key in [*widths, *(("network", head) for head in heads if recipe.network.get(head))]),
-    ]
+    few = [f"network.{key}=2" for key, most in (("groups", 0), ("blocks", 8)) if _over(recipe.network.get(key), most)]
+    heads = tuple(head for head in heads if recipe.network.get(head))
+    return [f"{p}.{key}=8" for p, key in [*widths, *(("network", head) for head in heads)]] + few
+
+
+def _over(value: Any, most: int) -> bool:
+    return isinstance(value, int) and value > most
 
 
 @pytest.mark.parametrize("name", NAMES)

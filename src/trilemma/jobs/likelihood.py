@@ -19,12 +19,15 @@ from trilemma.machine.devices import process_state
 from trilemma.machine.environment import environment
 from trilemma.machine.files import check_writable, sha256, write_json
 from trilemma.machine.progress import progress
-from trilemma.metrics.likelihood import check_flow, dequantised, ode_bits_per_dim, variational_bound
+from trilemma.metrics.likelihood import check_flow, continuous_bound, dequantised, ode_bits_per_dim, variational_bound
 from trilemma.process import Condition, Draw, stream_seed, to_model
 from trilemma.runs.run import Run
 from trilemma.samplers import Clipping, grid
 
 FORMAT = "trilemma-likelihood/1"
+
+DRAWS = 64
+"""Of the time, an image."""
 
 
 def nll(
@@ -38,12 +41,14 @@ def nll(
     batch: int = 100,
     clip: Clipping = "static",
     ode: int | None = None,
+    draws: int | None = None,
     seed: int = 0,
     root: str | None = None,
     out: str | Path | None = None,
 ) -> dict[str, Any]:
     """L_T, ΣL_t, L_0 and their total in bits/dim on `n` images of DATA:SPLIT (all, if it has fewer), with standard
-    errors over images and every L_t; `steps` of the grid, every one unless given. `clip`: whether the bound's x̂_0 is
+    errors over images and every L_t; `steps` of the grid, every one of a table unless given. Of a continuous schedule
+    without `steps` the bound in continuous time, by so many `draws` of the time an image (64). `clip`: whether the bound's x̂_0 is
     held in the data's range, as improved-diffusion's `image_nll` has it. `ode`: an estimate of the likelihood itself
     too, by so many Runge-Kutta steps. An upsampler's is that of images given their low ones. Written to
     RUN/evaluations/likelihood/….json, or `out`. Raises InputError for what cannot be done."""
@@ -67,7 +72,14 @@ def nll(
         raise unknown("clip", clip, ("static", "none"))
     if ode is not None:
         check_flow(denoiser.schedule)
-    times = grid(denoiser.schedule, steps, spacing)
+    continuous = denoiser.schedule.steps is None and steps is None
+    if draws is not None and not continuous:
+        why = f"the bound of {steps} steps" if steps is not None else "this model's schedule is a table, whose bound"
+        raise InputError(f"draws {draws}: {why} has a term for every step; they are of a continuous schedule, no steps")
+    if continuous and spacing != "even":
+        raise InputError(f"spacing {spacing!r}: of a grid of steps; expected steps, or none for continuous time")
+    draws = (draws or DRAWS) if continuous else None
+    times = None if continuous else grid(denoiser.schedule, steps, spacing)
     device = process_state().device
     chosen = np.random.default_rng(stream_seed(seed, "nll")).permutation(len(data))[: min(n, len(data))]
     priors, terms, exact = [], [], []
@@ -81,7 +93,10 @@ def nll(
             condition = Condition(label)
             if pairs is not None:
                 condition = replace(pairs, noise=0.0).condition(denoiser, x0, Draw(keys), label)
-            bound = variational_bound(denoiser, x0, condition, times, Draw(keys), clip=clip)
+            if times is None:
+                bound = continuous_bound(denoiser, x0, condition, draws or DRAWS, Draw(keys), clip)
+            else:
+                bound = variational_bound(denoiser, x0, condition, times, Draw(keys), clip)
             priors.append(bound.prior)
             terms.append(bound.terms)
             if ode is not None:
@@ -98,6 +113,7 @@ def nll(
     }
     if exact:
         figures["ode"] = _mean(torch.cat(exact))
+    count = None if times is None else len(times) - 1
     result = {
         "format": FORMAT,
         "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -110,13 +126,13 @@ def nll(
             "variance": denoiser.variance_name,
         },
         "reference": data_record(data) | {"used": len(chosen), "seed": seed},
-        "grid": {"steps": len(times) - 1, "spacing": spacing, "clip": clip, "ode_steps": ode},
+        "grid": {"steps": count, "draws": draws, "spacing": spacing, "clip": clip, "ode_steps": ode},
         "bits_per_dim": figures,
         "terms": {"t": bound.times.tolist(), "mean": each.mean(0).tolist(), "standard_error": _errors(each)},
         "wall_time_s": round(time.perf_counter() - began, 2),
         "environment": environment(device),
     }
-    default = f"nll-{data.name}-{data.split}-{len(times) - 1}-{weights}-step{run.step}.json"
+    default = f"nll-{data.name}-{data.split}-{count or f'continuous{draws}'}-{weights}-step{run.step}.json"
     place = Path(out) if out is not None else run.path / "evaluations" / "likelihood" / default
     write_json(place, result)
     return result | {"path": str(place)}

@@ -2,7 +2,8 @@
 probability-flow ODE.
 
 Both are of a pixel's 256 levels. The bound of a grid T = t_K > … > t_1 > 0 is L_T + Σ L_t + L_0 (A eq. 3): how much of
-x_T is not noise, how far each reverse step is from the posterior, and how well x_{t_1} decodes.
+x_T is not noise, how far each reverse step is from the posterior, and how well x_{t_1} decodes. As steps grow many the
+sum becomes an integral, ½ ∫ γ'(t) E‖ε − ε̂‖² dt from t_min to T (Kingma et al. 2021, eq. 17).
 """
 
 from __future__ import annotations
@@ -16,15 +17,16 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from trilemma.errors import InputError
-from trilemma.objectives import bound_term, prior_term
-from trilemma.process import Condition, Denoiser, Draw, Schedule, perturb
+from trilemma.objectives import between, bits, bound_term, prior_term
+from trilemma.process import Condition, Denoiser, Draw, Schedule, levels_nll, perturb
 from trilemma.samplers import Clipping, held
 
 
 @dataclass(frozen=True)
 class Bound:
     """The bound's terms for n images, in bits/dim: `prior` [n] is L_T; `terms` [n, K] are the L_t of the grid's pairs
-    from the noisiest on, the last one L_0; `times` [K] the noisier time of each pair."""
+    from the noisiest on, the last one L_0; `times` [K] the noisier time of each pair. In continuous time the parts of
+    the integral, and the middles of theirs; with the last one t_min."""
 
     prior: Float64[Tensor, "n"]
     terms: Float64[Tensor, "n k"]
@@ -64,6 +66,36 @@ def variational_bound(
         noisier = t
     prior = prior_term(schedule, x0.double(), grid[0]).cpu()
     return Bound(prior, torch.stack(terms, 1), grid[:-1])
+
+
+@torch.inference_mode()
+def continuous_bound(
+    denoiser: Denoiser,
+    x0: Float[Tensor, "n c h w"],
+    condition: Condition,
+    draws: int,
+    draw: Draw,
+    clip: Clipping = "none",
+) -> Bound:
+    """The bound in continuous time, its integral by `draws` times an image, one in each of as many equal parts of t_min
+    to T, with one noise each: without bias, whatever their number. x_{t_min} is decoded to the levels nearest to it.
+    `clip` as `variational_bound` has it.
+
+    Raises InputError for a denoiser that draws its x̂_0, and for a schedule that is not continuous."""
+    denoiser.check_stated()
+    schedule, terms = denoiser.schedule, []
+    length = schedule.T - schedule.t_min
+    for k in reversed(range(draws)):
+        t, eps = between(schedule, (k + 1.0 - draw.uniform()) / draws), draw.normal(x0)
+        rate = 0.5 * length / draws * schedule.slope(t)
+        x_t = perturb(schedule, x0, t, eps)
+        prediction = held(denoiser(x_t, t, condition), clip, denoiser, x_t, t)
+        terms.append(rate * bits((eps - prediction.eps).square()).double().cpu())
+    decoded = bits(levels_nll(x0, draw.normal(x0), schedule.ends()[0], denoiser.data_range))
+    prior = prior_term(schedule, x0.double(), torch.tensor(schedule.T, dtype=torch.float64)).cpu()
+    middles = between(schedule, (torch.arange(draws, dtype=torch.float64).flip(0) + 0.5) / draws)
+    times = torch.cat([middles, middles.new_tensor([schedule.t_min])])
+    return Bound(prior, torch.stack([*terms, decoded.double().cpu()], 1), times)
 
 
 def ode_bits_per_dim(

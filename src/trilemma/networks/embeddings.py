@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -105,6 +106,17 @@ class BottomMaps(nn.Module):
             assert label is not None
             maps.append(self.label(nn.functional.one_hot(label, self.classes).to(time.dtype)))
         return torch.cat(maps, dim=1)
+
+
+def with_fourier(x: Float[Tensor, "n c h w"], exponents: Sequence[int]) -> Float[Tensor, "n d h w"]:
+    """x, and after it sin(2^n π x) and cos(2^n π x) for each exponent n, which tell values apart that lie less than a
+    level from each other (Kingma et al. 2021, section 3.3 and appendix C). In float32 or finer, whatever x's type: of
+    bfloat16's three digits they are noise."""
+    if not exponents:
+        return x
+    fine = x.to(torch.promote_types(x.dtype, torch.float32))
+    angles = [2.0**exponent * math.pi * fine for exponent in exponents]
+    return torch.cat([fine, *(wave for angle in angles for wave in (angle.sin(), angle.cos()))], dim=1)
 
 
 def check_label(classes: int, label: Tensor | None) -> None:

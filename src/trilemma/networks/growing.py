@@ -40,7 +40,7 @@ class Growing(nn.Module):
     `fade` holds a_0, a_1, … and belongs to the weights. It begins at 1, all grown; training calls `grow`. A step leaves
     the parameters of levels that it does not run without gradients, which data-parallel training has to be told.
 
-    Recipe arguments: the U-Net's, less patch, upsampler, latent and input_pyramid; and
+    Recipe arguments: the U-Net's, less patch, upsampler, latent, input_pyramid and fourier; and
         start: the resolution (the feature map's shorter side) that is trained first.
         stage_steps: training steps at each resolution, the first half of them fading it in (at `start` there is nothing
             to fade); the finest goes on to the end. With fewer steps in all the network stays half-grown.
@@ -64,8 +64,8 @@ class Growing(nn.Module):
         self.classes = classes
         if self.unet.patch > 1 or self.unet.upsampler:
             raise ValueError("network.patch and network.upsampler: a growing network has neither")
-        if self.unet.latent or self.unet.input_pyramid:
-            raise ValueError("network.latent and network.input_pyramid: a growing network has neither")
+        if self.unet.latent or self.unet.input_pyramid or self.unet.fourier:
+            raise ValueError("network.latent, network.input_pyramid and network.fourier: a growing network has none")
         sides = [min(size) for size in self.unet.sizes]
         if start not in sides[1:]:
             raise ValueError(f"network.start {start}: expected one of the network's coarser resolutions, {sides[1:]}")

@@ -11,13 +11,13 @@ from functools import partial
 from typing import Annotated, Any, Literal
 
 import torch
-from annotated_types import Ge, Gt, Len, Lt
+from annotated_types import Ge, Gt, Le, Len, Lt
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
 from trilemma.networks.attention import ATTENTION
-from trilemma.networks.embeddings import BottomMaps, LatentMapping, TimeAndClass, check_label
+from trilemma.networks.embeddings import BottomMaps, LatentMapping, TimeAndClass, check_label, with_fourier
 from trilemma.networks.ends import HEADS, STEMS
 from trilemma.networks.norms import ACTIVATIONS, Activation, Entry, Modulation, Norm, Style, norm_of
 from trilemma.networks.resampling import UP
@@ -61,6 +61,7 @@ class UNet(nn.Module):
             2022); entry has to be `added` or `adagn`. latent_width, latent_layers: the mapping network's, every linear
             layer counted.
         tanh: the output is bounded by it.
+        fourier: sin and cos of 2^n π x for each exponent n are joined to the input (Kingma et al. 2021, appendix C).
         input_pyramid: the image is brought down beside the trunk and added to it at each resolution, see `Trunk`.
         decoder_attention: after every block of a resolution that has attention (`block`), or its last (`level`).
     """
@@ -112,6 +113,7 @@ class UNet(nn.Module):
         tanh: bool = False,
         input_pyramid: bool = False,
         decoder_attention: Literal["block", "level"] = "block",
+        fourier: Sequence[Annotated[int, Ge(-16), Le(16)]] = (),
     ):
         super().__init__()
         if size[0] % patch or size[1] % patch:
@@ -161,7 +163,7 @@ class UNet(nn.Module):
         made = partial(registry("block")[block], **({"repeats": repeats, "links": links} if block == "double" else {}))
         many = partial(_heads, heads=heads, head_channels=head_channels)
         plan = Plan(
-            inputs=(in_channels * (2 if upsampler else 1)) * patch**2,
+            inputs=in_channels * (1 + 2 * len(fourier) + upsampler) * patch**2,
             widths=widths,
             blocks=counts,
             attends=tuple(side in attention for side in sides),
@@ -171,7 +173,7 @@ class UNet(nn.Module):
             every_block=skips == "block",
         )
         self.patch, self.classes, self.upsampler, self.low_time = patch, classes, upsampler, low_time
-        self.latent, self.input_pyramid = latent, input_pyramid
+        self.latent, self.input_pyramid, self.fourier = latent, input_pyramid, tuple(fourier)
         self.widths, self.sizes = widths, tuple(sizes)
         base = None if time_sinusoids else base_channels
         self.trunk = Trunk(
@@ -217,6 +219,7 @@ class UNet(nn.Module):
         latent: Float[Tensor, "n z"] | None = None,
     ) -> Float[Tensor, "n d h w"]:
         check_label(self.classes, label)
+        x = with_fourier(x, self.fourier)
         if self.upsampler:
             if low is None:
                 raise ValueError("this network is an upsampler: it needs a `low` image for each image")

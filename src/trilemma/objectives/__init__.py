@@ -4,7 +4,7 @@ from trilemma.objectives.iwdiff import IWDiff
 from trilemma.objectives.losses import Losses
 from trilemma.objectives.simple import Objective, Simple
 from trilemma.objectives.variational import Hybrid, Variational, bits, bound_term, prior_term
-from trilemma.objectives.vdm import VariationalDiffusion
+from trilemma.objectives.vdm import VariationalDiffusion, between
 from trilemma.registry import registry
 
 OBJECTIVES = registry("objective")
@@ -18,6 +18,7 @@ __all__ = [
     "Simple",
     "Variational",
     "VariationalDiffusion",
+    "between",
     "bits",
     "bound_term",
     "prior_term",

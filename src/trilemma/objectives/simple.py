@@ -19,7 +19,8 @@ from trilemma.registry import register
 class Objective(Protocol):
     """(denoiser, x0, condition, times, draw) -> one loss an image. `draw` is the images' own noise. An objective that
     trains a learned variance says so in `variances`, those of the denoiser that it goes with; others go with fixed
-    ones. One that trains a learned schedule has `learns_schedule`, true."""
+    ones. One that trains a learned schedule has `learns_schedule`, true; one that goes with some schedules only has
+    `check(schedule)`, which raises InputError for others."""
 
     def __call__(
         self, denoiser: Denoiser, x0: Float[Tensor, "n c h w"], condition: Condition, times: Times, draw: Draw

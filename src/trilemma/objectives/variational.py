@@ -94,17 +94,20 @@ def bits(nats: Float[Tensor, "n c h w"]) -> Float[Tensor, "n"]:
     return nats.flatten(1).mean(1) / math.log(2.0)
 
 
-def _steps(schedule: Schedule) -> int:
-    if schedule.steps is None:
-        raise InputError(
-            "objective: the variational bound of T steps needs a tabulated schedule, such as linear or cosine"
-        )
-    return schedule.steps
+class OfTable:
+    """An objective of a table's T steps."""
+
+    def check(self, schedule: Schedule) -> None:
+        if schedule.steps is None:
+            raise InputError(
+                "objective: the variational bound of T steps needs a tabulated schedule, such as linear or cosine (of a "
+                "continuous one it is objective vdm)"
+            )
 
 
 @register("objective", "vlb")
 @dataclass(frozen=True, kw_only=True)
-class Variational:
+class Variational(OfTable):
     """L_vlb as an estimate from one time an image: T times the term of t, in bits/dim; its mean over uniform t is
     Σ_t L_t, the bound but for the constant L_T (A eq. 3 and 8; Nichol & Dhariwal 2021, section 3.1)."""
 
@@ -113,7 +116,8 @@ class Variational:
     def __call__(
         self, denoiser: Denoiser, x0: Float[Tensor, "n c h w"], condition: Condition, times: Times, draw: Draw
     ) -> Losses:
-        steps, eps = _steps(denoiser.schedule), draw.normal(x0)
+        self.check(denoiser.schedule)
+        steps, eps = denoiser.schedule.T, draw.normal(x0)
         _, prediction = output_error(denoiser, x0, condition, times.t, eps)
         noisier = (times.t + 1).clamp(max=denoiser.schedule.T)
         loss = steps * bound_term(denoiser, x0, eps, prediction, times.t, times.t - 1, noisier)
@@ -122,7 +126,7 @@ class Variational:
 
 @register("objective", "hybrid")
 @dataclass(frozen=True, kw_only=True)
-class Hybrid:
+class Hybrid(OfTable):
     """L_simple + λ L_vlb (A eq. 7), where L_vlb sees the mean as a constant: it trains the variance, L_simple the mean
     (Nichol & Dhariwal 2021, section 3.1)."""
 
@@ -132,7 +136,8 @@ class Hybrid:
     def __call__(
         self, denoiser: Denoiser, x0: Float[Tensor, "n c h w"], condition: Condition, times: Times, draw: Draw
     ) -> Losses:
-        steps, eps = _steps(denoiser.schedule), draw.normal(x0)
+        self.check(denoiser.schedule)
+        steps, eps = denoiser.schedule.T, draw.normal(x0)
         error, prediction = output_error(denoiser, x0, condition, times.t, eps)
         simple = error.flatten(1).mean(1)
         still = replace(prediction, x0=prediction.x0.detach(), eps=prediction.eps.detach())

@@ -10,9 +10,10 @@ from annotated_types import Ge
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from trilemma.errors import InputError
 from trilemma.objectives.losses import Losses
 from trilemma.objectives.variational import bits, bound_term, prior_term, read_nll
-from trilemma.process import Condition, Denoiser, Draw, Times, over_image, perturb
+from trilemma.process import Condition, Denoiser, Draw, Schedule, Times, over_image, perturb
 from trilemma.registry import register
 
 
@@ -31,10 +32,18 @@ class VariationalDiffusion:
 
     steps: Annotated[int, Ge(1)] | None = None
 
+    def check(self, schedule: Schedule) -> None:
+        if schedule.steps is not None:
+            raise InputError(
+                f"objective vdm: schedule {schedule!r} is a table, expected a continuous one, such as vdm or vp (of a "
+                "table the bound is objective vlb)"
+            )
+
     def __call__(
         self, denoiser: Denoiser, x0: Float[Tensor, "n c h w"], condition: Condition, times: Times, draw: Draw
     ) -> Losses:
         schedule, eps, least = denoiser.schedule, draw.normal(x0), draw.normal(x0)
+        self.check(schedule)
         with schedule.learning() as told:
             parts = {
                 "prior": prior_term(schedule, x0, torch.tensor(schedule.T, dtype=torch.float64)),
@@ -53,15 +62,19 @@ class VariationalDiffusion:
         drawn: Float64[Tensor, "n"],
     ) -> Float[Tensor, "n"]:
         """The diffusion term in bits/dim; its mean over `drawn`, uniform in (0, T], is that of t_min to T."""
-        schedule = denoiser.schedule
-        first, length = schedule.t_min, schedule.T - schedule.t_min
-        share = drawn / schedule.T
+        schedule, share = denoiser.schedule, drawn / denoiser.schedule.T
         if self.steps is None:
-            t = first + length * share
+            t = between(schedule, share)
             prediction = denoiser(perturb(schedule, x0, t, eps), t, condition)
             error = bits((eps - prediction.eps).square())
-            return over_image(0.5 * length * schedule.slope(t), error) * error
+            return over_image(0.5 * (schedule.T - schedule.t_min) * schedule.slope(t), error) * error
         upper = (share * self.steps).ceil().clamp(1, self.steps)
-        t, s = (first + length * place / self.steps for place in (upper, upper - 1))
+        t, s = (between(schedule, place / self.steps) for place in (upper, upper - 1))
         prediction = denoiser(perturb(schedule, x0, t, eps), t, condition)
         return self.steps * bound_term(denoiser, x0, eps, prediction, t, s)
+
+
+def between(schedule: Schedule, share: Float64[Tensor, "n"]) -> Float64[Tensor, "n"]:
+    """The times at these shares, in [0, 1], of the way from t_min to T."""
+    first, last = share.new_tensor([schedule.t_min, schedule.T])
+    return torch.lerp(first, last, share)

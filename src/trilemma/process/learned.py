@@ -38,7 +38,7 @@ class VDM(Schedule, nn.Module):
     Its parameters are float64, and may lie on any device; what the methods give is on the CPU, and has gradients within
     `learning` only."""
 
-    T, steps, t_min = 1.0, None, 1e-6
+    T, steps, t_min = 1.0, None, 1e-9
     decodes: ClassVar[bool] = True
 
     def __init__(

@@ -4,6 +4,7 @@ constructor's keyword-only parameters, checked against its own annotations: ther
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
 from functools import cache
@@ -61,6 +62,8 @@ def component(kind: Kind, value: Any, path: str) -> dict[str, Any]:
     model = arguments_model(known[name])
     given = {key: item for key, item in value.items() if key != "name"}
     for key, field in model.model_fields.items():
+        if isinstance(field.default, tuple):  # as it is read back
+            given.setdefault(key, json.loads(json.dumps(field.default)))
         for part in field.metadata:
             chosen = given.get(key, field.default)
             if isinstance(part, Part) and not (chosen is None and field.default is None):

@@ -22,13 +22,16 @@ WORDS = {
     "ode": "−log₂ p by the probability-flow ODE",
 }
 
+CONTINUOUS = {"sum": "∫L_t  the diffusion, in continuous time", "decoder": "L_0   the decoder of the nearest levels"}
+"""The words of a bound that has no steps."""
+
 
 def likelihood_table(result: Mapping[str, Any]) -> Table:
     """L_T, ΣL_t, L_0, their total, and the ODE's value if it was computed, with standard errors over images."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for head in ("", "bits/dim", "± standard error"):
         table.add_column(head, justify="left" if not head else "right")
-    for key, words in WORDS.items():
+    for key, words in (WORDS | (CONTINUOUS if result["grid"]["steps"] is None else {})).items():
         if key in result["bits_per_dim"]:
             figure = result["bits_per_dim"][key]
             cells = (DASH if value is None else f"{value:.4f}" for value in (figure["mean"], figure["standard_error"]))
@@ -37,17 +40,23 @@ def likelihood_table(result: Mapping[str, Any]) -> Table:
 
 
 def likelihood_figure(result: Mapping[str, Any], out: Path) -> Path:
-    """Write a PNG of every L_t against t, both logarithmic, with its standard error."""
-    terms = result["terms"]
+    """Write a PNG of every L_t against t, both logarithmic, with its standard error; in continuous time of the
+    integrand, against even t."""
+    terms, steps = result["terms"], result["grid"]["steps"]
     t, mean, error = (np.array(terms[key], dtype=float) for key in ("t", "mean", "standard_error"))
     figure = Figure(figsize=(6.4, 3.6), dpi=150, layout="constrained")
     axes = figure.subplots()
+    if steps is None:  # each the integral over its part of the times
+        t, mean, error = t[:-1], mean[:-1] * (len(t) - 1) / t[0], error[:-1] * (len(t) - 1) / t[0]
     good = mean > 0
     axes.fill_between(t[good], np.maximum(mean - error, 1e-9)[good], (mean + error)[good], alpha=0.25, lw=0)
     axes.plot(t[good], mean[good], lw=1.2)
-    axes.plot(t[-1], mean[-1], "o", ms=4, color="#c1502e", label="L_0, the decoder")
-    axes.set(xscale="log", yscale="log", xlabel="t", ylabel="term of the bound (bits/dim)")
+    if steps is None:
+        axes.set(yscale="log", xlabel="t", ylabel="½ γ' E‖ε − ε̂‖² (bits/dim)")
+    else:
+        axes.plot(t[-1], mean[-1], "o", ms=4, color="#c1502e", label="L_0, the decoder")
+        axes.set(xscale="log", yscale="log", xlabel="t", ylabel="term of the bound (bits/dim)")
+        axes.legend(frameon=False)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
     return save_figure(figure, out)

@@ -14,7 +14,7 @@ from trilemma.data import ImageSet, Outline, open_data, parse_reference
 from trilemma.errors import InputError, unknown
 from trilemma.parts import GIVEN, construct, make
 from trilemma.process import Codec, Denoiser, Schedule, to_model
-from trilemma.recipes import CompletedRecipe, Images, Recipe, component
+from trilemma.recipes import CompletedRecipe, Images, Recipe
 from trilemma.runs.companions import check_images
 from trilemma.runs.estimate import check_network
 from trilemma.runs.latents import settled
@@ -128,13 +128,6 @@ def denoiser_of(learner: Learner, recipe: Recipe) -> Denoiser:
     if learner.denoiser is None:
         raise InputError(f"recipe {recipe.name!r} trains a {recipe.learner['name']}, which does not generate images")
     return learner.denoiser
-
-
-def schedule_of(text: str) -> Schedule:
-    """The schedule `NAME` or `NAME,key=value,…`, as recipes name it."""
-    name, *rest = text.split(",")
-    arguments = dict(part.partition("=")[::2] for part in rest)
-    return construct("schedule", component("schedule", {"name": name, **arguments}, f"schedule {name!r}"))
 
 
 def example(spec: str) -> tuple[UInt8[np.ndarray, "h w c"], float]:

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from trilemma.errors import InputError
 from trilemma.objectives import Losses, Objective
-from trilemma.parts import Part, construct, constructor, named
+from trilemma.parts import Part, construct, constructor, described, named
 from trilemma.process import FIXED, VARIANCES, VDM, Condition, Denoiser, Draw, Times, TimeSampler, Variance
 from trilemma.registry import register
 from trilemma.training.batches import Batch
@@ -28,8 +28,8 @@ class DenoisingLearner(TimedLearner):
     `conditional`, of which that part is dropped that `label_dropout` says, each image's by its own draw; an upsampler
     on the low images that `pairs` makes. A learned schedule is trained with the network, in groups of its own: its ends
     and its inside, at its `rate` times the learning rate. Raises InputError for a denoiser that draws its x̂_0, for
-    label dropout of one that has no label for no class, and for a learned schedule under an objective that trains
-    none."""
+    label dropout of one that has no label for no class, and for a schedule that the objective does not go with, such
+    as a learned one under an objective that trains none."""
 
     denoiser: Denoiser
 
@@ -53,10 +53,12 @@ class DenoisingLearner(TimedLearner):
                 f"network.latent {denoiser.latent}: a denoising learner trains the mean of x̂_0, which takes no latent; "
                 "expected 0, or the learner ddgan"
             )
+        if hasattr(objective, "check"):
+            objective.check(schedule)
         if schedule.learned and not getattr(objective, "learns_schedule", False):
             raise InputError(
-                f"schedule {schedule!r} is learned, and objective {type(objective).__name__} trains none: expected "
-                "objective vdm, or a schedule with inside linear and ends fixed"
+                f"schedule {schedule!r} is learned, and objective {named(described('objective', objective))!r} trains none: "
+                "expected objective 'vdm', or a schedule with inside linear and ends fixed"
             )
         if label_dropout and denoiser.no_class is None:
             raise InputError(

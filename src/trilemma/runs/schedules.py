@@ -1,0 +1,44 @@
+"""Schedules by name, and those of runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+from torch import nn
+
+from trilemma.errors import InputError
+from trilemma.parts import construct
+from trilemma.process import Schedule
+from trilemma.recipes import component
+from trilemma.runs.run import Run
+from trilemma.training import checkpoint
+
+
+def schedule_of(text: str) -> Schedule:
+    """The schedule `NAME` or `NAME,key=value,…`, as recipes name it, or a run's, by its directory: one that is learned
+    with its averaged weights, where they are kept."""
+    if (Path(text) / "recipe.yaml").is_file():
+        return _of_run(Run(text))
+    name, *rest = text.split(",")
+    arguments = dict(part.partition("=")[::2] for part in rest)
+    return construct("schedule", component("schedule", {"name": name, **arguments}, f"schedule {name!r}"))
+
+
+def _of_run(run: Run) -> Schedule:
+    """Without its network, which may have to be given again."""
+    if run.recipe.schedule is None:
+        raise InputError(f"{run.path} has no schedule: a {run.recipe.learner['name']} learner needs none")
+    schedule: Schedule = construct("schedule", run.recipe.schedule)
+    if schedule.learned:
+        file = run.weights_file("ema" if run.recipe.training.ema else "raw")
+        weights = {key: value for key, value in checkpoint.read_tensors(file).items() if key.startswith(PREFIX)}
+        module = cast(nn.Module, schedule)
+        own = {PREFIX + key: value for key, value in module.state_dict().items()}
+        checkpoint.check_tensors(file, "weight", weights, own)
+        module.load_state_dict({key.removeprefix(PREFIX): value for key, value in weights.items()})
+    return schedule
+
+
+PREFIX = "schedule."
+"""Of a learned schedule's weights in a checkpoint."""
