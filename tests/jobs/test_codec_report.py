@@ -182,8 +182,11 @@ class TestReport:
         assert done.code == 0, done.err
         for words in ("root mean square error", "PSNR, dB", "bits/dim", "2 × 4 × 4", "channel 1", "scale, 1 over"):
             assert words in done.out
-        written = json.loads((place / "evaluations" / "codec" / "codec-ramps.npz-train-5-ema-step3.json").read_text())
+        (file,) = (place / "evaluations" / "codec").iterdir()
+        assert file.name == "codec-ramps.npz-all-5-ema-step3.json"
+        written = json.loads(file.read_text())
         assert written["reference"]["used"] == 5 and f"{written['latents']['scale']:.4f}" in done.out
+        assert f"codec: {file}" in done.out
         with Image.open(tmp_path / "pairs.png") as picture:
             assert picture.size == (5 * 10 + 2, 2 * 10 + 2)
 
