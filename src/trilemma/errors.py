@@ -33,6 +33,11 @@ def shown(value: object) -> str:
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
+def an(name: str) -> str:
+    """The name after the article that it takes: a gan, an autoencoder."""
+    return f"{'an' if name[:1] in tuple('aeiou') else 'a'} {name}"
+
+
 def one_line(text: str) -> str:
     """A text in one line, without the characters by which a file's name could steer the terminal."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split()))

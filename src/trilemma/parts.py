@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Self
 
-from trilemma.errors import InputError, unknown
+from trilemma.errors import InputError, an, unknown
 from trilemma.registry import Kind, registry
 
 GIVEN = "own"
@@ -65,7 +65,7 @@ def make(kind: Kind, value: Any, whose: str, *given: Any, **by_name: Any) -> Any
         bound = _bound(constructs, given, by_name)
         if bound is None:
             fitting = [name for name, part in registry(kind).registered().items() if _bound(part, given, by_name)]
-            raise unknown(f"{kind} of a {whose}", named(value), fitting)
+            raise unknown(f"{kind} of {an(whose)}", named(value), fitting)
         given = bound.args
     return construct(kind, value, *given)
 

@@ -7,7 +7,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from jaxtyping import UInt8
 
-from trilemma.errors import InputError
+from trilemma.errors import InputError, an
 from trilemma.evaluations.cache import BATCH
 from trilemma.evaluations.extractors import extractor_of
 from trilemma.evaluations.reference import open_reference
@@ -33,7 +33,9 @@ class EvaluateEvery:
         self.recipe, self.settings, self.accelerator = recipe, recipe.evaluate, accelerator
         self._said: set[str] = set()
         if learner.denoiser is None:
-            raise InputError(f"evaluate.every: a {recipe.learner['name']} generates no images to evaluate, expected 0")
+            raise InputError(
+                f"evaluate.every: {an(recipe.learner['name'])} generates no images to evaluate, expected 0"
+            )
         if recipe.learner.get("low") is not None:
             raise InputError(
                 "evaluate.every: an upsampler's images need a base's below them, expected 0; evaluate "

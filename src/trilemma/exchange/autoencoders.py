@@ -102,10 +102,8 @@ def read(path: Path, size: tuple[int, int] | None) -> Draft:
         raise InputError(f"{where}: out_channels {config.out_channels}: expected in_channels, {config.in_channels}")
     notes = []
     if config.scaling_factor is not None:
-        notes.append(
-            f"scaling_factor {config.scaling_factor:g}, which its latents were diffused at, is not kept: here a codec's "
-            "scale is measured, on the data that is diffused"
-        )
+        said = f"scaling_factor {config.scaling_factor:g}, which its latents were diffused at, is not kept"
+        notes.append(f"{said}: here a codec's scale is measured, on the data that is diffused")
     return Draft(
         # Rombach et al.'s codecs, which most such folders are, are trained by L1: there is no σ of a Gaussian to keep.
         values={"learner": {"name": "autoencoder", "reconstruction": "l1"}, "network": _network(config, size, where)},

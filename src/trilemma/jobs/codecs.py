@@ -149,5 +149,5 @@ def _distance(real: Features, fake: Features) -> dict[str, float | None]:
 
 def _mean(each: Float64[Tensor, "n"]) -> dict[str, float | None]:
     """The mean over images and its standard error; none where it is infinite, and of one image."""
-    found = float(each.mean()), float(each.std() / math.sqrt(len(each)))
+    found = float(each.mean()), float(each.std() / math.sqrt(len(each))) if len(each) > 1 else math.nan
     return dict(zip(("mean", "standard_error"), (v if math.isfinite(v) else None for v in found), strict=True))

@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 from torch import nn
 
 from trilemma.data import ImageSet, Outline, open_data, parse_reference
-from trilemma.errors import InputError, unknown
+from trilemma.errors import InputError, an, unknown
 from trilemma.parts import GIVEN, construct, make
 from trilemma.process import Codec, Denoiser, Schedule, to_model
 from trilemma.recipes import CompletedRecipe, Images, Recipe
@@ -126,7 +126,7 @@ def build_learner(recipe: CompletedRecipe, codec: Codec | None = None) -> Learne
 def denoiser_of(learner: Learner, recipe: Recipe) -> Denoiser:
     """The denoiser that a recipe's learner gives. Raises InputError if it gives none."""
     if learner.denoiser is None:
-        raise InputError(f"recipe {recipe.name!r} trains a {recipe.learner['name']}, which does not generate images")
+        raise InputError(f"recipe {recipe.name!r} trains {an(recipe.learner['name'])}, which does not generate images")
     return learner.denoiser
 
 

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import nn
 
-from trilemma.errors import InputError
+from trilemma.errors import InputError, an
 from trilemma.machine.devices import process_state
 from trilemma.machine.files import sha256, write_text
 from trilemma.machine.progress import say
@@ -165,7 +165,7 @@ class Run:
         return codec.eval()
 
     def _not(self, expected: str) -> InputError:
-        return InputError(f"{self.path} trains a {self.recipe.learner['name']} model, not {expected}")
+        return InputError(f"{self.path} trains {an(self.recipe.learner['name'])} model, not {expected}")
 
     @cached_property
     def parameters(self) -> int:

@@ -40,16 +40,16 @@ class Critic:
 
 @dataclass(frozen=True)
 class Features:
-    """A classifier's feature maps, and the `weight` of how those of a reconstruction differ. `open` gives the
+    """A classifier's feature maps, and the `weight` of how those of a reconstruction differ. `make` gives the
     classifier, which is not trained; it is called once, in training alone."""
 
-    open: Callable[[], nn.Module]
+    make: Callable[[], nn.Module]
     weight: float
 
     @cached_property
     def classifier(self) -> nn.Module:
         """Raises InputError for one without stages."""
-        found = self.open()
+        found = self.make()
         if not hasattr(found, "stages"):
             raise InputError(
                 f"learner.perceptual: network {type(found).__name__} has no stages(x), its feature maps; expected such "
