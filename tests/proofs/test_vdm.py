@@ -198,7 +198,9 @@ def test_a_learned_schedule_is_steadier() -> None:
         optimizer.zero_grad()
         one_time_each(schedule, 48, generator).total.mean().backward()
         optimizer.step()
-    found = [one_time_each(each, 4000, torch.Generator().manual_seed(1)).total.detach() for each in (schedule, straight)]
+    found = [
+        one_time_each(each, 4000, torch.Generator().manual_seed(1)).total.detach() for each in (schedule, straight)
+    ]
     (mean, variance), (mean_straight, variance_straight) = ((float(x.mean()), float(x.var())) for x in found)
     print(f"variance of the loss, learned over straight: {variance / variance_straight:.3f}")
     assert abs(mean - mean_straight) < 3 * math.sqrt((variance + variance_straight) / 4000)
