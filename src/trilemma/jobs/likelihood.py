@@ -19,6 +19,7 @@ from trilemma.machine.devices import process_state
 from trilemma.machine.environment import environment
 from trilemma.machine.files import check_writable, sha256, write_json
 from trilemma.machine.progress import progress
+from trilemma.metrics.latent_likelihood import check_bound, of_latents
 from trilemma.metrics.likelihood import check_flow, continuous_bound, dequantised, ode_bits_per_dim, variational_bound
 from trilemma.process import Condition, Draw, stream_seed, to_model
 from trilemma.runs.run import Run
@@ -50,7 +51,8 @@ def nll(
     errors over images and every L_t; `steps` of the grid, every one of a table unless given. Of a continuous schedule
     without `steps` the bound in continuous time, by so many `draws` of the time an image (64). `clip`: whether the bound's x̂_0 is
     held in the data's range, as improved-diffusion's `image_nll` has it. `ode`: an estimate of the likelihood itself
-    too, by so many Runge-Kutta steps. An upsampler's is that of images given their low ones. Written to
+    too, by so many Runge-Kutta steps. An upsampler's is that of images given their low ones; of a model of latents it
+    is that of the codec and the model together, all terms in bits/dim of the images. Written to
     RUN/evaluations/likelihood/….json, or `out`. Raises InputError for what cannot be done."""
     began = time.perf_counter()
     if out is not None:
@@ -70,6 +72,10 @@ def nll(
     denoiser, pairs = run.denoiser(weights), run.pairs
     if clip not in ("static", "none"):
         raise unknown("clip", clip, ("static", "none"))
+    if not denoiser.codec.identity:
+        check_bound(denoiser.codec)
+        if ode is not None:
+            raise InputError(f"ode {ode}: of latents it is no likelihood of images; expected none, the bound alone")
     if ode is not None:
         check_flow(denoiser.schedule)
     continuous = denoiser.schedule.steps is None and steps is None
@@ -82,7 +88,7 @@ def nll(
     times = None if continuous else grid(denoiser.schedule, steps, spacing)
     device = process_state().device
     chosen = np.random.default_rng(stream_seed(seed, "nll")).permutation(len(data))[: min(n, len(data))]
-    priors, terms, exact = [], [], []
+    priors, terms, exact, totals, distortions, entropies = [], [], [], [], [], []
     with progress("likelihood", len(chosen), "images") as advance:
         for start in range(0, len(chosen), batch):
             some = chosen[start : start + batch]
@@ -93,23 +99,36 @@ def nll(
             condition = Condition(label)
             if pairs is not None:
                 condition = replace(pairs, noise=0.0).condition(denoiser, x0, Draw(keys), label)
+            coded = None
+            if denoiser.codec.identity:
+                x0 = denoiser.codec.moments(x0)[0]
+            else:
+                coded = of_latents(denoiser.codec, x0, run.recipe.data.range, Draw((*key, "latent") for key in keys))
+                x0 = coded.z
             if times is None:
                 bound = continuous_bound(denoiser, x0, condition, draws or DRAWS, Draw(keys), clip)
             else:
                 bound = variational_bound(denoiser, x0, condition, times, Draw(keys), clip)
-            priors.append(bound.prior)
-            terms.append(bound.terms)
+            share = 1.0 if coded is None else coded.share
+            priors.append(share * bound.prior)
+            terms.append(share * bound.terms)
+            totals.append(bound.total if coded is None else coded.total(bound.total))
+            if coded is not None:
+                distortions.append(coded.distortion)
+                entropies.append(-coded.entropy)
             if ode is not None:
                 draw = Draw((*key, "ode") for key in keys)
-                x = dequantised(x0, run.recipe.data.range, draw)
+                x = dequantised(x0, denoiser.bounds, draw)
                 exact.append(ode_bits_per_dim(denoiser, x, condition, ode, draw))
             advance(start + len(some), "")
     prior, each = torch.cat(priors), torch.cat(terms)
     figures = {
+        **({"distortion": _mean(torch.cat(distortions))} if distortions else {}),
         "prior": _mean(prior),
         "sum": _mean(each[:, :-1].sum(1)),
         "decoder": _mean(each[:, -1]),
-        "total": _mean(prior + each.sum(1)),
+        **({"entropy": _mean(torch.cat(entropies))} if entropies else {}),
+        "total": _mean(torch.cat(totals)),
     }
     if exact:
         figures["ode"] = _mean(torch.cat(exact))
@@ -127,6 +146,7 @@ def nll(
         },
         "reference": data_record(data) | {"used": len(chosen), "seed": seed},
         "grid": {"steps": count, "draws": draws, "spacing": spacing, "clip": clip, "ode_steps": ode},
+        "codec": None if run.recipe.codec is None else run.recipe.codec.model_dump(mode="json"),
         "bits_per_dim": figures,
         "terms": {"t": bound.times.tolist(), "mean": each.mean(0).tolist(), "standard_error": _errors(each)},
         "wall_time_s": round(time.perf_counter() - began, 2),

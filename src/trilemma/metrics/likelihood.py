@@ -18,7 +18,7 @@ from torch import Tensor
 
 from trilemma.errors import InputError
 from trilemma.objectives import between, bits, bound_term, prior_term
-from trilemma.process import Condition, Denoiser, Draw, Schedule, levels_nll, perturb
+from trilemma.process import Condition, Denoiser, Draw, Schedule, perturb
 from trilemma.samplers import Clipping, held
 
 
@@ -91,7 +91,7 @@ def continuous_bound(
         x_t = perturb(schedule, x0, t, eps)
         prediction = held(denoiser(x_t, t, condition), clip, denoiser, x_t, t)
         terms.append(rate * bits((eps - prediction.eps).square()).double().cpu())
-    decoded = bits(levels_nll(x0, draw.normal(x0), schedule.ends()[0], denoiser.data_range))
+    decoded = bits(read_nll(denoiser, x0, draw.normal(x0), schedule.ends()[0]))
     prior = prior_term(schedule, x0.double(), torch.tensor(schedule.T, dtype=torch.float64)).cpu()
     middles = between(schedule, (torch.arange(draws, dtype=torch.float64).flip(0) + 0.5) / draws)
     times = torch.cat([middles, middles.new_tensor([schedule.t_min])])
@@ -114,7 +114,7 @@ def ode_bits_per_dim(
     as many backward passes as there are pixels. Biased by ODE and network error, not by a bound.
 
     Raises InputError as `check_flow` does."""
-    schedule, low_high = denoiser.schedule, denoiser.data_range
+    schedule, low_high = denoiser.schedule, denoiser.bounds
     check_flow(schedule)
     ends = schedule.gamma(torch.tensor([schedule.t_min, schedule.T], dtype=torch.float64)) / 2
     log_noise = torch.linspace(float(ends[0]), float(ends[1]), 2 * steps + 1, dtype=torch.float64)

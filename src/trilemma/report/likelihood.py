@@ -15,12 +15,21 @@ from trilemma.report.figures import save_figure
 from trilemma.report.tables import DASH
 
 WORDS = {
+    "distortion": "−log₂ p(x | z), the codec's decoder",
     "prior": "L_T   what of x_T is not noise",
     "sum": "ΣL_t  the reverse steps",
     "decoder": "L_0   the decoder",
+    "entropy": "less the entropy of q(z | x), the codec's encoder",
     "total": "total, a bound on −log₂ p",
     "ode": "−log₂ p by the probability-flow ODE",
 }
+
+LATENTS = {
+    "prior": "L_T   what of z_T is not noise",
+    "decoder": "L_0   the density of z given z_1",
+    "total": "total, a bound on −log₂ p(x) by codec and model",
+}
+"""The words of a model of latents, whose bound is of the images all the same."""
 
 CONTINUOUS = {"sum": "∫L_t  the diffusion, in continuous time", "decoder": "L_0   the decoder of the nearest levels"}
 """The words of a bound that has no steps."""
@@ -31,11 +40,14 @@ def likelihood_table(result: Mapping[str, Any]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for head in ("", "bits/dim", "± standard error"):
         table.add_column(head, justify="left" if not head else "right")
-    for key, words in (WORDS | (CONTINUOUS if result["grid"]["steps"] is None else {})).items():
+    last = "entropy" if "entropy" in result["bits_per_dim"] else "decoder"
+    for key, words in (
+        WORDS | (LATENTS if result.get("codec") else {}) | (CONTINUOUS if result["grid"]["steps"] is None else {})
+    ).items():
         if key in result["bits_per_dim"]:
             figure = result["bits_per_dim"][key]
             cells = (DASH if value is None else f"{value:.4f}" for value in (figure["mean"], figure["standard_error"]))
-            table.add_row(words, *cells, end_section=key == "decoder")
+            table.add_row(words, *cells, end_section=key == last)
     return table
 
 
