@@ -17,7 +17,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from trilemma.errors import InputError
-from trilemma.objectives import between, bits, bound_term, prior_term
+from trilemma.objectives import between, bits, bound_term, prior_term, read_nll
 from trilemma.process import Condition, Denoiser, Draw, Schedule, perturb
 from trilemma.samplers import Clipping, held
 

@@ -3,7 +3,7 @@
 from trilemma.objectives.iwdiff import IWDiff
 from trilemma.objectives.losses import Losses
 from trilemma.objectives.simple import Objective, Simple
-from trilemma.objectives.variational import Hybrid, Variational, bits, bound_term, prior_term
+from trilemma.objectives.variational import Hybrid, Variational, bits, bound_term, prior_term, read_nll
 from trilemma.objectives.vdm import VariationalDiffusion, between
 from trilemma.registry import registry
 
@@ -22,4 +22,5 @@ __all__ = [
     "bits",
     "bound_term",
     "prior_term",
+    "read_nll",
 ]
