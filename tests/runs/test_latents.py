@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -218,3 +219,15 @@ def test_refusals(change: dict[str, Any], message: str, data: Path, tmp_path: Pa
 def test_dynamic_clipping_has_no_range_to_act_in(latent: Run) -> None:
     with pytest.raises(InputError, match="latents, which have no range"):
         latent.sample(1, clip="dynamic", steps=2)
+
+
+def test_the_bound_is_of_the_images_by_codec_and_model_together(latent: Run, data: Path, command: Any) -> None:
+    done = command("nll", latent.path, "--reference", f"{data}:train", "-n", 8, "--batch", 3)
+    assert done.code == 0 and "by codec and model" in done.out
+    (path,) = (latent.path / "evaluations" / "likelihood").glob("*.json")
+    found = json.loads(path.read_text())
+    figures = {key: figure["mean"] for key, figure in found["bits_per_dim"].items()}
+    assert list(figures) == ["distortion", "prior", "sum", "decoder", "entropy", "total"]
+    assert figures["total"] == pytest.approx(sum(value for key, value in figures.items() if key != "total"))
+    assert found["codec"]["sha256"] == getattr(latent.recipe.codec, "sha256", None)
+    assert command("nll", latent.path, "--reference", f"{data}:train", "--ode", 5).code == 2
