@@ -1,0 +1,98 @@
+"""Diffusion of latents beside that of pixels: a training step, and sampling, timed side by side in one run.
+
+    python benchmarks/bench_latents.py [--root runs] [--rounds 5]
+
+Of the runs that tools/study_learned.py has trained. Each round times both ways one after the other, so that what else the
+machine does meets both; figures are medians of rounds, ratios medians of the rounds' ratios. Writes
+results/learned/speed.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from trilemma.data import open_data
+from trilemma.jobs.watching import batches_of
+from trilemma.machine.devices import accelerator
+from trilemma.machine.environment import environment
+from trilemma.machine.files import write_json
+from trilemma.runs import Run
+from trilemma.runs.build import build_learner
+from trilemma.runs.latents import FOLDER, codec_of, latents_of
+from trilemma.training import Trainer
+
+HOME = Path(__file__).parents[1]
+PAIR = {"pixels": "digits-ddpm", "latents": "digits-ldm"}
+STEPS, IMAGES = 20, 100
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, default=Path("runs"))
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    runs = {way: Run(arguments.root / name) for way, name in PAIR.items()}
+    timed: dict[str, dict[str, Callable[[], float]]] = {
+        "training steps a second": {way: training(run) for way, run in runs.items()},
+        "images a second, DDIM, 20 steps": {way: sampling(run, 20) for way, run in runs.items()},
+        "images a second, DDIM, 50 steps": {way: sampling(run, 50) for way, run in runs.items()},
+    }
+    found = {}
+    for what, ways in timed.items():
+        for rate in ways.values():
+            rate()  # a warm-up, which is not counted
+        rounds = [{way: rate() for way, rate in ways.items()} for _ in range(arguments.rounds)]
+        ratios = sorted(each["latents"] / each["pixels"] for each in rounds)
+        rates = {way: statistics.median(each[way] for each in rounds) for way in ways}
+        found[what] = {**rates, "ratio": statistics.median(ratios), "ratios": ratios}
+        print(
+            what, {key: round(value, 3) for key, value in found[what].items() if isinstance(value, float)}, flush=True
+        )
+    batch = {way: run.recipe.training.batch for way, run in runs.items()}
+    document = {
+        "rounds": arguments.rounds,
+        "batch": batch,
+        "rates": found,
+        "environment": environment(torch.device("cpu")),
+    }
+    print(write_json(HOME / "results" / "learned" / "speed.json", document))
+
+
+def training(run: Run) -> Callable[[], float]:
+    """Training steps a second, over STEPS of them, by the run's own recipe and from its beginning."""
+    recipe, process = run.recipe, accelerator(run.recipe.training.precision)
+    data, codec = open_data(recipe.data.name, split=recipe.data.split), codec_of(recipe, run.path / FOLDER)
+    source = data if codec is None else latents_of(data, recipe, codec)[0]
+    learner = build_learner(recipe, codec)
+    settings = recipe.training.model_copy(update={"steps": 10**6, "checkpoint_every": 10**6})
+    reports = Trainer(learner, settings, process, None).run(batches_of(recipe, source, process))
+
+    def rate() -> float:
+        began = time.perf_counter()
+        for _ in range(STEPS):
+            next(reports)
+        return STEPS / (time.perf_counter() - began)
+
+    return rate
+
+
+def sampling(run: Run, steps: int) -> Callable[[], float]:
+    """Images a second, decoded, IMAGES at once."""
+    sampler = run.sampler(sampler="ddim", steps=steps, precision="bf16", batch=IMAGES)
+
+    def rate() -> float:
+        began = time.perf_counter()
+        sampler.generate(range(IMAGES))
+        return IMAGES / (time.perf_counter() - began)
+
+    return rate
+
+
+if __name__ == "__main__":
+    main()

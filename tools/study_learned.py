@@ -1,0 +1,149 @@
+"""Learned noise and learned space on digits: bits/dim of VDM beside DDPM's and L_vlb's after as many steps of the same
+network, what a learned schedule does to the loss's variance, and latent diffusion beside diffusion of pixels.
+
+    python tools/study_learned.py [--root runs] [-n 500]
+
+Trains digits-vdm, digits-ddpm and digits-vlb (tools/learned), digits-codec and digits-ldm in --root where they are not
+there yet, each going on where it was interrupted; measures them. Writes results/learned/*.json, and to docs/images
+learned-schedule.png, learned-samples.png and learned-codec.png. Some two hours on two CPU cores, most of them training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from kept import HOME, keep
+
+from trilemma.data import open_data, write_png
+from trilemma.evaluations import evaluate
+from trilemma.jobs import codec_report, nll, train
+from trilemma.machine.environment import environment
+from trilemma.machine.files import write_json
+from trilemma.process import UNCONDITIONAL, VDM, Denoiser, Draw, image_grid, perturb, to_model
+from trilemma.report.schedules import schedule_figure
+from trilemma.runs import Run, example
+from trilemma.training import checkpoint
+
+RECIPES = {
+    "digits-vdm": "digits-vdm",
+    "digits-ddpm": HOME / "tools" / "learned" / "digits-ddpm.yaml",
+    "digits-vlb": HOME / "tools" / "learned" / "digits-vlb.yaml",
+    "digits-codec": "digits-codec",
+    "digits-ldm": "digits-ldm",
+}
+BOUNDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "vdm-continuous": ("digits-vdm", {"draws": 128}),
+    "vdm-1000": ("digits-vdm", {"steps": 1001}),
+    "vdm-100": ("digits-vdm", {"steps": 101}),
+    "ddpm": ("digits-ddpm", {}),
+    "vlb": ("digits-vlb", {}),
+    "ldm": ("digits-ldm", {}),
+}
+"""Bounds by name: whose, and how many steps. VDM's T steps lead to x at t_min; the last interval decodes it."""
+
+METRICS = ("frechet_distance", "precision", "recall", "balance_kl", "network_evaluations", "multiply_adds")
+WAYS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    **{f"pixels-{k}": ("digits-ddpm", f"pixels, DDIM, {k} steps", {"sampler": "ddim", "steps": k}) for k in (20, 50)},
+    **{f"latents-{k}": ("digits-ldm", f"latents, DDIM, {k} steps", {"sampler": "ddim", "steps": k}) for k in (20, 50)},
+    "vdm": ("digits-vdm", "VDM, ancestral, 128 steps", {"sampler": "ancestral", "steps": 128}),
+}
+RESULTS = HOME / "results" / "learned"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, default=Path("runs"))
+    parser.add_argument("-n", type=int, default=500)
+    arguments = parser.parse_args()
+    runs = {name: train(recipe, out=arguments.root / name, resume=True) for name, recipe in RECIPES.items()}
+    for name, (whose, how) in BOUNDS.items():
+        found = nll(runs[whose], "mnist5k:test", n=arguments.n, out=RESULTS / f"nll-{name}.json", **how)
+        total = found["bits_per_dim"]["total"]
+        print(f"{name}: {total['mean']:.4f} ± {total['standard_error']:.4f} bits/dim", flush=True)
+    print(json.dumps(write_variance(runs["digits-vdm"], arguments.n), indent=1), flush=True)
+    report = codec_report(
+        runs["digits-codec"], "mnist5k:test", n=arguments.n, out=RESULTS / "codec.json",
+        picture=HOME / "docs" / "images" / "learned-codec.png",
+    )  # fmt: skip
+    print(json.dumps(report["reconstruction"]), flush=True)
+    for name, (whose, label, how) in WAYS.items():
+        shared = {"precision": "bf16", "batch": 100}
+        measured = evaluate(runs[whose], "mnist5k:train", n=arguments.n, metrics=METRICS, **{**shared, **how})
+        keep(measured, "learned", f"way-{name}", label, METRICS)
+    write_json(RESULTS / "training.json", {name: spent(run) for name, run in runs.items()})
+    pictures(runs)
+
+
+def spent(run: Run) -> dict[str, Any]:
+    """What a run's training took."""
+    state = checkpoint.read_state(run.checkpoint)
+    return {"steps": run.step, "seconds": state["seconds"], "batch": run.recipe.training.batch}
+
+
+def write_variance(run: Run, n: int, draws: int = 16) -> dict[str, Any]:
+    """The variance of the diffusion term of one image at one time, over images, times and noise, under the schedule
+    that was learned, and under a straight line between its ends: the network, which is fed γ, is the same."""
+    denoiser = run.denoiser()
+    learned = denoiser.schedule
+    first, last = map(float, learned.ends())
+    straight = Denoiser(denoiser.network, Told(learned, first, last), denoiser.parameterization, denoiser.variance_name)
+    data = open_data("mnist5k", split="test")
+    x0 = to_model(data.batch(range(min(n, len(data))))[0])
+    found: dict[str, Any] = {"gamma": [first, last], "images": len(x0), "draws": draws}
+    parts = {}
+    for name, each in (("learned", denoiser), ("linear", straight)):
+        terms = torch.stack([_terms(each, x0, k) for k in range(draws)])
+        parts[name] = terms.var(1)
+        found[name] = {"mean": float(terms.mean()), "variance": float(parts[name].mean())}
+    ratios = parts["learned"] / parts["linear"]
+    found["ratio"] = found["learned"]["variance"] / found["linear"]["variance"]
+    found["standard_error"] = float(ratios.std()) / math.sqrt(draws)
+    found["environment"] = environment(torch.device("cpu"))
+    write_json(RESULTS / "variance.json", found)
+    return {key: found[key] for key in ("gamma", "learned", "linear", "ratio", "standard_error")}
+
+
+class Told(VDM):
+    """A straight line between these ends, told to the network as a learned schedule tells it."""
+
+    def __init__(self, learned: Any, first: float, last: float):
+        super().__init__(inside="linear", ends="fixed", gamma_min=first, gamma_max=last)
+        self.like = learned
+
+    def network_time(self, t: torch.Tensor) -> torch.Tensor:
+        """The learned schedule's word for the γ of this time."""
+        return 1000.0 * (self.gamma(t) - self.like.first) / (self.like.last - self.like.first)
+
+
+@torch.inference_mode()
+def _terms(denoiser: Denoiser, x0: torch.Tensor, draw_number: int) -> torch.Tensor:
+    """½ γ'(t) ‖ε − ε̂‖² in bits/dim, each image at a time of its own."""
+    draw, schedule = Draw((i, f"variance {draw_number}") for i in range(len(x0))), denoiser.schedule
+    t = schedule.t_min + (schedule.T - schedule.t_min) * (1 - draw.uniform())
+    eps = draw.normal(x0)
+    error = (eps - denoiser(perturb(schedule, x0, t, eps), t, UNCONDITIONAL).eps).square().flatten(1).mean(1)
+    return 0.5 * schedule.slope(t) * error.double() / math.log(2)
+
+
+def pictures(runs: dict[str, Run]) -> None:
+    """The learned schedule beside the straight line it began as; samples of VDM and of latents."""
+    image, _ = example("mnist5k")
+    schedules = {"learned": runs["digits-vdm"].denoiser().schedule, "as it began": VDM(inside="linear", ends="fixed")}
+    folder = HOME / "docs" / "images"
+    print(schedule_figure(schedules, image, folder / "learned-schedule.png"))
+    ways: dict[str, dict[str, Any]] = {
+        "digits-vdm": {"sampler": "ancestral", "steps": 128},
+        "digits-ldm": {"sampler": "ddim", "steps": 50},
+    }
+    rows = [runs[name].sample(20, precision="bf16", **how).images for name, how in ways.items()]
+    print(write_png(folder / "learned-samples.png", image_grid(np.concatenate(rows), 20)))
+
+
+if __name__ == "__main__":
+    main()
