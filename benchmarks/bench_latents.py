@@ -2,8 +2,8 @@
 
     python benchmarks/bench_latents.py [--root runs] [--rounds 5]
 
-Of the runs that tools/study_learned.py has trained. Each round times both ways one after the other, so that what else the
-machine does meets both; figures are medians of rounds, ratios medians of the rounds' ratios. Writes
+Of the runs that tools/study_learned.py has trained. Each round times both ways one after the other, so that what else
+the machine does meets both; figures are medians of rounds, ratios medians of the rounds' ratios. Writes
 results/learned/speed.json.
 """
 
@@ -43,24 +43,18 @@ def main() -> None:
         "images a second, DDIM, 20 steps": {way: sampling(run, 20) for way, run in runs.items()},
         "images a second, DDIM, 50 steps": {way: sampling(run, 50) for way, run in runs.items()},
     }
-    found = {}
+    rows = []
     for what, ways in timed.items():
         for rate in ways.values():
             rate()  # a warm-up, which is not counted
         rounds = [{way: rate() for way, rate in ways.items()} for _ in range(arguments.rounds)]
         ratios = sorted(each["latents"] / each["pixels"] for each in rounds)
         rates = {way: statistics.median(each[way] for each in rounds) for way in ways}
-        found[what] = {**rates, "ratio": statistics.median(ratios), "ratios": ratios}
-        print(
-            what, {key: round(value, 3) for key, value in found[what].items() if isinstance(value, float)}, flush=True
-        )
+        rows.append({"what": what, **rates, "ratio": statistics.median(ratios), "ratios": ratios})
+        print(rows[-1], flush=True)
     batch = {way: run.recipe.training.batch for way, run in runs.items()}
-    document = {
-        "rounds": arguments.rounds,
-        "batch": batch,
-        "rates": found,
-        "environment": environment(torch.device("cpu")),
-    }
+    where = environment(torch.device("cpu"))
+    document = {"rounds": arguments.rounds, "training_batch": batch, "rows": rows, "environment": where}
     print(write_json(HOME / "results" / "learned" / "speed.json", document))
 
 

@@ -30,7 +30,7 @@ from trilemma.report.schedules import schedule_figure
 from trilemma.runs import Run, example
 from trilemma.training import checkpoint
 
-RECIPES = {
+RECIPES: dict[str, str | Path] = {
     "digits-vdm": "digits-vdm",
     "digits-ddpm": HOME / "tools" / "learned" / "digits-ddpm.yaml",
     "digits-vlb": HOME / "tools" / "learned" / "digits-vlb.yaml",
@@ -63,7 +63,7 @@ def main() -> None:
     arguments = parser.parse_args()
     runs = {name: train(recipe, out=arguments.root / name, resume=True) for name, recipe in RECIPES.items()}
     for name, (whose, how) in BOUNDS.items():
-        found = nll(runs[whose], "mnist5k:test", n=arguments.n, out=RESULTS / f"nll-{name}.json", **how)
+        found = nll(runs[whose], "mnist5k:test", n=arguments.n, out=RESULTS / "bounds" / f"{name}.json", **how)
         total = found["bits_per_dim"]["total"]
         print(f"{name}: {total['mean']:.4f} ± {total['standard_error']:.4f} bits/dim", flush=True)
     print(json.dumps(write_variance(runs["digits-vdm"], arguments.n), indent=1), flush=True)
@@ -75,7 +75,7 @@ def main() -> None:
     for name, (whose, label, how) in WAYS.items():
         shared = {"precision": "bf16", "batch": 100}
         measured = evaluate(runs[whose], "mnist5k:train", n=arguments.n, metrics=METRICS, **{**shared, **how})
-        keep(measured, "learned", f"way-{name}", label, METRICS)
+        keep(measured, "learned/ways", name, label, METRICS)
     write_json(RESULTS / "training.json", {name: spent(run) for name, run in runs.items()})
     pictures(runs)
 

@@ -5,7 +5,7 @@
 
 A table stands between `<!-- KIND: PATH -->` and `<!-- end table -->`. The kinds: `table`, a folder of evaluations;
 `seeds`, a folder of evaluations NAME-SEED.json, a row a name; `networks`, a file of `trilemma network --json`; `speed`,
-a file of a benchmark against a peer; `figures`, another benchmark's file; `attack`, `mutants` and `survivors`,
+a file of a benchmark against a peer; `bounds`, a folder of `nll`'s files; `figures`, another benchmark's file; `attack`, `mutants` and `survivors`,
 the files of tools/attack and tools/mutants.py.
 """
 
@@ -96,6 +96,27 @@ def speed(path: Path) -> str:
     return markdown([title for title, _ in shown.values()], cells, words=sum(key in WORDS for key in shown))
 
 
+def bounds(folder: Path) -> str:
+    """Bounds on −log₂ p of the same images, in bits/dim, the best first."""
+    found = [json.loads(path.read_text()) for path in folder.glob("*.json")]
+    rows = []
+    for one in sorted(found, key=lambda each: each["bits_per_dim"]["total"]["mean"]):
+        parts, grid = one["bits_per_dim"], one["grid"]
+        steps = f"{grid['steps']:,} steps" if grid["steps"] else "continuous time"
+        of = sum(parts[key]["mean"] for key in ("distortion", "entropy") if key in parts)
+        rows.append(
+            [
+                f"`{one['subject']['recipe']}`, {steps}",
+                f"{parts['prior']['mean']:.4f}",
+                f"{parts['sum']['mean']:.3f}",
+                f"{parts['decoder']['mean']:.3f}",
+                f"{of:.3f}" if "distortion" in parts else "–",
+                f"{parts['total']['mean']:.3f} ± {parts['total']['standard_error']:.3f}",
+            ]
+        )
+    return markdown(["bits/dim", "prior", "diffusion", "decoder", "codec", "total ↓"], rows)
+
+
 def milliseconds(value: float) -> str:
     return f"{value * 1e3:.1f}"
 
@@ -107,6 +128,8 @@ COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "what": ("what", str),
     "ours_s": ("ours, ms", milliseconds),
     "theirs_s": ("theirs, ms", milliseconds),
+    "pixels": ("pixels", "{:.2f}".format),
+    "latents": ("latents", "{:.2f}".format),
     "eager_s": ("a batch, ms", milliseconds),
     "compiled_s": ("compiled, ms", milliseconds),
     "evaluations": ("network evaluations", str),
@@ -198,6 +221,7 @@ KINDS: dict[str, Callable[[Path], str]] = {
     "seeds": seeds,
     "networks": networks,
     "speed": speed,
+    "bounds": bounds,
     "figures": figures,
     "attack": attack,
     "mutants": mutants,
