@@ -155,7 +155,9 @@ class TestLatent:
 
     def test_networks_made_of_a_u_net_refuse_it(self) -> None:
         latent = {"base_channels": 8, "multipliers": (1, 2), "attention": (), "blocks": 1, "latent": 6}
-        with pytest.raises(ValueError, match=r"network.latent, network.input_pyramid and network.fourier: a growing network"):
+        with pytest.raises(
+            ValueError, match=r"network.latent, network.input_pyramid and network.fourier: a growing network"
+        ):
             Growing(1, 1, (8, 8), start=4, **latent)
         with pytest.raises(ValueError, match=r"network.latent 6: a classifier of noised images"):
             NoisyClassifier(1, 3, (8, 8), pool_head_channels=8, **latent)

@@ -21,9 +21,7 @@ def drawn(levels: int, count: int = 200) -> tuple[np.ndarray, np.ndarray]:
     return at, eps
 
 
-def all_of_them(
-    at: np.ndarray, eps: np.ndarray, gamma: float, ends: tuple[float, float], levels: int
-) -> np.ndarray:
+def all_of_them(at: np.ndarray, eps: np.ndarray, gamma: float, ends: tuple[float, float], levels: int) -> np.ndarray:
     values = np.linspace(*ends, levels)
     alpha, sigma = math.sqrt(1 / (1 + math.exp(gamma))), math.sqrt(1 / (1 + math.exp(-gamma)))
     x_t = alpha * values[at] + sigma * eps

@@ -14,7 +14,8 @@ def schedule(
     names: Annotated[
         list[str],
         typer.Argument(
-            metavar="NAME…", help="Such as linear, cosine, linear-200, vp, edm; or linear,steps=50,beta_end=0.4; or a run's directory."
+            metavar="NAME…",
+            help="Such as linear, cosine, linear-200, vp, edm; or linear,steps=50,beta_end=0.4; or a run's directory.",
         ),
     ],
     picture: Annotated[Path, typer.Option(help="Picture to write: FILE.png.")] = Path("schedules.png"),

@@ -1,4 +1,4 @@
-"""The noise schedule that is learned (Kingma et al. 2021, section 3.1): γ(t) strictly increasing whatever its weights."""
+"""The noise schedule that is learned (Kingma et al. 2021, section 3.1): γ rises whatever its weights."""
 
 from __future__ import annotations
 

@@ -47,9 +47,7 @@ class Epsilon:
 
     def __call__(self, alpha: Float64[Tensor, "*n"], sigma: Float64[Tensor, "*n"]) -> Coefficients:
         one, kept = torch.ones_like(alpha), torch.full_like(alpha, float(self.skip))
-        return Coefficients(
-            one, (1 - kept * sigma) / alpha, -sigma / alpha, kept, one, -kept * alpha, 1 - kept * sigma
-        )
+        return Coefficients(one, (1 - kept * sigma) / alpha, -sigma / alpha, kept, one, -kept * alpha, 1 - kept * sigma)
 
 
 @register("parameterization", "x0")

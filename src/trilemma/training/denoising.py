@@ -75,7 +75,10 @@ class DenoisingLearner(TimedLearner):
             return super().optimizers(settings)
         rate = {"lr": settings.learning_rate * schedule.rate, "weight_decay": 0.0}
         learned = ({"params": list(part.parameters()), **rate} for part in (schedule.at_ends, schedule.within))
-        groups = [{"params": list(self.denoiser.network.parameters())}, *(group for group in learned if group["params"])]
+        groups = [
+            {"params": list(self.denoiser.network.parameters())},
+            *(group for group in learned if group["params"]),
+        ]
         return {"optimizer": settings.optimizer_of(groups)}
 
     def compile(self) -> None:
@@ -157,7 +160,9 @@ class DenoisingSettings(LearnerSettings):
     def learner(self, network: nn.Module, given: Given) -> DenoisingLearner:
         parameterization = construct("parameterization", self.parameterization)
         no_class = len(given.classes) if self.label_dropout else None
-        denoiser = Denoiser(network, given.schedule(learned=True), parameterization, self.variance, given.range, no_class)
+        denoiser = Denoiser(
+            network, given.schedule(learned=True), parameterization, self.variance, given.range, no_class
+        )
         pairs = Pairs.of(self.low, self.low_noise)
         check_pairs(denoiser, pairs, given.shape[1:])
         times, objective = construct("times", self.times, denoiser.schedule), construct("objective", self.objective)

@@ -20,8 +20,7 @@ class EMA:
     def __init__(self, module: nn.Module, decay: float):
         self.module, self.decay, self.updates = module, decay, 0
         self.shadow: dict[str, Tensor] = {
-            name: value.detach().clone().to(_kept(value.dtype))
-            for name, value in module.state_dict().items()
+            name: value.detach().clone().to(_kept(value.dtype)) for name, value in module.state_dict().items()
         }
         self.parameters = [name for name, _ in module.named_parameters()]
         kept = sorted({_kept(parameter.dtype) for parameter in module.parameters()}, key=str)
