@@ -68,9 +68,8 @@ class VDM(Schedule, nn.Module):
             self.within["c"] = nn.Parameter(-steep * place)
         self._inside: _Inside | None = None
 
-    @property
-    def learned(self) -> bool:
-        return next(self.parameters(), None) is not None
+    def groups(self) -> list[list[nn.Parameter]]:
+        return [list(part.parameters()) for part in (self.at_ends, self.within) if len(part)]
 
     @contextmanager
     def learning(self) -> Iterator[_Inside]:
