@@ -26,9 +26,10 @@ if TYPE_CHECKING:  # the same names, for editors and type checkers
     from trilemma.errors import InputError
     from trilemma.evaluations import evaluate, measure
     from trilemma.jobs import demo, fit, sweep, train
-    from trilemma.objectives import Hybrid, IWDiff, Objective, Simple, Variational
+    from trilemma.objectives import Hybrid, IWDiff, Objective, Simple, Variational, VariationalDiffusion
     from trilemma.process import (
         EDM,
+        VDM,
         Condition,
         ContinuousVP,
         Cosine,
@@ -54,8 +55,8 @@ _EXPORTS = {
     "trilemma.errors": "InputError",
     "trilemma.evaluations": "evaluate measure",
     "trilemma.jobs": "demo fit sweep train",
-    "trilemma.objectives": "Hybrid IWDiff Objective Simple Variational",
-    "trilemma.process": "EDM Condition ContinuousVP Cosine Denoiser Linear Prior Schedule Tabulated TimeSampler",
+    "trilemma.objectives": "Hybrid IWDiff Objective Simple Variational VariationalDiffusion",
+    "trilemma.process": "EDM VDM Condition ContinuousVP Cosine Denoiser Linear Prior Schedule Tabulated TimeSampler",
     "trilemma.process.parameterization": "Epsilon V X0",
     "trilemma.process.times": "Importance LogNormal LowDiscrepancy Uniform",
     "trilemma.registry": "load_plugin register",

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tests.contracts.made import make, names
 from tests.exact import Fixed
-from trilemma.process import EDM, ContinuousVP, Cosine, Denoiser, Linear, Schedule, perturb
+from trilemma.process import EDM, ContinuousVP, Cosine, Denoiser, Linear, Parameterization, Schedule, perturb
 
 SCHEDULES: list[Schedule] = [Linear(), Cosine(steps=50), ContinuousVP(), EDM()]
 
@@ -29,11 +29,18 @@ class Echo(torch.nn.Module):
         return 0.3 * x + (0.01 * time)[:, None, None, None].to(x.dtype)
 
 
+def parameterization(name: str) -> Parameterization:
+    """By its name, and further ones that are to be set."""
+    name, *flags = name.split(", ")
+    made: Parameterization = make("parameterization", name, **dict.fromkeys(flags, True))
+    return made
+
+
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda each: type(each).__name__)
-@pytest.mark.parametrize("name", names("parameterization"))
+@pytest.mark.parametrize("name", [*names("parameterization"), "epsilon, skip"])
 class TestParameterization:
     def denoiser(self, name: str, schedule: Schedule, network: torch.nn.Module) -> Denoiser:
-        return Denoiser(network, schedule, make("parameterization", name))
+        return Denoiser(network, schedule, parameterization(name))
 
     def test_a_prediction_explains_x_t(self, name: str, schedule: Schedule) -> None:
         """Whatever F is, α x̂_0 + σ ε̂ = x_t."""

@@ -116,16 +116,21 @@ class TestLikelihood:
         with pytest.raises(InputError, match=r"a class-conditional model needs its 4 classes"):
             nll(labelled, str(tmp_path / "bare.npz"), n=4, steps=3)
 
-    def test_what_cannot_be_measured_is_refused(self, plain: Run, continuous: Run, data: Path) -> None:
+    def test_what_cannot_be_measured_is_refused(self, plain: Run, data: Path) -> None:
         with pytest.raises(InputError, match=r"reference 'mnist5k:test': its images are \(1, 28, 28\), the run's"):
             nll(plain, "mnist5k:test", n=2)
         with pytest.raises(InputError, match=r"steps 1: the bound needs 2 or more"):
             nll(plain, str(data), n=2, steps=1)
         with pytest.raises(InputError, match=r"steps 41: .*nearest: 40"):
             nll(plain, str(data), n=2, steps=41)
-        with pytest.raises(InputError, match=r"steps None: this schedule is continuous"):
-            nll(continuous, str(data), n=2)
 
     def test_a_continuous_schedule_has_a_bound_on_any_grid(self, continuous: Run, data: Path, tmp_path: Path) -> None:
         result = nll(continuous, str(data), n=4, steps=20, spacing="log_snr", ode=3, out=tmp_path / "nll.json")
         assert all(math.isfinite(figure["mean"]) for figure in result["bits_per_dim"].values())
+
+    def test_and_one_in_continuous_time(self, continuous: Run, data: Path, tmp_path: Path) -> None:
+        """Below that of few steps: it is the limit of many."""
+        whole = nll(continuous, str(data), n=24, draws=200, out=tmp_path / "whole.json")
+        few = nll(continuous, str(data), n=24, steps=6, spacing="log_snr", out=tmp_path / "few.json")
+        assert whole["grid"]["steps"] is None and whole["grid"]["draws"] == 200
+        assert 0 < whole["bits_per_dim"]["sum"]["mean"] < few["bits_per_dim"]["sum"]["mean"]

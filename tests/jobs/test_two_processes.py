@@ -42,22 +42,46 @@ def in_two_processes(*arguments: object) -> str:
     return result.stdout
 
 
+KEYS = ("loss", "validation_loss", "loss_t4", "images", "gamma_0", "gamma_1", "grad_norm")
+
+
+LEARNED = {
+    "learner": {
+        **{"name": "denoising", "objective": "vdm", "variance": "fixed_small"},
+        "parameterization": {"name": "epsilon", "skip": True},
+    },
+    "schedule": {"name": "vdm", "hidden": 8, "rate": 50.0},
+    "sampling": {"sampler": "ancestral", "steps": 4},
+}
+"""Sections of a recipe whose schedule is learned."""
+
+
 @pytest.mark.parametrize(
-    ("network", "micro_batch"),
-    [pytest.param(BATCH_NORM, None, id="batch norm"), pytest.param(PLAIN, 2, id="group norm, accumulating")],
+    ("network", "micro_batch", "more"),
+    [
+        pytest.param(BATCH_NORM, None, {}, id="batch norm"),
+        pytest.param(PLAIN, 2, {}, id="group norm, accumulating"),
+        pytest.param(PLAIN, 2, LEARNED, id="a learned schedule"),
+    ],
 )
 def test_training_has_one_process_s_losses(
-    write_recipe: Callable[..., Path], tmp_path: Path, network: dict[str, object], micro_batch: int | None
+    write_recipe: Callable[..., Path],
+    tmp_path: Path,
+    network: dict[str, object],
+    micro_batch: int | None,
+    more: dict[str, dict[str, object]],
 ) -> None:
-    recipe = write_recipe(network=network, training={"steps": 5, "micro_batch": micro_batch, "learning_rate": 3e-4})
+    training = {"steps": 5, "micro_batch": micro_batch, "learning_rate": 3e-4}
+    recipe = write_recipe(network=network, training=training)
+    recipe.write_text(yaml.safe_dump(yaml.safe_load(recipe.read_text()) | more))
     one = train(recipe, out=tmp_path / "one")
     said = in_two_processes("train", recipe, "--out", tmp_path / "two")
     assert said.count("run directory:") == 1, "every process speaks"
     figures = []
     for folder in ("one", "two"):
         lines = [json.loads(line) for line in (tmp_path / folder / "log.jsonl").read_text().splitlines()]
-        figures.append([line.get(key) for line in lines for key in ("loss", "validation_loss", "loss_t4", "images")])
-    assert len(figures[0]) == len(figures[1]) == 4 * 7
+        figures.append([line.get(key) for line in lines for key in KEYS])
+    assert len(figures[0]) == len(figures[1]) == len(KEYS) * 7
     for alone, together in zip(*figures, strict=True):
         assert together == (None if alone is None else pytest.approx(alone, rel=1e-4))
     assert Run(tmp_path / "two").step == one.step == 5

@@ -6,12 +6,8 @@ from torch import Tensor
 
 from tests.exact import Fixed, linear_alpha_bar
 from trilemma.errors import InputError
-from trilemma.process import (
-    Condition,
-    Cosine,
-    Denoiser,
-    Linear,
-)
+from trilemma.process import Condition, Cosine, Denoiser, Linear, perturb
+from trilemma.process.parameterization import Epsilon
 
 NAMES = ["epsilon", "x0", "v"]
 SCHEDULES = [Linear(steps=1000), Cosine(steps=50)]
@@ -36,6 +32,18 @@ def test_targets_by_hand() -> None:
     expected = {"epsilon": eps, "x0": x0, "v": alpha * eps - sigma * x0}
     for name, target in expected.items():
         torch.testing.assert_close(Denoiser(Fixed(x0), Linear(), name).target(x0, eps, t), target)
+
+
+def test_epsilon_with_a_skip_is_added_to_x_t() -> None:
+    """ε̂ = x_t + F (Kingma et al. 2021, appendix B)."""
+    x_t, t = images(9), torch.tensor(300.0, dtype=torch.float64)
+    network = Echo()
+    found = Denoiser(network, Linear(), Epsilon(skip=True))(x_t, t)
+    torch.testing.assert_close(found.eps, x_t + network(x_t, network.time))
+    assert torch.equal(network.x, x_t)
+    x0, eps = images(7), images(8)
+    denoiser = Denoiser(network, Linear(), Epsilon(skip=True))
+    torch.testing.assert_close(denoiser.target(x0, eps, t), eps - perturb(Linear(), x0, t, eps))
 
 
 class TestWhatTheNetworkIsTold:

@@ -60,6 +60,20 @@ def test_is_kept_in_fp32_under_bf16_weights() -> None:
     assert 1.0 < ema.shadow["weight"].item() < 1.0001
 
 
+def test_is_kept_in_float64_beside_what_is_coarser() -> None:
+    """A learned schedule's: each weight's average in its own type, or float32."""
+    module = nn.ModuleDict({"fine": nn.Linear(1, 1, bias=False).double(), "coarse": nn.Linear(1, 1, bias=False)})
+    for part in module.values():
+        set_weight(part, 1.0)
+    ema = EMA(module, decay=0.5)
+    ema.updates = 10**6
+    for part in module.values():
+        set_weight(part, 1.0 + 2e-12)
+    ema.update()
+    assert ema.shadow["fine.weight"].dtype == torch.float64 and ema.shadow["coarse.weight"].dtype == torch.float32
+    assert ema.shadow["fine.weight"].item() == pytest.approx(1.0 + 1e-12, abs=1e-15)
+
+
 def test_does_not_share_memory_with_the_weights() -> None:
     module = nn.BatchNorm1d(2)
     ema = EMA(module, decay=0.9)

@@ -225,6 +225,23 @@ def test_gradients_are_clipped_to_the_norm(make_trainer: Make) -> None:
         )
 
 
+def test_groups_are_clipped_each_by_itself(
+    make_trainer: Make, make_learner: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that a group of other units, a schedule's, does not scale the network's; the norm reported is of all."""
+    free, batches = make_trainer("free", steps=1, clip_norm=0)
+    (report,) = free.run(batches)
+    learner = make_learner()
+    *rest, last = learner.network.parameters()
+    groups = [{"params": [last]}, {"params": rest}]
+    monkeypatch.setattr(learner, "optimizers", lambda settings: {"optimizer": settings.optimizer_of(groups)})
+    trainer, batches = make_trainer("groups", learner, steps=1, clip_norm=1e-4)
+    (clipped,) = trainer.run(batches)
+    assert clipped.grad_norm == pytest.approx(report.grad_norm, rel=1e-5)
+    for group in trainer.updates.optimizers["optimizer"].param_groups:
+        assert float(torch.stack([p.grad.norm() for p in group["params"]]).norm()) == pytest.approx(1e-4, rel=1e-2)
+
+
 def test_the_rate_reported_is_the_one_used(make_trainer: Make) -> None:
     trainer, batches = make_trainer(steps=4, warmup=4, learning_rate=0.01)
     used = [

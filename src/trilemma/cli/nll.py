@@ -26,7 +26,7 @@ def nll(
     root: o.Root = None,
     **settings: Any,
 ) -> None:
-    """Print L_T, ΣL_t (∫L_t in continuous time), L_0, their total in bits/dim with standard errors; save and plot L_t."""
+    """Print L_T, ΣL_t (∫L_t in continuous time), L_0, their total in bits/dim with errors; save and plot every L_t."""
     from trilemma import jobs
     from trilemma.machine import say, show
     from trilemma.report.likelihood import likelihood_figure, likelihood_table

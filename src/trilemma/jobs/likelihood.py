@@ -49,10 +49,10 @@ def nll(
 ) -> dict[str, Any]:
     """L_T, ΣL_t, L_0 and their total in bits/dim on `n` images of DATA:SPLIT (all, if it has fewer), with standard
     errors over images and every L_t; `steps` of the grid, every one of a table unless given. Of a continuous schedule
-    without `steps` the bound in continuous time, by so many `draws` of the time an image (64). `clip`: whether the bound's x̂_0 is
-    held in the data's range, as improved-diffusion's `image_nll` has it. `ode`: an estimate of the likelihood itself
-    too, by so many Runge-Kutta steps. An upsampler's is that of images given their low ones; of a model of latents it
-    is that of the codec and the model together, all terms in bits/dim of the images. Written to
+    without `steps` the bound in continuous time, by so many `draws` of the time an image (64). `clip`: whether the
+    bound's x̂_0 is held in the data's range, as improved-diffusion's `image_nll` has it. `ode`: an estimate of the
+    likelihood itself too, by so many Runge-Kutta steps. An upsampler's is that of images given their low ones; of a
+    model of latents it is that of the codec and the model together, all terms in bits/dim of the images. Written to
     RUN/evaluations/likelihood/….json, or `out`. Raises InputError for what cannot be done."""
     began = time.perf_counter()
     if out is not None:

@@ -100,8 +100,8 @@ class OfTable:
     def check(self, schedule: Schedule) -> None:
         if schedule.steps is None:
             raise InputError(
-                "objective: the variational bound of T steps needs a tabulated schedule, such as linear or cosine (of a "
-                "continuous one it is objective vdm)"
+                "objective: the variational bound of T steps needs a tabulated schedule, such as linear or cosine (of "
+                "a continuous one it is objective vdm)"
             )
 
 

@@ -2,6 +2,7 @@
 
 from trilemma.process.calling import Call, latent_of
 from trilemma.process.codec import Codec
+from trilemma.process.continuous import EDM, ContinuousVP
 from trilemma.process.denoiser import (
     FIXED,
     UNCONDITIONAL,
@@ -29,7 +30,7 @@ from trilemma.process.noise import Draw, stream, stream_seed
 from trilemma.process.parameterization import PARAMETERIZATIONS, Parameterization
 from trilemma.process.pixels import check_images, image_grid, png, reduced, to_model, to_uint8
 from trilemma.process.posterior import ClassPosterior
-from trilemma.process.schedules import EDM, SCHEDULES, ContinuousVP, Cosine, Linear, Prior, Schedule, Tabulated
+from trilemma.process.schedules import SCHEDULES, Cosine, Linear, Prior, Schedule, Tabulated
 from trilemma.process.times import GOLDEN, TIME_SAMPLERS, Importance, Times, TimeSampler, Uniform, quarters, spread
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""The noise schedule that is learned (Kingma et al. 2021, section 3.1): γ(t) strictly increasing whatever its weights."""
+"""The noise schedule that is learned (Kingma et al. 2021, section 3.1): γ rises whatever its weights."""
 
 from __future__ import annotations
 
@@ -68,9 +68,8 @@ class VDM(Schedule, nn.Module):
             self.within["c"] = nn.Parameter(-steep * place)
         self._inside: _Inside | None = None
 
-    @property
-    def learned(self) -> bool:
-        return next(self.parameters(), None) is not None
+    def groups(self) -> list[list[nn.Parameter]]:
+        return [list(part.parameters()) for part in (self.at_ends, self.within) if len(part)]
 
     @contextmanager
     def learning(self) -> Iterator[_Inside]:
@@ -78,7 +77,7 @@ class VDM(Schedule, nn.Module):
         losses [n], one an image at its own time, that what it gives is told before the backward pass: the estimator's
         variance but for a constant, from the one backward pass (Kingma et al. 2021, appendix I.2). Those of the ends
         are of the loss itself."""
-        self._inside = inside = _Inside()
+        self._inside = inside = _Inside(self._held(learning=True))
         try:
             yield inside
         finally:
@@ -88,7 +87,7 @@ class VDM(Schedule, nn.Module):
         if not len(self.at_ends):
             first, last = torch.tensor([self.first, self.last], dtype=torch.float64)
             return first, last
-        ends = self._held(self.at_ends)
+        ends = self._held()
         return ends["gamma_0"], ends["gamma_0"] + softplus(ends["raw_span"])
 
     def gamma(self, t: Float64[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
@@ -122,24 +121,28 @@ class VDM(Schedule, nn.Module):
         return self._risen(t)
 
     def _risen(self, t: Float64[Tensor, "*n"]) -> tuple[Float64[Tensor, "*n"], Float64[Tensor, "*n"]]:
-        held = self._held(self.within)
+        held = self._held()
         b, w, c = softplus(held["raw_b"]) / len(held["raw_b"]), softplus(held["raw_w"]), held["c"]
         risen = torch.sigmoid(w * t[..., None] + c)
         first, last = (b * torch.sigmoid(c)).sum(), 1.0 + (b * torch.sigmoid(w + c)).sum()
         n = (t + (b * risen).sum(-1) - first) / (last - first)
         return n, (1.0 + (b * w * risen * (1.0 - risen)).sum(-1)) / (last - first)
 
-    def _held(self, parameters: nn.ParameterDict) -> dict[str, Float64[Tensor, "..."]]:
-        """The parameters where times are, with gradients while learning."""
-        given = {key: value if self._inside is not None else value.detach() for key, value in parameters.items()}
-        return {key: value.to("cpu", torch.float64) for key, value in given.items()}
+    def _held(self, learning: bool = False) -> dict[str, Float64[Tensor, "..."]]:
+        """The parameters where times are; while learning with gradients, and the same ones throughout: a device is
+        waited for once."""
+        if self._inside is not None:
+            return self._inside.held
+        given = {**self.at_ends, **self.within}
+        return {key: (v if learning else v.detach()).to("cpu", torch.float64) for key, v in given.items()}
 
 
 class _Inside:
-    """What is computed while a schedule learns, once a tensor of times, and the losses that its inside is to make
-    steady."""
+    """What is computed while a schedule learns, once a tensor of times, from the parameters `held`, and the losses that
+    its inside is to make steady."""
 
-    def __init__(self) -> None:
+    def __init__(self, held: dict[str, Tensor]) -> None:
+        self.held = held
         self._known: list[tuple[Tensor, tuple[Tensor, Tensor]]] = []
         self._losses: Tensor | None = None
 

@@ -21,7 +21,7 @@ from typing import Annotated, Any, ClassVar
 import torch
 from annotated_types import Ge, Gt, Le, Lt
 from jaxtyping import Float64
-from torch import Tensor
+from torch import Tensor, nn
 
 from trilemma.errors import InputError
 from trilemma.parts import Described
@@ -39,10 +39,17 @@ class Schedule(Described, ABC):
     decodes: ClassVar[bool] = False
     """Whether so little noise is left at t_min that images are read off x_t there, without a network."""
 
+    rate: float = 1.0
+    """Of a learned one, the learning rate of its parameters over the network's."""
+
+    def groups(self) -> list[list[nn.Parameter]]:
+        """The parameters of a learned one, which is a module then, in groups that are clipped each by itself."""
+        return []
+
     @property
     def learned(self) -> bool:
         """Whether it has parameters, which an objective has to train."""
-        return False
+        return bool(self.groups())
 
     def learning(self) -> AbstractContextManager[Callable[[Tensor], Any]]:
         """Within it what a learned schedule computes has gradients; see `VDM`. What it gives is told the losses."""
@@ -214,75 +221,6 @@ class Cosine(Tabulated):
         t = torch.arange(steps + 1, dtype=torch.float64) / steps
         f = torch.cos((t + s) / (1 + s) * math.pi / 2) ** 2
         super().__init__((1 - f[1:] / f[:-1]).clamp(max=max_beta), terminal_snr, network_steps)
-
-
-@register("schedule", "vp")
-class ContinuousVP(Schedule):
-    """The variance-preserving SDE's schedule on t in [0, 1]: log α² = −½ t² (β_max − β_min) − t β_min (Song et al.
-    2021, eq. 33). The network is told 999 t, as their continuous models are."""
-
-    T, steps, t_min = 1.0, None, 1e-3
-
-    def __init__(self, *, beta_min: Annotated[float, Gt(0)] = 0.1, beta_max: Annotated[float, Gt(0)] = 20.0):
-        self.beta_min, self.rise = beta_min, beta_max - beta_min
-        if self.rise <= 0:
-            raise InputError(f"schedule.beta_max {beta_max:g} should be more than beta_min {beta_min:g}")
-
-    def gamma(self, t: Float64[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
-        self.check(t)
-        # −log SNR = log((1 − α²)/α²) = log(e^h − 1), h = −log α²
-        return torch.log(torch.expm1(0.5 * t**2 * self.rise + t * self.beta_min))
-
-    def slope(self, t: Float64[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
-        self.check(t)
-        return (t * self.rise + self.beta_min) / -torch.expm1(-(0.5 * t**2 * self.rise + t * self.beta_min))
-
-    def time_of(self, gamma: Float64[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
-        h = torch.nn.functional.softplus(gamma)
-        t = 2 * h / (self.beta_min + (self.beta_min**2 + 2 * self.rise * h).sqrt())
-        return t.clamp(0.0, 1.0)
-
-    def network_time(self, t: Float64[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
-        return 999.0 * t
-
-
-@register("schedule", "edm")
-class EDM(Schedule):
-    """Karras et al. 2022: nothing is scaled, α = 1, and time is the noise level, σ(t) = t, up to `sigma_max`; sampling
-    starts from noise of that spread. The network is told ¼ log σ (their table 1)."""
-
-    steps = None
-
-    def __init__(self, *, sigma_min: Annotated[float, Gt(0)] = 0.002, sigma_max: Annotated[float, Gt(0)] = 80.0):
-        if sigma_max <= sigma_min:
-            raise InputError(f"schedule.sigma_max {sigma_max:g} should be more than sigma_min {sigma_min:g}")
-        self.T = sigma_max
-        self.t_min = sigma_min
-
-    def gamma(self, t: Float64[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
-        self.check(t)
-        return 2 * torch.log(t)
-
-    def slope(self, t: Float64[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
-        self.check(t)
-        return 2 / t
-
-    def time_of(self, gamma: Float64[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
-        return torch.exp(gamma / 2).clamp(self.t_min, self.T)
-
-    def alpha(self, t: Float64[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
-        self.check(t)
-        return torch.ones_like(t)
-
-    def sigma(self, t: Float64[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
-        self.check(t)
-        return t
-
-    def prior_std(self, t: float) -> float:
-        return t
-
-    def network_time(self, t: Float64[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
-        return torch.log(t) / 4
 
 
 @register("schedule", "ddgan")

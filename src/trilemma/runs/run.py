@@ -136,6 +136,8 @@ class Run:
             denoiser = denoiser_of(self.learner(weights), self.recipe)
             # In channels_last convolutions gain more than normalisation loses.
             denoiser.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            if isinstance(denoiser.schedule, nn.Module):  # times are there, and would wait for the device at every step
+                denoiser.schedule.cpu()
             self._denoisers[weights] = denoiser
         return self._denoisers[weights]
 

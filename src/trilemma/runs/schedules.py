@@ -10,35 +10,35 @@ from torch import nn
 from trilemma.errors import InputError
 from trilemma.parts import construct
 from trilemma.process import Schedule
-from trilemma.recipes import component
-from trilemma.runs.run import Run
+from trilemma.recipes import component, load
 from trilemma.training import checkpoint
+
+PREFIX = "schedule."
+"""Of a learned schedule's weights in a checkpoint."""
 
 
 def schedule_of(text: str) -> Schedule:
     """The schedule `NAME` or `NAME,key=value,…`, as recipes name it, or a run's, by its directory: one that is learned
-    with its averaged weights, where they are kept."""
+    with its averaged weights, where they are kept. Raises InputError for what names none."""
     if (Path(text) / "recipe.yaml").is_file():
-        return _of_run(Run(text))
+        return _of_run(Path(text))
     name, *rest = text.split(",")
     arguments = dict(part.partition("=")[::2] for part in rest)
     return construct("schedule", component("schedule", {"name": name, **arguments}, f"schedule {name!r}"))
 
 
-def _of_run(run: Run) -> Schedule:
+def _of_run(path: Path) -> Schedule:
     """Without its network, which may have to be given again."""
-    if run.recipe.schedule is None:
-        raise InputError(f"{run.path} has no schedule: a {run.recipe.learner['name']} learner needs none")
-    schedule: Schedule = construct("schedule", run.recipe.schedule)
+    recipe = load(path / "recipe.yaml")
+    if recipe.schedule is None:
+        raise InputError(f"{path} has no schedule: a {recipe.learner['name']} learner needs none")
+    schedule: Schedule = construct("schedule", recipe.schedule)
     if schedule.learned:
-        file = run.weights_file("ema" if run.recipe.training.ema else "raw")
-        weights = {key: value for key, value in checkpoint.read_tensors(file).items() if key.startswith(PREFIX)}
         module = cast(nn.Module, schedule)
+        folder = checkpoint.latest(path / "checkpoints")
+        file = folder / ("ema.safetensors" if recipe.training.ema else "model.safetensors")
+        weights = {key: value for key, value in checkpoint.read_tensors(file).items() if key.startswith(PREFIX)}
         own = {PREFIX + key: value for key, value in module.state_dict().items()}
         checkpoint.check_tensors(file, "weight", weights, own)
         module.load_state_dict({key.removeprefix(PREFIX): value for key, value in weights.items()})
     return schedule
-
-
-PREFIX = "schedule."
-"""Of a learned schedule's weights in a checkpoint."""

@@ -156,8 +156,8 @@ def read_state(checkpoint: Path, verify: bool = True) -> dict[str, Any]:
 
 
 def check_tensors(path: Path, what: str, found: dict[str, Tensor], own: dict[str, Tensor]) -> None:
-    """Raises InputError where the names, shapes or types of what a file holds are not those of one's own. Averages may be
-    float32 whatever the weights' type."""
+    """Raises InputError where the names, shapes or types of what a file holds are not those of one's own. Averages may
+    be float32 whatever the weights' type."""
     for name in sorted(own.keys() ^ found.keys()):
         where = "this network, not in the file" if name in own else "the file, not in this network"
         raise InputError(f"{path}: {what} {name!r} is in {where}")

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from trilemma.errors import InputError
 from trilemma.objectives import Losses, Objective
 from trilemma.parts import Part, construct, constructor, described, named
-from trilemma.process import FIXED, VARIANCES, VDM, Condition, Denoiser, Draw, Times, TimeSampler, Variance
+from trilemma.process import FIXED, VARIANCES, Condition, Denoiser, Draw, Times, TimeSampler, Variance
 from trilemma.registry import register
 from trilemma.training.batches import Batch
 from trilemma.training.learners import Given, LearnerSettings, Outcome, TimedLearner
@@ -56,9 +56,10 @@ class DenoisingLearner(TimedLearner):
         if hasattr(objective, "check"):
             objective.check(schedule)
         if schedule.learned and not getattr(objective, "learns_schedule", False):
+            name = named(described("objective", objective))
             raise InputError(
-                f"schedule {schedule!r} is learned, and objective {named(described('objective', objective))!r} trains none: "
-                "expected objective 'vdm', or a schedule with inside linear and ends fixed"
+                f"schedule {schedule!r} is learned, and objective {name!r} trains none: expected objective 'vdm', or a "
+                "fixed schedule"
             )
         if label_dropout and denoiser.no_class is None:
             raise InputError(
@@ -70,16 +71,9 @@ class DenoisingLearner(TimedLearner):
         return self.network
 
     def optimizers(self, settings: TrainingSettings) -> Mapping[str, Optimizer]:
-        schedule = self.schedule
-        if not isinstance(schedule, VDM) or not schedule.learned:
-            return super().optimizers(settings)
-        rate = {"lr": settings.learning_rate * schedule.rate, "weight_decay": 0.0}
-        learned = ({"params": list(part.parameters()), **rate} for part in (schedule.at_ends, schedule.within))
-        groups = [
-            {"params": list(self.denoiser.network.parameters())},
-            *(group for group in learned if group["params"]),
-        ]
-        return {"optimizer": settings.optimizer_of(groups)}
+        own = {"lr": settings.learning_rate * self.schedule.rate, "weight_decay": 0.0}
+        groups: list[dict[str, Any]] = [{"params": list(self.denoiser.network.parameters())}]
+        return {"optimizer": settings.optimizer_of(groups + [{"params": g, **own} for g in self.schedule.groups()])}
 
     def compile(self) -> None:
         self.denoiser.network.compile()

@@ -38,9 +38,10 @@ class Loop(Protocol):
 
     def descend(self, losses: Losses, batch: Batch, optimizer: str = "optimizer") -> Outcome:
         """One update by the optimiser of this name: the gradients of these losses of the batch, over its micro-batches
-        and all processes, in the settings' precision, clipped, each group of parameters by itself, at its rate. No other parameters take
-        gradients meanwhile. Gives the losses of the whole global batch. A loss or gradient that is not finite ends the
-        learner's step here: nothing of this update is kept, and the step counts as skipped."""
+        and all processes, in the settings' precision, clipped, each group of parameters by itself, at its
+        rate. No other parameters take gradients meanwhile. Gives the losses of the whole global batch. A loss or
+        gradient that is not finite ends the learner's step here: nothing of this update is kept, and the step counts as
+        skipped."""
 
     def unseen(self, losses: Losses, count: int) -> Iterator[Outcome]:
         """The losses of so many more global batches, without gradients; those that are not finite are left out."""
