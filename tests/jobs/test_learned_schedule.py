@@ -75,7 +75,7 @@ class TestTraining:
         parts = [last[f"loss_{name}"] for name in ("prior", "diffusion", "reconstruction")]
         assert sum(parts) == pytest.approx(last["loss"], rel=1e-5)
         assert last["gamma_0"] == pytest.approx(-13.3, abs=0.5) and last["gamma_1"] == pytest.approx(5.0, abs=0.5)
-        assert last["gamma_0"] != -13.3
+        assert last["gamma_0"] != -13.3 and "gamma_0_t1" not in last and "loss_prior_t1" in last
         assert learned.parameters == sum(p.numel() for p in learned.denoiser().network.parameters())
 
     def test_is_resumed_bit_for_bit(

@@ -133,10 +133,11 @@ def levels_nll(
     summed that lie near enough to sε, where x_t/α is, to change the sum."""
     low, high = data_range
     width = (high - low) / (levels - 1)
-    s = (torch.exp(gamma / 2) / width).to(x0.device, x0.dtype)
+    spread = torch.exp(gamma / 2) / width
+    reach = min(levels - 1, math.ceil(math.sqrt(-2 * math.log(torch.finfo(x0.dtype).eps)) * float(spread.detach())))
+    s = spread.to(x0.dtype).to(x0.device)
     at = ((x0 - low) / width).round()
     nearest = torch.minimum(torch.maximum((s.detach() * eps).round(), -at), levels - 1 - at)
-    reach = min(levels - 1, math.ceil(math.sqrt(-2 * math.log(torch.finfo(x0.dtype).eps)) * float(s.detach())))
     found = []
     for offset in range(-reach, reach + 1):
         j = nearest + offset

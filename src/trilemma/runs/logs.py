@@ -100,8 +100,9 @@ class Window:
         mean = report.loss
         state["loss"].append(mean)
         norms = {f"grad_norm_{name}": norm for name, norm in report.grad_norms.items() if name != "optimizer"}
-        for name, mean_of_part in {**{n: float(p.double().mean()) for n, p in outcome.parts.items()}, **norms}.items():
-            state["parts"].setdefault(name, []).append(mean_of_part)
+        means = {name: float(part.double().mean()) for name, part in outcome.parts.items()}
+        for name, figure in {**means, **norms, **outcome.figures}.items():
+            state["parts"].setdefault(name, []).append(figure)
         state["smooth"] = mean if state["smooth"] is None else 0.95 * self.smooth + 0.05 * mean
         if outcome.times is not None:
             quarter = quarters(outcome.times)

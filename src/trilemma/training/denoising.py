@@ -81,12 +81,12 @@ class DenoisingLearner(TimedLearner):
     def losses(self, batch: Batch) -> Outcome:
         draw = batch.draw()
         times = self.times.sample(draw)
+        # Before the network is at work: a device would be waited for.
+        ends = zip(("gamma_0", "gamma_1"), self.schedule.ends(), strict=True) if self.schedule.learned else ()
+        figures = {name: float(end) for name, end in ends}
         found = self.losses_at(replace(batch, labels=self._dropped(batch.labels, draw)), times, draw)
         parts = {f"loss_{name}": part.detach() for name, part in found.parts.items()} if len(found.parts) > 1 else {}
-        if self.schedule.learned:
-            ends = zip(("gamma_0", "gamma_1"), self.schedule.ends(), strict=True)
-            parts |= {name: torch.full_like(found.total, float(end)).detach() for name, end in ends}
-        return self.outcome(times, found.total, parts)
+        return replace(self.outcome(times, found.total, parts), figures=figures)
 
     def _dropped(self, labels: Int64[Tensor, "n"] | None, draw: Draw) -> Int64[Tensor, "n"] | None:
         """The labels, a part of them no class (Ho & Salimans 2022, algorithm 1)."""

@@ -20,12 +20,14 @@ from trilemma.training.settings import TrainingSettings
 @dataclass(frozen=True)
 class Outcome:
     """What a batch gave: the scalar to descend on, the loss of each image [n] (detached, unweighted), the training
-    times [n] as fractions of T if there are any, and further figures of each image by name, to be logged."""
+    times [n] as fractions of T if there are any, and what else is to be logged: figures of each image by name, and
+    `figures` that are of none."""
 
     loss: Float[Tensor, ""]
     each: Float[Tensor, "n"]
     times: Float64[Tensor, "n"] | None = None
     parts: Mapping[str, Float[Tensor, "n"]] = field(default_factory=dict)
+    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 Losses = Callable[[Batch], Outcome]

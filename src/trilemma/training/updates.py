@@ -130,7 +130,7 @@ class Updates:
         gathered = (
             None if not times else everyone_s(times).cpu() if self.accelerator.num_processes > 1 else torch.cat(times)
         )
-        return Outcome(loss / len(each), each, gathered, parts)
+        return Outcome(loss / len(each), each, gathered, parts, outcomes[0].figures)
 
 
 def weights_of(optimizer: Optimizer) -> list[Tensor]:
