@@ -117,6 +117,8 @@ def scheduler_config(recipe: CompletedRecipe) -> SchedulerConfig:
         raise without("schedule.name", kind, "linear", "cosine")
     if name not in PREDICTION_TYPES:
         raise without("learner.parameterization.name", name, *PREDICTION_TYPES)
+    if learner["parameterization"].get("skip"):
+        raise without("learner.parameterization.skip", True, False)
     if recipe.data.range != (-1.0, 1.0):
         raise without("data.range", list(recipe.data.range), [-1.0, 1.0])
     if schedule["network_steps"] not in (None, schedule["steps"]):

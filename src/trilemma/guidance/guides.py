@@ -209,4 +209,5 @@ def _check_schedule(guide: Autoguidance | ClassifierGuidance, its: Schedule, mod
         t = torch.linspace(0, 1, 65, dtype=torch.float64)[1:] * its.T
         if torch.allclose(its.gamma(t), models.gamma(t), rtol=1e-6, atol=1e-6, equal_nan=True):
             return
-    raise InputError(f"guide {guide.name}: its schedule is {its!r}, the model's {models!r}: expected the same")
+    learned = " (learned, and not to the same γ(t))" if repr(its) == repr(models) else ""
+    raise InputError(f"guide {guide.name}: its schedule is {its!r}, the model's {models!r}{learned}: expected the same")

@@ -16,6 +16,7 @@ from trilemma.metrics import kept_for_backward
 from trilemma.process import to_model
 from trilemma.recipes import CompletedRecipe, Recipe, dump, load
 from trilemma.runs.build import build_learner, completed, open_images, parameter_count
+from trilemma.runs.latents import codec_of
 from trilemma.samplers.estimate import bytes_of_image
 from trilemma.training import Batch, Losses, Outcome, TrainingSettings
 
@@ -44,6 +45,7 @@ def dry_run(recipe: str | Path, overrides: Sequence[str] = ()) -> str:
     state = process_state()
     try:
         check_memory(chosen, state.device, state.num_processes)
+        codec_of(chosen)
     except InputError as error:
         lines["refused here"] = str(error)
     return dump(chosen) + "\n" + "".join(f"# {name}: {value}\n" for name, value in lines.items())

@@ -147,6 +147,7 @@ def nll(
         "reference": data_record(data) | {"used": len(chosen), "seed": seed},
         "grid": {"steps": count, "draws": draws, "spacing": spacing, "clip": clip, "ode_steps": ode},
         "codec": None if run.recipe.codec is None else run.recipe.codec.model_dump(mode="json"),
+        "log_sigma": None if denoiser.codec.log_sigma is None else float(denoiser.codec.log_sigma),
         "bits_per_dim": figures,
         "terms": {"t": bound.times.tolist(), "mean": each.mean(0).tolist(), "standard_error": _errors(each)},
         "wall_time_s": round(time.perf_counter() - began, 2),

@@ -19,6 +19,7 @@ from trilemma.machine.progress import console, say
 from trilemma.process import Schedule, stream_seed
 from trilemma.recipes import CompletedRecipe, Recipe, load
 from trilemma.runs.build import build_learner, completed, open_images, parameter_count, second_moment
+from trilemma.runs.companions import check_codecs
 from trilemma.runs.latents import FOLDER, Latents, codec_of, latents_of
 from trilemma.runs.run import Run, prepare
 from trilemma.training import Learner, Trainer, checkpoint
@@ -85,6 +86,7 @@ def _train(
     validation = validation_of(chosen, codec)
     if init is not None:
         source = Run(init, verify=verify)
+        check_codecs(f"--init {init}", source.recipe, chosen)
         source.load_into(learner, "ema" if source.recipe.training.ema else "raw")
     learner.ready()
     check_grids(learner, chosen, data)
@@ -96,7 +98,7 @@ def _train(
     trainer = Trainer(learner, chosen.training, process, path, chosen.model_dump(mode="json"))
     take_up(trainer, verify)
     if process.is_main_process:
-        _introduce(chosen, data, learner, trainer.step)
+        _introduce(chosen, data, learnt_from, learner, trainer.step)
     for _ in watched(trainer, batches, chosen, path, validation, evaluation):
         pass
     if trainer.stopped is not None:
@@ -144,7 +146,9 @@ def check_unchanged(own: Recipe, changed: Recipe, what: str = "") -> None:
             )
 
 
-def _introduce(recipe: CompletedRecipe, data: ImageSet, learner: Learner, step: int) -> None:
+def _introduce(
+    recipe: CompletedRecipe, data: ImageSet, learnt_from: ImageSet | Latents, learner: Learner, step: int
+) -> None:
     settings = recipe.training
     console.print(
         f"{recipe.name}: {parameter_count(learner.network) / 1e6:.2f} M parameters, {len(data)} images of {data.name} "
@@ -155,7 +159,10 @@ def _introduce(recipe: CompletedRecipe, data: ImageSet, learner: Learner, step: 
             f"latents {'×'.join(map(str, recipe.space))} of {recipe.codec.name}, scale {recipe.codec.scale:.4g}"
         )
     if learner.denoiser is not None:
-        moment = second_moment(data, recipe.data.range) if recipe.codec is None else 1.0  # what their scale is for
+        if isinstance(learnt_from, Latents):
+            moment = learnt_from.seen(recipe.space[0]).second_moment * learnt_from.scale**2
+        else:
+            moment = second_moment(data, recipe.data.range)
         warning = prior_warning(learner.denoiser.schedule, moment)
         if warning:
             console.print(f"[yellow]warning:[/yellow] {warning}")

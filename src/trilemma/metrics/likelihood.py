@@ -77,23 +77,21 @@ def continuous_bound(
     draw: Draw,
     clip: Clipping = "none",
 ) -> Bound:
-    """The bound in continuous time, its integral by `draws` times an image, one in each of as many equal parts of t_min
-    to T, with one noise each: without bias, whatever their number. x_{t_min} is decoded to the levels nearest to it.
-    `clip` as `variational_bound` has it.
+    """The bound in continuous time, its integral by `draws` times an image, one in each of as many equal parts of the
+    way from t_min to T (`between`), with one noise each: without bias, whatever their number. x_{t_min} is decoded to
+    the levels nearest to it. `clip` as `variational_bound` has it.
 
     Raises InputError for a denoiser that draws its x̂_0, and for a schedule that is not continuous."""
     denoiser.check_stated()
     schedule, terms = denoiser.schedule, []
-    length = schedule.T - schedule.t_min
     for k in reversed(range(draws)):
-        t, eps = between(schedule, (k + 1.0 - draw.uniform()) / draws), draw.normal(x0)
-        rate = 0.5 * length / draws * schedule.slope(t)
+        (t, rate), eps = between(schedule, (k + 1.0 - draw.uniform()) / draws), draw.normal(x0)
         x_t = perturb(schedule, x0, t, eps)
         prediction = held(denoiser(x_t, t, condition), clip, denoiser, x_t, t)
-        terms.append(rate * bits((eps - prediction.eps).square()).double().cpu())
+        terms.append(0.5 / draws * rate * bits((eps - prediction.eps).square()).double().cpu())
     decoded = bits(read_nll(denoiser, x0, draw.normal(x0), schedule.ends()[0]))
     prior = prior_term(schedule, x0.double(), torch.tensor(schedule.T, dtype=torch.float64)).cpu()
-    middles = between(schedule, (torch.arange(draws, dtype=torch.float64).flip(0) + 0.5) / draws)
+    middles, _ = between(schedule, (torch.arange(draws, dtype=torch.float64).flip(0) + 0.5) / draws)
     times = torch.cat([middles, middles.new_tensor([schedule.t_min])])
     return Bound(prior, torch.stack([*terms, decoded.double().cpu()], 1), times)
 

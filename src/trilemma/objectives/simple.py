@@ -20,7 +20,8 @@ class Objective(Protocol):
     """(denoiser, x0, condition, times, draw) -> one loss an image. `draw` is the images' own noise. An objective that
     trains a learned variance says so in `variances`, those of the denoiser that it goes with; others go with fixed
     ones. One that trains a learned schedule has `learns_schedule`, true; one that goes with some schedules only has
-    `check(schedule)`, which raises InputError for others."""
+    `check(schedule)`, which raises InputError for others; one that is wrong unless the times' weights make their mean a
+    uniform one has `uniform_mean`, true."""
 
     def __call__(
         self, denoiser: Denoiser, x0: Float[Tensor, "n c h w"], condition: Condition, times: Times, draw: Draw

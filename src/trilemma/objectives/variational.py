@@ -43,11 +43,11 @@ def bound_term(
     noisier: Float64[Tensor, "*n"] | None = None,
 ) -> Float[Tensor, "n"]:
     """The bound's term of the pair t > s in bits/dim, one an image: KL(q(x_s | x_t, x_0) ‖ p(x_s | x_t)), and for s = 0
-    −log p(x_0 | x_t): of the discretised Gaussian decoder (A eq. 3–5), or of the levels nearest to x_t where the
-    schedule `decodes`. x_t is given by (x_0, ε); `noisier` is the grid's time before t, whose β̃ is the variance floor
-    at s = 0."""
+    −log p(x_0 | x_t): of the discretised Gaussian decoder (A eq. 3–5), or, under a continuous schedule, of the levels
+    nearest to x_t. x_t is given by (x_0, ε); `noisier` is the grid's time before t, whose β̃ is the variance floor at
+    s = 0."""
     schedule, to_data = denoiser.schedule, s == 0
-    if schedule.decodes and bool(to_data.all()):
+    if schedule.steps is None and bool(to_data.all()):
         return bits(read_nll(denoiser, x0, eps, schedule.gamma(t)))
     kernel = pair(schedule, t, s, noisier)
     log_variance = denoiser.log_variance(prediction, kernel)

@@ -25,10 +25,11 @@ class VariationalDiffusion:
     x_T is not noise; `diffusion`; and `reconstruction`, −log₂ p(x_0 | x_{t_min}) of the levels nearest to x_{t_min}.
 
     `steps` None: in continuous time, ½ γ'(t) ‖ε − ε̂‖² (eq. 17). A number K: the bound of K even steps, K times the KL
-    of the pair of times around t (eq. 13)."""
+    of the pair of times around t (eq. 13). Even is in t where the schedule is learned, else in γ (see `between`)."""
 
     variances: ClassVar = ("fixed_small",)
     learns_schedule: ClassVar = True
+    uniform_mean: ClassVar = True
 
     steps: Annotated[int, Ge(1)] | None = None
 
@@ -64,17 +65,25 @@ class VariationalDiffusion:
         """The diffusion term in bits/dim; its mean over `drawn`, uniform in (0, T], is that of t_min to T."""
         schedule, share = denoiser.schedule, drawn / denoiser.schedule.T
         if self.steps is None:
-            t = between(schedule, share)
+            t, rate = between(schedule, share)
             prediction = denoiser(perturb(schedule, x0, t, eps), t, condition)
             error = bits((eps - prediction.eps).square())
-            return over_image(0.5 * (schedule.T - schedule.t_min) * schedule.slope(t), error) * error
+            return over_image(0.5 * rate, error) * error
         upper = (share * self.steps).ceil().clamp(1, self.steps)
-        t, s = (between(schedule, place / self.steps) for place in (upper, upper - 1))
+        (t, _), (s, _) = (between(schedule, place / self.steps) for place in (upper, upper - 1))
         prediction = denoiser(perturb(schedule, x0, t, eps), t, condition)
         return self.steps * bound_term(denoiser, x0, eps, prediction, t, s)
 
 
-def between(schedule: Schedule, share: Float64[Tensor, "n"]) -> Float64[Tensor, "n"]:
-    """The times at these shares, in [0, 1], of the way from t_min to T."""
-    first, last = share.new_tensor([schedule.t_min, schedule.T])
-    return torch.lerp(first, last, share)
+def between(schedule: Schedule, share: Float64[Tensor, "n"]) -> tuple[Float64[Tensor, "n"], Float64[Tensor, "n"]]:
+    """The times at these shares, in [0, 1], of the way from t_min to T, and dγ/dshare there. The way is even in t where
+    the schedule is learned, which makes that the way to go; in γ elsewhere, or a schedule such as EDM's would be looked
+    at where next to nothing happens."""
+    if schedule.learned:
+        length = schedule.T - schedule.t_min
+        start, end = share.new_tensor([schedule.t_min, schedule.T])
+        t = torch.lerp(start, end, share)
+        return t, length * schedule.slope(t)
+    first, last = schedule.ends()
+    t = schedule.time_of(torch.lerp(first, last, share)).clamp(schedule.t_min, schedule.T)
+    return t, (last - first).expand_as(t)

@@ -24,6 +24,12 @@ Variance = Literal["fixed_small", "fixed_large", "learned_range"]
 VARIANCES: tuple[Variance, ...] = get_args(Variance)
 FIXED: tuple[Variance, ...] = ("fixed_small", "fixed_large")
 
+DECODED = 2**14
+"""Positions of latents that are decoded at once, over all images: sixteen latents of 32×32."""
+
+ENCODED = 64
+"""Images that are encoded at once."""
+
 
 @dataclass(frozen=True)
 class Condition:
@@ -144,13 +150,14 @@ class Denoiser(nn.Module):
     def encoded(self, images: UInt8[np.ndarray, "n h w c"]) -> Float[Tensor, "n c h w"]:
         """What is diffused of these images: themselves in the data's range, or the means of their latents. Where the
         network is."""
-        first = next(self.network.parameters(), torch.zeros(()))
-        return self.codec.moments(to_model(images, self.data_range).to(first.device))[0]
+        first, x = next(self.network.parameters(), torch.zeros(())), to_model(images, self.data_range)
+        return torch.cat([self.codec.moments(part.to(first.device))[0] for part in x.split(ENCODED)])
 
     @torch.no_grad()
     def decoded(self, x: Float[Tensor, "n c h w"]) -> UInt8[np.ndarray, "n h w c"]:
-        """The images of what is diffused."""
-        return to_uint8(self.codec.decode(x), self.data_range)
+        """The images of what is diffused; of latents so many at once as a decoder's widest layers have room for."""
+        parts = x.split(len(x) if self.codec.identity else max(1, DECODED // x[0, 0].numel()))
+        return np.concatenate([to_uint8(self.codec.decode(part), self.data_range) for part in parts])
 
     def coefficients(self, t: Float64[Tensor, "*n"]) -> Coefficients:
         """The parameterisation's coefficients at these times."""

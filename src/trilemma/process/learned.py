@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge, Gt, Le
@@ -39,7 +39,6 @@ class VDM(Schedule, nn.Module):
     `learning` only."""
 
     T, steps, t_min = 1.0, None, 1e-9
-    decodes: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -16,7 +16,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge, Gt, Le, Lt
@@ -35,9 +35,6 @@ class Schedule(Described, ABC):
     T: float
     steps: int | None
     t_min: float
-
-    decodes: ClassVar[bool] = False
-    """Whether so little noise is left at t_min that images are read off x_t there, without a network."""
 
     rate: float = 1.0
     """Of a learned one, the learning rate of its parameters over the network's."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from annotated_types import Ge, Gt, Le
@@ -34,6 +34,9 @@ class TimeSampler(Described, ABC):
     a step it wants to be told of besides the one that is trained on."""
 
     extra: int = 0
+
+    uniform_mean: ClassVar[bool] = True
+    """Whether the weighted mean is that over uniform times, which bounds are made of."""
 
     def __init__(self, schedule: Schedule):
         self.schedule = schedule
@@ -150,6 +153,8 @@ class Importance(TimeSampler):
 class LogNormal(TimeSampler):
     """log of the noise level normal, with `mean` and `std`: log(σ/α) ~ N(−1.2, 1.2²) (Karras et al. 2022, table 1),
     held within the schedule's times."""
+
+    uniform_mean = False
 
     def __init__(self, schedule: Schedule, *, mean: float = -1.2, std: Annotated[float, Gt(0)] = 1.2):
         super().__init__(schedule)

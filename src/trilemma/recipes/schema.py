@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from trilemma.errors import InputError
+from trilemma.errors import InputError, an
 from trilemma.metrics.computing import check_names
 from trilemma.parts import construct
 from trilemma.recipes.components import Section, checked, component, section
@@ -61,7 +61,7 @@ class CodecSettings(Section):
     deviation, measured on the training data (Rombach et al. 2022, appendix G). `train` writes what was measured, the
     latents' `shape`, and the `sha256` of the codec's weights, by which alone a codec and a run belong together."""
 
-    name: str
+    name: str = Field(min_length=1)
     weights: Literal["ema", "raw"] = "ema"
     scale: float | None = Field(default=None, gt=0)
     shape: tuple[int, int, int] | None = None
@@ -147,11 +147,11 @@ def parse(values: Any) -> Recipe:
     values["learner"] = component("learner", {"name": "denoising", **learner}, "learner")
     settings: LearnerSettings = construct("learner", values["learner"])
     if settings.timed and values.get("schedule") is None:
-        raise InputError(f"schedule is missing: a {values['learner']['name']} learner needs one")
+        raise InputError(f"schedule is missing: {an(values['learner']['name'])} learner needs one")
     if values.get("codec") is not None:
         values["codec"] = section(values["codec"], "codec")
         if not settings.encodes:
-            raise InputError(f"codec: a {values['learner']['name']} learner learns from images, expected none")
+            raise InputError(f"codec: {an(values['learner']['name'])} learner learns from images, expected none")
         if values["learner"].get("low") is not None:
             raise InputError("codec: an upsampler's low images are images, and latents are diffused; expected none")
     noun: Kind

@@ -26,7 +26,7 @@ WORDS = {
 
 LATENTS = {
     "prior": "L_T   what of z_T is not noise",
-    "decoder": "L_0   the density of z given z_1",
+    "decoder": "L_0   the density of z at the end",
     "total": "total, a bound on −log₂ p(x) by codec and model",
 }
 """The words of a model of latents, whose bound is of the images all the same."""
@@ -40,10 +40,10 @@ def likelihood_table(result: Mapping[str, Any]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for head in ("", "bits/dim", "± standard error"):
         table.add_column(head, justify="left" if not head else "right")
-    last = "entropy" if "entropy" in result["bits_per_dim"] else "decoder"
-    for key, words in (
-        WORDS | (LATENTS if result.get("codec") else {}) | (CONTINUOUS if result["grid"]["steps"] is None else {})
-    ).items():
+    coded = "distortion" in result["bits_per_dim"]
+    words_of = WORDS | (CONTINUOUS if result["grid"]["steps"] is None else {}) | (LATENTS if coded else {})
+    last = "entropy" if coded else "decoder"
+    for key, words in words_of.items():
         if key in result["bits_per_dim"]:
             figure = result["bits_per_dim"][key]
             cells = (DASH if value is None else f"{value:.4f}" for value in (figure["mean"], figure["standard_error"]))
@@ -53,18 +53,19 @@ def likelihood_table(result: Mapping[str, Any]) -> Table:
 
 def likelihood_figure(result: Mapping[str, Any], out: Path) -> Path:
     """Write a PNG of every L_t against t, both logarithmic, with its standard error; in continuous time of the
-    integrand, against even t."""
+    integrand, against how far on the way it is."""
     terms, steps = result["terms"], result["grid"]["steps"]
     t, mean, error = (np.array(terms[key], dtype=float) for key in ("t", "mean", "standard_error"))
     figure = Figure(figsize=(6.4, 3.6), dpi=150, layout="constrained")
     axes = figure.subplots()
     if steps is None:  # each the integral over its part of the times
-        t, mean, error = t[:-1], mean[:-1] * (len(t) - 1) / t[0], error[:-1] * (len(t) - 1) / t[0]
+        mean, error = mean[:-1] * (len(t) - 1), error[:-1] * (len(t) - 1)
+        t = (np.arange(len(mean))[::-1] + 0.5) / len(mean)
     good = mean > 0
     axes.fill_between(t[good], np.maximum(mean - error, 1e-9)[good], (mean + error)[good], alpha=0.25, lw=0)
     axes.plot(t[good], mean[good], lw=1.2)
     if steps is None:
-        axes.set(yscale="log", xlabel="t", ylabel="½ γ' E‖ε − ε̂‖² (bits/dim)")
+        axes.set(yscale="log", xlabel="share of the way from x_0 to x_T", ylabel="½ γ' E‖ε − ε̂‖² (bits/dim)")
     else:
         axes.plot(t[-1], mean[-1], "o", ms=4, color="#c1502e", label="L_0, the decoder")
         axes.set(xscale="log", yscale="log", xlabel="t", ylabel="term of the bound (bits/dim)")

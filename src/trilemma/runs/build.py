@@ -49,7 +49,7 @@ def completed(recipe: Recipe, data: ImageSet | Outline) -> CompletedRecipe:
         )
     conditional = recipe.learner.get("conditional", False)
     if (conditional or settings_of(recipe).labelled) and not classes:
-        what = "learner.conditional true" if conditional else f"a {recipe.learner['name']}"
+        what = "learner.conditional true" if conditional else an(recipe.learner["name"])
         raise InputError(f"{what} needs labelled data, and {data.name!r} has no labels")
     return settled(CompletedRecipe(**{**dict(recipe), "images": found}))
 

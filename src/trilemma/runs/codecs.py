@@ -36,6 +36,11 @@ class LatentMoments:
         return (self._second / self.count - self.means.square()).clamp(min=0).sqrt()
 
     @property
+    def second_moment(self) -> float:
+        """E[z²] over all numbers."""
+        return float(self._second.mean() / self.count)
+
+    @property
     def deviation(self) -> float:
         """The standard deviation over all numbers. Raises InputError where there is none to measure."""
         variance = float(self._second.mean() / self.count - self.means.mean().square())

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from trilemma.errors import InputError
 from trilemma.guidance import Autoguidance, ClassifierFree, ClassifierGuidance, Guide
 from trilemma.machine.files import sha256
-from trilemma.recipes import CompletedRecipe
+from trilemma.recipes import CompletedRecipe, Recipe
 
 if TYPE_CHECKING:
     from trilemma.runs.run import Run
@@ -106,16 +106,25 @@ def check_images(what: str, its: CompletedRecipe, runs: CompletedRecipe) -> None
         raise InputError(
             f"{what}: its images are {its.images.shape} (channels, height, width), the run's {runs.images.shape}"
         )
-    if _codec(its) != _codec(runs):
-        raise InputError(f"{what}: its codec is {_codec(its) or 'none'}, the run's {_codec(runs) or 'none'}")
+    check_codecs(what, its, runs)
     if its.data.range != runs.data.range:
         raise InputError(f"{what}: its pixels lie in {list(its.data.range)}, the run's in {list(runs.data.range)}")
 
 
-def _codec(recipe: CompletedRecipe) -> str:
-    """What makes a recipe's latents, in words."""
-    codec = recipe.codec
-    return "" if codec is None else f"{codec.name} ({str(codec.sha256)[:12]}…, scale {codec.scale:g})"
+def check_codecs(what: str, its: Recipe, runs: Recipe) -> None:
+    """Raises InputError where both do not learn from the same latents: made by the same weights, wherever they lie, at
+    the same scale."""
+
+    def known(recipe: Recipe) -> tuple[object, ...]:
+        codec = recipe.codec
+        return () if codec is None else (codec.sha256 or codec.name, codec.weights, codec.scale)
+
+    def said(recipe: Recipe) -> str:
+        codec = recipe.codec
+        return "none" if codec is None else f"{codec.name} ({str(codec.sha256)[:12]}…, scale {codec.scale:g})"
+
+    if known(its) != known(runs):
+        raise InputError(f"{what}: its codec is {said(its)}, the run's {said(runs)}")
 
 
 def check_classes(what: str, its: Sequence[str], runs: Sequence[str]) -> None:

@@ -40,15 +40,23 @@ def settled(recipe: CompletedRecipe) -> CompletedRecipe:
     """A recipe that says of its codec, if it has one, what shape the latents have, and whose weights make them; of a
     codec that a packaged recipe of that name is still to train, the shape alone. Raises InputError as `codec_of`."""
     settings, shape = recipe.codec, recipe.images.shape
-    if settings is None or settings.shape is not None:
+    if settings is None or settings.sha256 is not None:  # of a run that has begun: `codec_of` holds it against both
         return recipe
     if settings.identity:
+        _check_shape(recipe, shape)
         return _with(recipe, shape=shape)
     if not Path(settings.name).exists() and Path(settings.name).name in packaged():
         return _with(recipe, shape=_untrained(Path(settings.name).name, shape).shape_of(shape))
+    run = _open(recipe, Path(settings.name))
     codec = codec_of(recipe)
     assert codec is not None
-    return _with(recipe, shape=codec.shape_of(shape), sha256=_hash(_open(recipe, Path(settings.name)), recipe))
+    return _with(recipe, shape=codec.shape_of(shape), sha256=_hash(run, recipe))
+
+
+def _check_shape(recipe: CompletedRecipe, found: tuple[int, int, int]) -> None:
+    assert recipe.codec is not None
+    if recipe.codec.shape not in (None, found):
+        raise InputError(f"codec.shape {recipe.codec.shape}: the codec {recipe.codec.name} makes latents {found}")
 
 
 def _with(recipe: CompletedRecipe, **changes: object) -> CompletedRecipe:
@@ -84,6 +92,7 @@ def codec_of(recipe: CompletedRecipe, kept: Path | None = None) -> Codec | None:
             f"{str(settings.sha256)[:12]}…: it does not belong to this run"
         )
     trained = run.codec(settings.weights)
+    _check_shape(recipe, trained.shape_of(recipe.images.shape))
     return Codec(trained.network, settings.scale or 1.0, trained.log_sigma)
 
 
@@ -113,10 +122,14 @@ def _open(recipe: CompletedRecipe, path: Path) -> Run:
 
 def keep_codec(path: Path, recipe: CompletedRecipe) -> None:
     """Copy a recipe's codec into the run directory, so that the run needs nothing else; once. Raises InputError where
-    it cannot be written."""
+    it cannot be written, has changed since its latents were made, or another stands in its place."""
     settings, place = recipe.codec, path / FOLDER
-    if settings is None or settings.identity or place.exists():
+    if settings is None or settings.identity:
         return
+    if place.exists():
+        if (place / "recipe.yaml").is_file() and _hash(_open(recipe, place), recipe) == settings.sha256:
+            return
+        raise InputError(f"{place} is there already, and is not the run's codec: remove it, or choose another --out")
     run = _open(recipe, Path(settings.name))
     with replacing(place) as partial:
         folder = partial / "checkpoints" / run.checkpoint.name
@@ -127,6 +140,8 @@ def keep_codec(path: Path, recipe: CompletedRecipe) -> None:
                 shutil.copy(run.checkpoint / file, folder)
         state = json.loads((run.checkpoint / "state.json").read_text(encoding="utf-8"))
         kept = {file.name: sha256(file) for file in sorted(folder.iterdir())}
+        if settings.sha256 not in kept.values():
+            raise InputError(f"codec {run.path}: it was trained on while its latents were made; begin again")
         (folder / "state.json").write_text(json.dumps({**state, "sha256": kept}, indent=1), encoding="utf-8")
 
 
@@ -160,14 +175,13 @@ class Latents:
         """Moments as a learner is given them, scaled."""
         return torch.from_numpy(np.ascontiguousarray(moments)) * self.scale
 
-    def deviation(self, channels: int) -> float:
-        """The standard deviation of all numbers of unscaled latents of so many channels, drawn from q(z | x), over the
-        images and q. Raises InputError where they don't vary."""
+    def seen(self, channels: int) -> LatentMoments:
+        """What all unscaled latents of so many channels come to, draws of q(z | x)."""
         seen = LatentMoments()
         for start in range(0, len(self), 1000):
             part = torch.from_numpy(np.array(self.moments[start : start + 1000]))
             seen.update(part[:, :channels], part[:, channels:] if part.shape[1] > channels else None)
-        return seen.deviation
+        return seen
 
 
 def latents_of(data: ImageSet, recipe: CompletedRecipe, codec: Codec) -> tuple[Latents, CompletedRecipe]:
@@ -180,11 +194,11 @@ def latents_of(data: ImageSet, recipe: CompletedRecipe, codec: Codec) -> tuple[L
     assert settings is not None
     unscaled = Codec(codec.network)
     low_high, flips = recipe.data.range, [False, True] if recipe.training.flip else [False]
-    of = settings.sha256 or settings.name
+    of = settings.sha256 or settings.name  # the identity has no weights
     with process_state().local_main_process_first():  # the others find them kept
         sides = [_moments(data, unscaled, low_high, of, flipped) for flipped in flips]
     latents = Latents(sides[0], data.labels, mirrored=sides[1] if len(sides) > 1 else None)
-    scale = settings.scale or 1.0 / latents.deviation(recipe.space[0])
+    scale = settings.scale or 1.0 / latents.seen(recipe.space[0]).deviation
     codec.scale = latents.scale = scale
     if latents.mirrored is not None:
         latents.mirrored.scale = scale

@@ -7,7 +7,7 @@ from typing import cast
 
 from torch import nn
 
-from trilemma.errors import InputError
+from trilemma.errors import InputError, an
 from trilemma.parts import construct
 from trilemma.process import Schedule
 from trilemma.recipes import component, load
@@ -31,7 +31,7 @@ def _of_run(path: Path) -> Schedule:
     """Without its network, which may have to be given again."""
     recipe = load(path / "recipe.yaml")
     if recipe.schedule is None:
-        raise InputError(f"{path} has no schedule: a {recipe.learner['name']} learner needs none")
+        raise InputError(f"{path} has no schedule: {an(recipe.learner['name'])} learner needs none")
     schedule: Schedule = construct("schedule", recipe.schedule)
     if schedule.learned:
         module = cast(nn.Module, schedule)

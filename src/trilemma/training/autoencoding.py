@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property, partial
 from typing import Annotated, Any
 
@@ -110,6 +110,7 @@ class AutoencoderLearner(Learner):
 
     def optimizers(self, settings: TrainingSettings) -> Mapping[str, Optimizer]:
         spread = {"params": list(self.spread.parameters()), "lr": SPREAD_RATE * settings.learning_rate}
+        spread["weight_decay"] = 0.0
         made = {"codec": settings.optimizer_of([{"params": list(self.autoencoder.parameters())}, spread])}
         if self.critic is not None:
             made["discriminator"] = settings.optimizer_of(self.critic.network.parameters())
@@ -120,7 +121,8 @@ class AutoencoderLearner(Learner):
             _ = self.features.classifier
 
     def compile(self) -> None:
-        self.autoencoder.compile()
+        for half in ("encode", "decode"):  # which is what is called, not forward
+            setattr(self.autoencoder, half, torch.compile(getattr(self.autoencoder, half)))
         if self.critic is not None:
             self.critic.network.compile()
 
@@ -213,6 +215,17 @@ class AutoencoderSettings(LearnerSettings):
     adversarial_from: Annotated[int, Ge(0)] = 0
     perceptual: str | None = None
     perceptual_weight: Annotated[float, Gt(0)] = 1.0
+
+    def __post_init__(self) -> None:
+        """What has no say without another key is not said."""
+        idle = {"discriminator": ("adversarial", "adversarial_from"), "perceptual": ("perceptual_weight",)}
+        usual = {field.name: field.default for field in fields(self)}
+        for whose, keys in idle.items():
+            for key in keys if getattr(self, whose) is None else ():
+                if getattr(self, key) != usual[key]:
+                    raise InputError(
+                        f"learner.{key} {getattr(self, key):g}: it goes with learner.{whose}, and none is named"
+                    )
 
     def network(self, given: Given) -> nn.Module:
         channels, *size = given.shape

@@ -170,6 +170,6 @@ class NoisyClassifierSettings(ClassifierSettings):
         posterior = ClassPosterior(network, given.schedule())
         times = construct("times", self.times, posterior.schedule)
         distorts = [key for key in ("rotate", "shift", "scale", "crop") if getattr(self, key)]
-        if distorts and given.codec is not None:
+        if distorts and given.codec is not None and not given.codec.identity:
             raise InputError(f"learner.{distorts[0]}: it distorts images, and latents are classified; expected 0")
         return NoisyClassifierLearner(posterior, times, self.augment(given), self.label_smoothing, given.codec)

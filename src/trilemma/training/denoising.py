@@ -55,6 +55,11 @@ class DenoisingLearner(TimedLearner):
             )
         if hasattr(objective, "check"):
             objective.check(schedule)
+        if getattr(objective, "uniform_mean", False) and not times.uniform_mean:
+            raise InputError(
+                f"times {named(described('times', times))!r}: drawn unevenly and not weighted, so that objective "
+                f"{named(described('objective', objective))!r} would be no bound; expected such as low_discrepancy"
+            )
         if schedule.learned and not getattr(objective, "learns_schedule", False):
             name = named(described("objective", objective))
             raise InputError(
