@@ -47,6 +47,9 @@ BOUNDS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Bounds by name: whose, and how many steps. VDM's T steps lead to x at t_min; the last interval decodes it."""
 
+BOUNDED = 200
+"""Images of the bounds: 1 000 steps are as many evaluations of each."""
+
 METRICS = ("frechet_distance", "precision", "recall", "balance_kl", "network_evaluations", "multiply_adds")
 WAYS: dict[str, tuple[str, str, dict[str, Any]]] = {
     **{f"pixels-{k}": ("digits-ddpm", f"pixels, DDIM, {k} steps", {"sampler": "ddim", "steps": k}) for k in (20, 50)},
@@ -63,7 +66,7 @@ def main() -> None:
     arguments = parser.parse_args()
     runs = {name: train(recipe, out=arguments.root / name, resume=True) for name, recipe in RECIPES.items()}
     for name, (whose, how) in BOUNDS.items():
-        found = bound(runs[whose], RESULTS / "bounds" / f"{name}.json", arguments.n, **how)
+        found = bound(runs[whose], RESULTS / "bounds" / f"{name}.json", **how)
         total = found["bits_per_dim"]["total"]
         print(f"{name}: {total['mean']:.4f} ± {total['standard_error']:.4f} bits/dim", flush=True)
     print(json.dumps(write_variance(runs["digits-vdm"], arguments.n), indent=1), flush=True)
@@ -80,13 +83,14 @@ def main() -> None:
     pictures(runs)
 
 
-def bound(run: Run, place: Path, n: int, **how: Any) -> dict[str, Any]:
+def bound(run: Run, place: Path, **how: Any) -> dict[str, Any]:
     """The bound of a run on held-out digits, as it was written, if by these weights of as many images."""
     if place.exists():
         kept: dict[str, Any] = json.loads(place.read_text())
-        if kept["subject"]["weights_sha256"] == sha256(run.weights_file("ema")) and kept["reference"]["used"] == n:
+        same = kept["subject"]["weights_sha256"] == sha256(run.weights_file("ema"))
+        if same and kept["reference"]["used"] == BOUNDED:
             return kept
-    return nll(run, "mnist5k:test", n=n, out=place, batch=250, **how)
+    return nll(run, "mnist5k:test", n=BOUNDED, out=place, **how)
 
 
 def spent(run: Run) -> dict[str, Any]:

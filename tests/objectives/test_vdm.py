@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from trilemma.errors import InputError
 from trilemma.objectives import Losses, VariationalDiffusion
 from trilemma.process import EDM, VDM, Condition, ContinuousVP, Cosine, Denoiser, Draw, Schedule, Times
+from trilemma.process.times import LogNormal, LowDiscrepancy
+from trilemma.training import DenoisingLearner
 
 N = 5
 KEYS: list[tuple[int | str, ...]] = [(0, 3, index) for index in range(N)]
@@ -116,3 +118,11 @@ def test_the_diffusion_term_is_the_formula(  # Kingma et al. 2021, eq. 14 and 17
         factor = 11.0 * (1 - first) if steps is None else steps * math.expm1(11.0 * (1 - first) / steps)
         expected = 0.5 * factor * error / math.log(2)
         torch.testing.assert_close(losses(schedule, steps).parts["diffusion"], expected, rtol=1e-6, atol=1e-9)
+
+
+def test_times_that_are_drawn_unevenly_are_refused() -> None:
+    """Their mean is no bound; importance sampling's weights make it one again."""
+    denoiser = Denoiser(Net(), ContinuousVP(), "epsilon", "fixed_small")
+    with pytest.raises(InputError, match="times 'lognormal': drawn unevenly"):
+        DenoisingLearner(denoiser, VariationalDiffusion(), LogNormal(denoiser.schedule))
+    DenoisingLearner(denoiser, VariationalDiffusion(), LowDiscrepancy(denoiser.schedule))

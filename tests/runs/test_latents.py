@@ -132,6 +132,36 @@ def test_a_codec_that_is_not_the_run_s_is_refused_by_hash(folder: Path, data: Pa
     assert not (tmp_path / "again" / "recipe.yaml").exists()
 
 
+def test_what_is_said_of_a_codec_by_hand_is_held_against_it(folder: Path, data: Path, tmp_path: Path) -> None:
+    for shape in ([3, 4, 4], [2, 8, 8]):
+        values = recipe(data, **SMALL, network={"multipliers": [1]}) | {
+            "codec": {"name": str(folder / "codec"), "shape": shape}
+        }
+        with pytest.raises(InputError, match=r"codec.shape .* makes latents \(2, 4, 4\)"):
+            trained(tmp_path, values, "shaped")
+    values["codec"] |= {"shape": [2, 4, 4]}
+    run = trained(tmp_path, values | {"training": values["training"] | {"steps": 1, "warmup": 0}}, "shaped")
+    assert run.recipe.codec is not None and run.recipe.codec.sha256 is not None
+
+
+def test_another_codec_in_the_run_s_place_is_no_codec_of_it(folder: Path, data: Path, tmp_path: Path) -> None:
+    other = trained(tmp_path, codec_values(data, training={"steps": 3, "batch": 12, "grid_every": 0}), "other")
+    values = recipe(data, **SMALL, network={"multipliers": [1]}) | {"codec": str(folder / "codec")}
+    shutil.copytree(other.path, tmp_path / "run" / "codec")
+    with pytest.raises(InputError, match="is there already, and is not the run's codec"):
+        trained(tmp_path, values, "run")
+    assert not (tmp_path / "run" / "recipe.yaml").exists()
+
+
+def test_weights_are_taken_up_of_the_same_latents_alone(folder: Path, latent: Run, data: Path, tmp_path: Path) -> None:
+    values = recipe(data, **SMALL, network={"multipliers": [1]}, training={"steps": 1, "warmup": 0})
+    moved = shutil.copytree(folder / "codec", tmp_path / "moved")
+    with pytest.raises(InputError, match=r"--init .*: its codec is .*, the run's none"):
+        trained(tmp_path, values, "pixels", init=latent.path)
+    begun = trained(tmp_path, values | {"codec": str(moved)}, "again", init=latent.path)
+    assert len(begun.sample(1, guide=latent.path, guidance=1.0, steps=2)) == 1
+
+
 def test_guides_have_to_diffuse_the_same_latents(folder: Path, latent: Run, data: Path, tmp_path: Path) -> None:
     pixels = trained(tmp_path, recipe(data, **SMALL, training={"steps": 2, "warmup": 0}), "pixels")
     with pytest.raises(InputError, match="its codec is none, the run's"):

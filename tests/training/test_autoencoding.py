@@ -16,7 +16,7 @@ from tests.training.test_vae import SIGMA, Linear, Posterior, batch, log_likelih
 from trilemma.errors import InputError
 from trilemma.networks import Autoencoder, ConvClassifier, PatchDiscriminator
 from trilemma.training import AutoencoderLearner, Batch
-from trilemma.training.autoencoding import SPREAD_RATE, Critic, Features
+from trilemma.training.autoencoding import SPREAD_RATE, AutoencoderSettings, Critic, Features
 from trilemma.training.bounds import Spread
 
 
@@ -287,3 +287,9 @@ def test_its_codec_is_of_the_weights_of_the_moment() -> None:
         made.spread.log_sigma.fill_(-2)
     assert float(made.codec.log_sigma) == -2 and not made.codec.log_sigma.requires_grad
     assert tiny(reconstruction="l1").codec.log_sigma is None
+
+
+@pytest.mark.parametrize("key", ["adversarial", "adversarial_from", "perceptual_weight"])
+def test_a_weight_of_what_is_not_there_is_refused(key: str) -> None:
+    with pytest.raises(InputError, match=f"learner.{key} 3: it goes with learner"):
+        AutoencoderSettings(**{key: 3})

@@ -75,12 +75,13 @@ def _train(
     data = open_images(chosen)
     chosen = completed(chosen, data)
     process = accelerator(chosen.training.precision)
+    batches = batches_of(chosen, data, process)
     check_memory(chosen, process.device, process.num_processes)
     codec = codec_of(chosen, path / FOLDER if begun else None)
     learnt_from: ImageSet | Latents = data
     if codec is not None:
         learnt_from, chosen = latents_of(data, chosen, codec)
-    batches = batches_of(chosen, learnt_from, process)
+        batches = batches_of(chosen, learnt_from, process)
     torch.manual_seed(stream_seed(chosen.training.seed, "weights"))
     learner = build_learner(chosen, codec)
     validation = validation_of(chosen, codec)
