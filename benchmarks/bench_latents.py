@@ -30,6 +30,11 @@ from trilemma.training import Trainer
 HOME = Path(__file__).parents[1]
 PAIR = {"pixels": "digits-ddpm", "latents": "digits-ldm"}
 STEPS, IMAGES = 20, 100
+SAMPLED = {
+    "images a second, DDIM, 20 steps": {"pixels": 20, "latents": 20},
+    "images a second, DDIM, 50 steps of pixels, 10 of latents": {"pixels": 50, "latents": 10},
+}
+"""Steps of each way; the second at about the same Fréchet distance, see results/learned/ways."""
 
 
 def main() -> None:
@@ -40,8 +45,7 @@ def main() -> None:
     runs = {way: Run(arguments.root / name) for way, name in PAIR.items()}
     timed: dict[str, dict[str, Callable[[], float]]] = {
         "training steps a second": {way: training(run) for way, run in runs.items()},
-        "images a second, DDIM, 20 steps": {way: sampling(run, 20) for way, run in runs.items()},
-        "images a second, DDIM, 50 steps": {way: sampling(run, 50) for way, run in runs.items()},
+        **{what: {way: sampling(runs[way], count) for way, count in steps.items()} for what, steps in SAMPLED.items()},
     }
     rows = []
     for what, ways in timed.items():

@@ -50,12 +50,24 @@ BOUNDS: dict[str, tuple[str, dict[str, Any]]] = {
 BOUNDED = 200
 """Images of the bounds: 1 000 steps are as many evaluations of each."""
 
+
+def _ddim(steps: int) -> dict[str, Any]:
+    return {"sampler": "ddim", "steps": steps}
+
+
 METRICS = ("frechet_distance", "precision", "recall", "balance_kl", "network_evaluations", "multiply_adds")
-WAYS: dict[str, tuple[str, str, dict[str, Any]]] = {
-    **{f"pixels-{k}": ("digits-ddpm", f"pixels, DDIM, {k} steps", {"sampler": "ddim", "steps": k}) for k in (20, 50)},
-    **{f"latents-{k}": ("digits-ldm", f"latents, DDIM, {k} steps", {"sampler": "ddim", "steps": k}) for k in (20, 50)},
-    "vdm": ("digits-vdm", "VDM, ancestral, 128 steps", {"sampler": "ancestral", "steps": 128}),
-}
+WAYS: dict[str, tuple[str, int | None, str, dict[str, Any]]] = {
+    **{f"pixels-{k}": ("digits-ddpm", None, f"pixels, DDIM, {k} steps", _ddim(k)) for k in (10, 20, 50)},
+    **{f"latents-{k}": ("digits-ldm", None, f"latents, DDIM, {k} steps", _ddim(k)) for k in (10, 20, 50)},
+    "latents-1500": ("digits-ldm", 1500, "latents after 1 500 training steps, DDIM, 20 steps", _ddim(20)),
+    "vdm": ("digits-vdm", None, "VDM, ancestral, 128 steps", {"sampler": "ancestral", "steps": 128}),
+    "vdm-log-snr": (
+        "digits-vdm", None, "VDM, ancestral, 128 steps even in log SNR",
+        {"sampler": "ancestral", "steps": 128, "spacing": "log_snr"},
+    ),
+}  # fmt: skip
+"""Ways to sample by name: whose, at which training step if not the last, and how."""
+
 RESULTS = HOME / "results" / "learned"
 
 
@@ -64,7 +76,11 @@ def main() -> None:
     parser.add_argument("--root", type=Path, default=Path("runs"))
     parser.add_argument("-n", type=int, default=500)
     arguments = parser.parse_args()
-    runs = {name: train(recipe, out=arguments.root / name, resume=True) for name, recipe in RECIPES.items()}
+    kept = ["training.keep=5", "training.checkpoint_every=500"]  # digits-ldm is measured on its way
+    runs = {
+        name: train(recipe, out=arguments.root / name, resume=True, overrides=kept if name == "digits-ldm" else ())
+        for name, recipe in RECIPES.items()
+    }
     for name, (whose, how) in BOUNDS.items():
         found = bound(runs[whose], RESULTS / "bounds" / f"{name}.json", **how)
         total = found["bits_per_dim"]["total"]
@@ -75,9 +91,11 @@ def main() -> None:
         picture=HOME / "docs" / "images" / "learned-codec.png",
     )  # fmt: skip
     print(json.dumps(report["reconstruction"]), flush=True)
-    for name, (whose, label, how) in WAYS.items():
+    for name, (whose, step, label, how) in WAYS.items():
         shared = {"precision": "bf16", "batch": 100}
-        measured = evaluate(runs[whose], "mnist5k:train", n=arguments.n, metrics=METRICS, **{**shared, **how})
+        measured = evaluate(
+            Run(runs[whose].path, step), "mnist5k:train", n=arguments.n, metrics=METRICS, **{**shared, **how}
+        )
         keep(measured, "learned/ways", name, label, METRICS)
     write_json(RESULTS / "training.json", {name: spent(run) for name, run in runs.items()})
     pictures(runs)
