@@ -1,9 +1,10 @@
-"""Diffusion of latents beside that of pixels: a training step, and sampling, timed side by side in one run.
+"""Diffusion of latents beside that of pixels, and VDM beside DDPM and L_vlb: training steps and sampling, timed side by
+side in one run.
 
     python benchmarks/bench_latents.py [--root runs] [--rounds 5]
 
-Of the runs that tools/study_learned.py has trained. Each round times both ways one after the other, so that what else
-the machine does meets both; figures are medians of rounds, ratios medians of the rounds' ratios. Writes
+Of the runs that tools/study_learned.py has trained. Each round times all ways one after the other, so that what else
+the machine does meets all; figures are medians of rounds, ratios medians of the rounds' ratios. Writes
 results/learned/speed.json.
 """
 
@@ -14,6 +15,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -29,6 +31,7 @@ from trilemma.training import Trainer
 
 HOME = Path(__file__).parents[1]
 PAIR = {"pixels": "digits-ddpm", "latents": "digits-ldm"}
+LEARNERS = ("digits-ddpm", "digits-vdm", "digits-vlb")
 STEPS, IMAGES = 20, 100
 SAMPLED = {
     "images a second, DDIM, 20 steps": {"pixels": 20, "latents": 20},
@@ -52,14 +55,30 @@ def main() -> None:
         for rate in ways.values():
             rate()  # a warm-up, which is not counted
         rounds = [{way: rate() for way, rate in ways.items()} for _ in range(arguments.rounds)]
-        ratios = sorted(each["latents"] / each["pixels"] for each in rounds)
-        rates = {way: statistics.median(each[way] for each in rounds) for way in ways}
-        rows.append({"what": what, **rates, "ratio": statistics.median(ratios), "ratios": ratios})
+        rows.append({"what": what, **medians(rounds), **over(rounds, "latents", "pixels")})
         print(rows[-1], flush=True)
+    learners = {name: training(Run(arguments.root / name)) for name in LEARNERS}
+    rounds = [{name: rate() for name, rate in learners.items()} for _ in range(arguments.rounds + 1)][1:]
+    beside = {name: over(rounds, name, "digits-ddpm") for name in LEARNERS}
+    print(beside, flush=True)
     batch = {way: run.recipe.training.batch for way, run in runs.items()}
     where = environment(torch.device("cpu"))
-    document = {"rounds": arguments.rounds, "training_batch": batch, "rows": rows, "environment": where}
+    document = {
+        "rounds": arguments.rounds, "training_batch": batch, "rows": rows,
+        "training_steps_a_second": medians(rounds), "over_ddpm": beside, "environment": where,
+    }  # fmt: skip
     print(write_json(HOME / "results" / "learned" / "speed.json", document))
+
+
+def medians(rounds: list[dict[str, float]]) -> dict[str, float]:
+    """Of each way over the rounds."""
+    return {way: statistics.median(each[way] for each in rounds) for way in rounds[0]}
+
+
+def over(rounds: list[dict[str, float]], way: str, other: str) -> dict[str, Any]:
+    """How much faster the one is than the other in each round, and the median."""
+    ratios = sorted(each[way] / each[other] for each in rounds)
+    return {"ratio": statistics.median(ratios), "ratios": ratios}
 
 
 def training(run: Run) -> Callable[[], float]:

@@ -28,7 +28,6 @@ from trilemma.machine.files import sha256, write_json
 from trilemma.process import UNCONDITIONAL, VDM, Denoiser, Draw, image_grid, perturb, to_model
 from trilemma.report.schedules import schedule_figure
 from trilemma.runs import Run, example
-from trilemma.training import checkpoint
 
 RECIPES: dict[str, str | Path] = {
     "digits-vdm": "digits-vdm",
@@ -97,7 +96,6 @@ def main() -> None:
             Run(runs[whose].path, step), "mnist5k:train", n=arguments.n, metrics=METRICS, **{**shared, **how}
         )
         keep(measured, "learned/ways", name, label, METRICS)
-    write_json(RESULTS / "training.json", {name: spent(run) for name, run in runs.items()})
     pictures(runs)
 
 
@@ -109,12 +107,6 @@ def bound(run: Run, place: Path, **how: Any) -> dict[str, Any]:
         if same and kept["reference"]["used"] == BOUNDED:
             return kept
     return nll(run, "mnist5k:test", n=BOUNDED, out=place, **how)
-
-
-def spent(run: Run) -> dict[str, Any]:
-    """What a run's training took."""
-    state = checkpoint.read_state(run.checkpoint)
-    return {"steps": run.step, "seconds": state["seconds"], "batch": run.recipe.training.batch}
 
 
 def write_variance(run: Run, n: int, draws: int = 16) -> dict[str, Any]:

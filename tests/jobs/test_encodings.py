@@ -128,5 +128,5 @@ class TestInterpolate:
     def test_encodings_of_another_shape_are_refused(self, plain: Run, tmp_path: Path, shape: tuple[int, ...]) -> None:
         """Of another run's images, which a convolutional network might take all the same."""
         np.savez(tmp_path / "e.npz", encodings=np.zeros((2, *shape), np.float32))
-        with pytest.raises(InputError, match=r"encodings: they are \(.*\), the run's images \(1, 8, 8\)"):
+        with pytest.raises(InputError, match=r"encodings: they are \(.*\), the run's \(1, 8, 8\)"):
             interpolate(plain, tmp_path / "i.png", encodings=tmp_path / "e.npz", steps=3)
