@@ -60,8 +60,7 @@ LEARNED = {
     ("network", "micro_batch", "more"),
     [
         pytest.param(BATCH_NORM, None, {}, id="batch norm"),
-        pytest.param(PLAIN, 2, {}, id="group norm, accumulating"),
-        pytest.param(PLAIN, 2, LEARNED, id="a learned schedule"),
+        pytest.param(PLAIN, 2, LEARNED, id="group norm, accumulating, a learned schedule"),
     ],
 )
 def test_training_has_one_process_s_losses(

@@ -133,12 +133,11 @@ class TestGapOfTheFullChain:
     def test_a_mixture_is_no_different(self, make: Any) -> None:
         """Smooth data are smooth data: the small variance's gap is that of a Gaussian but for the order of 1/T."""
         small, large = (
-            [gap(MIXTURE, make(steps), variance) for steps in (250, 1000)]
-            for variance in ("fixed_small", "fixed_large")
+            [gap(MIXTURE, make(steps), variance) for steps in (125, 500)] for variance in ("fixed_small", "fixed_large")
         )
         assert small[0] > small[1] > EULER / 2
-        assert small[1] == pytest.approx(gap(GAUSSIAN, make(1000), "fixed_small"), abs=10 / 1000)
-        assert 0 < large[1] < 3 / 1000
+        assert small[1] == pytest.approx(gap(GAUSSIAN, make(500), "fixed_small"), abs=10 / 500)
+        assert 0 < large[1] < 3 / 500
         assert large[0] / large[1] == pytest.approx(4.0, rel=0.05)
 
 
@@ -184,10 +183,10 @@ FEW_LEVELS = Levels.few()
 class TestQuantised:
     """Data on some of the 256 levels with the exact posterior: no model does with fewer bits than the entropy."""
 
-    @pytest.mark.parametrize("variance", ["fixed_small", "fixed_large"])
-    def test_many_steps_come_close_to_the_entropy(self, variance: str) -> None:
-        """Even in log SNR down to noise well below a bin, L_0 vanishes and the excess is of first order: halved when
-        steps double, and extrapolated from two grids within 0.01 bits."""
+    def test_many_steps_come_close_to_the_entropy(self) -> None:
+        """With the large variance; of the small one it is VDM's bound. Even in log SNR down to noise well below a bin,
+        L_0 vanishes and the excess is of first order: halved when steps double, and extrapolated from two grids within
+        0.01 bits."""
         data, schedule = FEW_LEVELS, ContinuousVP()
         nodes = data.nodes(count=57)
         ends = float(schedule.gamma(number(1.0))) / 2, math.log(6e-4)
@@ -196,11 +195,11 @@ class TestQuantised:
             times = schedule.time_of(2 * torch.linspace(*ends, count, dtype=torch.float64))
             walked = torch.cat([times, torch.zeros(1, dtype=torch.float64)])
             bound = variational_bound(
-                Exact(data, schedule, variance), nodes.x0, UNCONDITIONAL, walked, cast(Any, nodes)
+                Exact(data, schedule, "fixed_large"), nodes.x0, UNCONDITIONAL, walked, cast(Any, nodes)
             )
             assert float(nodes.mean(bound.terms)[-1]) < 1e-6
             excess.append(float(nodes.mean(bound.total)) - data.bits())
-        print(f"{variance}: entropy {data.bits():.4f} bits, excess {[round(each, 4) for each in excess]}")
+        print(f"entropy {data.bits():.4f} bits, excess {[round(each, 4) for each in excess]}")
         assert min(excess) > 0
         assert excess[-1] < 0.03 * data.bits()
         assert excess[-2] / excess[-1] == pytest.approx(2.0, rel=0.1)

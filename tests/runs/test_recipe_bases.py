@@ -70,10 +70,14 @@ class TestEveryPackagedRecipe:
         recipe = load(name)
         colour, kind = "mnist" not in recipe.data.name, recipe.learner["name"]
         side, low = side_of(name), recipe.learner.get("low")
-        if low and side > 64:  # its attention is at sides that images of 64 have as well
-            side, low = 64, 64 * low // side
+        if side > 64:  # its attention is at sides that images of 64 have as well
+            side, low = 64, low and 64 * low // side
+        few = np.random.default_rng(0).integers(0, 256, (8, side, side, 3 if colour else 1), dtype=np.uint8)
+        np.savez(tmp_path / "few.npz", arr_0=few, arr_1=np.arange(8))
+        source = tmp_path / "few.npz" if recipe.codec else "shapes" if colour else "mnist5k"  # all of it is encoded
         overrides = [
-            *(f"data.name={'shapes' if colour else 'mnist5k'}", f"data.size={side}"),
+            *(f"data.name={source}", f"data.size={side}"),
+            *(["data.validation_split=train"] if recipe.codec else []),
             *([f"learner.low={low}"] if low else []),
             *("training.steps=1", "training.warmup=0", "training.batch=2", "training.precision=fp32"),
             *("training.validation_images=2", "training.grid_every=0", "training.log_every=1", "evaluate.every=0"),
