@@ -86,7 +86,7 @@ def test_training_has_one_process_s_losses(
     assert Run(tmp_path / "two").step == one.step == 5
 
 
-@pytest.mark.parametrize("learner", ["gan", "ddgan"])
+@pytest.mark.parametrize("learner", [pytest.param("gan", marks=pytest.mark.slow), "ddgan"])
 def test_adversaries_have_one_process_s_losses(data: Path, tmp_path: Path, learner: str) -> None:
     """Both networks, R1 and a generator's step among them; four images a process, so that their groups are the same."""
     values = {**recipe_values(data), **SECTIONS[learner]}

@@ -16,6 +16,7 @@ from trilemma.recipes import Images, Recipe, load, packaged
 from trilemma.runs.build import build_network
 
 DENOISING = [name for name in sorted(packaged()) if load(name).learner["name"] == "denoising"]
+PIXELS = [name for name in DENOISING if load(name).codec is None]  # those of latents are these, with other inputs
 CLASSES = ["a", "b", "c"]
 
 
@@ -32,7 +33,7 @@ def count(network: nn.Module) -> int:
 def distinct() -> list[str]:
     """One recipe of each network, the shortest name first."""
     seen: dict[str, str] = {}
-    for name in sorted(DENOISING, key=lambda n: ("mnist" not in n, len(n))):
+    for name in sorted(PIXELS, key=lambda n: ("mnist" not in n, len(n))):
         recipe: Recipe = load(name, narrowed(name))
         network = {key: value for key, value in recipe.network.items() if key not in ("dropout", "multipliers")}
         assert recipe.learner["name"] == "denoising"
@@ -48,7 +49,6 @@ def small(name: str, side: int = 16) -> nn.Module:
     attention = load(name).network.get("attention")
     full = load(name).data.size or (28 if "mnist" in load(name).data.name else 32)
     assert isinstance(full, int)
-    full = full if load(name).codec is None else full // 4  # latents of the packaged codecs
     halved = () if attention is None else (f"network.attention={[max(1, a * side // full) for a in attention]}",)
     overrides = (*narrowed(name), *halved, *(("network.start=4",) if "start" in load(name).network else ()))
     torch.manual_seed(0)
