@@ -22,9 +22,9 @@ from trilemma.data import open_data
 from trilemma.errors import InputError
 from trilemma.jobs import codec_report, train
 from trilemma.metrics import Statistics, frechet_distance
+from trilemma.metrics.latent_moments import LatentMoments
 from trilemma.process import Codec, to_model, to_uint8
 from trilemma.runs import Run
-from trilemma.runs.codecs import LatentMoments
 
 
 def values(data: Path, **learner: Any) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from trilemma.cli import options as o
 from trilemma.errors import InputError
 
 
@@ -53,11 +54,7 @@ def import_(
         path, format_, out=out, name=name, size=_size(size), data=data, attention_order=attention_order,
         low=_size(low, "--low"), overrides=set_ or [],
     )  # fmt: skip
-    then = {
-        "noisy_classifier": f"sample MODEL --classifier {run.path} --guidance 1",
-        "autoencoder": f"codec {run.path} --reference DATA:SPLIT",
-    }.get(run.recipe.learner["name"], f"sample {run.path}")
-    say(f"imported: {run.path}  (next: trilemma {then})")
+    say(f"imported: {run.path}  (next: trilemma {o.following(run)})")
 
 
 def _size(text: str | None, option: str = "--size") -> tuple[int, int] | None:

@@ -7,12 +7,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import fields
 from functools import partial
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import typer
 from typer.core import TyperCommand
 
 from trilemma.errors import InputError, shown
+
+if TYPE_CHECKING:
+    from trilemma.runs import Run
 
 Seeds = Annotated[str | None, typer.Option(help="Image seeds, such as 0-999 or 3,7,20-29. Instead of -n.")]
 Class = Annotated[
@@ -197,3 +200,12 @@ def _read(hint: Any) -> tuple[Any, str]:
     elif low is not None:
         text += f" [{low} to {high}]" if high is not None else f" [{low} or more]"
     return kind, text
+
+
+def following(run: Run) -> str:
+    """The command that a run is there for, once it has been trained or imported."""
+    return {
+        "classifier": f"evaluate SAMPLES --reference DATA:SPLIT --features classifier:{run.path}",
+        "noisy_classifier": f"sample MODEL --classifier {run.path} --guidance 1",
+        "autoencoder": f"codec {run.path} --reference DATA:SPLIT",
+    }.get(run.recipe.learner["name"], f"sample {run.path}")

@@ -31,10 +31,4 @@ def train(
         print(jobs.dry_run(recipe, overrides), end="")
         return
     run = jobs.train(recipe, out=out, overrides=overrides, resume=resume, init=init, verify=not no_verify)
-    data, codec = run.recipe.data, run.recipe.learner["name"] == "autoencoder"
-    then = (
-        f"codec {run.path} --reference {data.name}:{data.validation_split or data.split}"
-        if codec
-        else f"sample {run.path}"
-    )
-    say(f"trained to step {run.step}: {run.path}  (next: trilemma {then})")
+    say(f"trained to step {run.step}: {run.path}  (next: trilemma {o.following(run)})")

@@ -10,7 +10,7 @@ from annotated_types import Len
 from pydantic import Field
 
 from trilemma.errors import InputError
-from trilemma.exchange.diffusers import weights_in
+from trilemma.exchange.diffusers import levels_with_attention, weights_in
 from trilemma.exchange.drafts import Draft, attention_sides
 from trilemma.exchange.files import Config, Positive, read_config, read_json
 from trilemma.exchange.weights import Layout
@@ -119,17 +119,7 @@ def read(path: Path, size: tuple[int, int] | None) -> Draft:
 def _network(config: AutoencoderConfig, size: tuple[int, int], where: str) -> dict[str, Any]:
     """The network's section. Raises InputError where it has no place for what the config asks."""
     widths, down, up = config.block_out_channels, config.down_block_types, config.up_block_types
-    if not len(down) == len(up) == len(widths):
-        raise InputError(
-            f"{where}: {len(down)} down_block_types, {len(up)} up_block_types, {len(widths)} block_out_channels: "
-            "expected as many of each"
-        )
-    attends = [kind.startswith("Attn") for kind in down]
-    if attends != [kind.startswith("Attn") for kind in reversed(up)]:
-        raise InputError(
-            f"{where}: up_block_types {list(up)} have attention elsewhere than down_block_types {list(down)}, which "
-            "is not supported"
-        )
+    attends = levels_with_attention(widths, down, up, where)
     base = math.gcd(*widths)
     return {
         "name": "autoencoder",

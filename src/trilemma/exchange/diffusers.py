@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -130,10 +131,9 @@ def read(path: Path, size: tuple[int, int] | None) -> Draft:
     )
 
 
-def _network(config: UNetConfig, size: tuple[int, int], where: str) -> dict[str, Any]:
-    """The network's section. Raises InputError where the skeleton has no place for what the config asks."""
-    widths, down, up = config.block_out_channels, config.down_block_types, config.up_block_types
-    base = widths[0]
+def levels_with_attention(widths: Sequence[int], down: Sequence[str], up: Sequence[str], where: str) -> list[bool]:
+    """Which of the levels have attention, by the types of their blocks. Raises InputError where there are not as many
+    of each, or the way up has it elsewhere."""
     if not len(down) == len(up) == len(widths):
         raise InputError(
             f"{where}: {len(down)} down_block_types, {len(up)} up_block_types, {len(widths)} block_out_channels: "
@@ -145,6 +145,14 @@ def _network(config: UNetConfig, size: tuple[int, int], where: str) -> dict[str,
             f"{where}: up_block_types {list(up)} have attention elsewhere than down_block_types {list(down)}, which "
             "is not supported"
         )
+    return attends
+
+
+def _network(config: UNetConfig, size: tuple[int, int], where: str) -> dict[str, Any]:
+    """The network's section. Raises InputError where the skeleton has no place for what the config asks."""
+    widths, down, up = config.block_out_channels, config.down_block_types, config.up_block_types
+    base = widths[0]
+    attends = levels_with_attention(widths, down, up, where)
     if config.time_embedding_dim not in (None, 4 * base):
         raise InputError(
             f"{where}: time_embedding_dim {config.time_embedding_dim}: supported is {4 * base}, four times the first "

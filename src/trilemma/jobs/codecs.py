@@ -13,18 +13,18 @@ import torch
 from jaxtyping import Float64, UInt8
 from torch import Tensor
 
-from trilemma.data import check_png, open_data, parse_reference, write_png
-from trilemma.errors import InputError
+from trilemma.data import check_png, write_png
 from trilemma.evaluations.extractors import extractor_of, features_for
 from trilemma.evaluations.reference import data_record
+from trilemma.jobs.subjects import open_like, subject
 from trilemma.machine.devices import process_state
 from trilemma.machine.environment import environment
-from trilemma.machine.files import check_writable, sha256, write_json
+from trilemma.machine.files import check_writable, write_json
 from trilemma.machine.progress import progress
 from trilemma.metrics import Features, Statistics, extract, frechet_distance, gathered_cautions
 from trilemma.metrics.frechet import frechet_standard_error
+from trilemma.metrics.latent_moments import LatentMoments
 from trilemma.process import image_grid, stream_seed, to_model, to_uint8
-from trilemma.runs.codecs import LatentMoments
 from trilemma.runs.run import Run
 from trilemma.training.bounds import standard_kl
 
@@ -63,12 +63,7 @@ def codec_report(
         check_png(Path(picture), "picture")
     run = run if isinstance(run, Run) else Run(run)
     codec = run.codec(weights)
-    name, split = parse_reference(reference)
-    own = run.recipe.data
-    root = root or (own.root if name == own.name else None)
-    data = open_data(name, split=split, root=root, size=own.size, channels=own.channels, resize=own.resize)
-    if data.shape != run.recipe.images.shape:
-        raise InputError(f"reference {reference!r}: its images are {data.shape}, the run's {run.recipe.images.shape}")
+    data = open_like(run, reference, root)
     chosen = np.random.default_rng(stream_seed(seed, "codec")).permutation(len(data))[: min(n, len(data))]
     device, low_high, dims = process_state().device, run.recipe.data.range, math.prod(data.shape)
     errors, rates, latents, originals, made = [], [], LatentMoments(), [], []
@@ -94,13 +89,7 @@ def codec_report(
     result = {
         "format": FORMAT,
         "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "subject": {
-            "path": str(run.path),
-            "recipe": run.recipe.name,
-            "checkpoint_step": run.step,
-            "weights": weights,
-            "weights_sha256": sha256(run.weights_file(weights)),
-        },
+        "subject": subject(run, weights),
         "reference": data_record(data) | {"used": len(chosen), "seed": seed},
         "features": look.record(before.dim),
         "reconstruction": {

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from trilemma.data import open_data, parse_reference
 from trilemma.errors import InputError, unknown
 from trilemma.evaluations.reference import data_record
+from trilemma.jobs.subjects import open_like, subject
 from trilemma.machine.devices import process_state
 from trilemma.machine.environment import environment
-from trilemma.machine.files import check_writable, sha256, write_json
+from trilemma.machine.files import check_writable, write_json
 from trilemma.machine.progress import progress
 from trilemma.metrics.latent_likelihood import check_bound, of_latents
 from trilemma.metrics.likelihood import check_flow, continuous_bound, dequantised, ode_bits_per_dim, variational_bound
@@ -61,12 +61,7 @@ def nll(
         if not out.exists() and out.with_suffix(".png").exists():
             raise InputError(f"out: {out.with_suffix('.png')}, where its picture goes, is there already")
     run = run if isinstance(run, Run) else Run(run)
-    name, split = parse_reference(reference)
-    own = run.recipe.data
-    root = root or (own.root if name == own.name else None)
-    data = open_data(name, split=split, root=root, size=own.size, channels=own.channels, resize=own.resize)
-    if data.shape != run.recipe.images.shape:
-        raise InputError(f"reference {reference!r}: its images are {data.shape}, the run's {run.recipe.images.shape}")
+    data = open_like(run, reference, root)
     if run.classes and (data.classes is None or len(data.classes) != len(run.classes)):
         raise InputError(f"reference {reference!r}: a class-conditional model needs its {len(run.classes)} classes")
     denoiser, pairs = run.denoiser(weights), run.pairs
@@ -136,14 +131,7 @@ def nll(
     result = {
         "format": FORMAT,
         "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "subject": {
-            "path": str(run.path),
-            "recipe": run.recipe.name,
-            "checkpoint_step": run.step,
-            "weights": weights,
-            "weights_sha256": sha256(run.weights_file(weights)),
-            "variance": denoiser.variance_name,
-        },
+        "subject": {**subject(run, weights), "variance": denoiser.variance_name},
         "reference": data_record(data) | {"used": len(chosen), "seed": seed},
         "grid": {"steps": count, "draws": draws, "spacing": spacing, "clip": clip, "ode_steps": ode},
         "codec": None if run.recipe.codec is None else run.recipe.codec.model_dump(mode="json"),

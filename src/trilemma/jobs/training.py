@@ -161,7 +161,7 @@ def _introduce(
         )
     if learner.denoiser is not None:
         if isinstance(learnt_from, Latents):
-            moment = learnt_from.seen(recipe.space[0]).second_moment * learnt_from.scale**2
+            moment = learnt_from.seen.second_moment * learnt_from.scale**2
         else:
             moment = second_moment(data, recipe.data.range)
         warning = prior_warning(learner.denoiser.schedule, moment)

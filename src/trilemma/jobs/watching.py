@@ -21,7 +21,7 @@ from trilemma.machine.progress import progress, say
 from trilemma.process import Codec, Denoiser, image_grid, reduced, stream_seed, to_model, to_uint8
 from trilemma.recipes import CompletedRecipe, Recipe
 from trilemma.runs.build import open_images
-from trilemma.runs.latents import BATCH, Latents
+from trilemma.runs.latents import Latents
 from trilemma.runs.logs import Log, Window
 from trilemma.runs.sample_sets import labels_for
 from trilemma.samplers import Finished, Sampler
@@ -73,7 +73,7 @@ def validation_of(recipe: Recipe, codec: Codec | None = None) -> Batch | None:
     x = to_model(images, recipe.data.range)
     if codec is not None:
         with torch.no_grad():
-            x = torch.cat([codec.joined(part.to(process_state().device)) for part in x.split(BATCH)]).cpu()
+            x = codec.joined(x.to(process_state().device)).cpu()
     return Batch(x, None if labels is None else torch.from_numpy(labels), keys)
 
 

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from trilemma.errors import InputError
 from trilemma.process.noise import Draw
 
+ENCODED = 64
+"""Images that are encoded at once, however many are given."""
+
 
 class Codec(nn.Module):
     """A network's two halves, `encode` and `decode`, with the `scale` that its latents are multiplied by, so that what
@@ -41,7 +44,7 @@ class Codec(nn.Module):
         encoder states none. Raises InputError for a network whose output has other channels."""
         if self.network is None:
             return x * self.scale, None
-        encoded = self.network.encode(x)  # type: ignore[operator]
+        encoded = torch.cat([self.network.encode(part) for part in x.split(ENCODED)])  # type: ignore[operator]
         channels = self.latent_channels
         if encoded.shape[1] == channels:
             return encoded * self.scale, None

@@ -27,9 +27,6 @@ FIXED: tuple[Variance, ...] = ("fixed_small", "fixed_large")
 DECODED = 2**14
 """Positions of latents that are decoded at once, over all images: sixteen latents of 32×32."""
 
-ENCODED = 64
-"""Images that are encoded at once."""
-
 
 @dataclass(frozen=True)
 class Condition:
@@ -150,8 +147,8 @@ class Denoiser(nn.Module):
     def encoded(self, images: UInt8[np.ndarray, "n h w c"]) -> Float[Tensor, "n c h w"]:
         """What is diffused of these images: themselves in the data's range, or the means of their latents. Where the
         network is."""
-        first, x = next(self.network.parameters(), torch.zeros(())), to_model(images, self.data_range)
-        return torch.cat([self.codec.moments(part.to(first.device))[0] for part in x.split(ENCODED)])
+        first = next(self.network.parameters(), torch.zeros(()))
+        return self.codec.moments(to_model(images, self.data_range).to(first.device))[0]
 
     @torch.no_grad()
     def decoded(self, x: Float[Tensor, "n c h w"]) -> UInt8[np.ndarray, "n h w c"]:

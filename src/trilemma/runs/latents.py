@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,17 +21,15 @@ from trilemma.errors import InputError
 from trilemma.machine.devices import process_state
 from trilemma.machine.files import replacing, sha256
 from trilemma.machine.progress import progress, say
+from trilemma.metrics.latent_moments import LatentMoments
 from trilemma.process import Codec, to_model
+from trilemma.process.codec import ENCODED
 from trilemma.recipes import CompletedRecipe, load, packaged
-from trilemma.runs.codecs import LatentMoments
 
 if TYPE_CHECKING:
     from trilemma.runs.run import Run
 
 FORMAT = "trilemma-latents/1"
-
-BATCH = 64
-"""Images encoded at once."""
 
 FOLDER = "codec"
 """Where a run keeps its codec."""
@@ -146,8 +145,8 @@ def keep_codec(path: Path, recipe: CompletedRecipe) -> None:
 
 
 class Latents:
-    """Training data as the moments of their latents, unscaled, and their labels: a source of batches. `mirrored`: the
-    same of the images flipped left to right, which are not the latents flipped."""
+    """Training data as the moments of their latents of so many `channels`, unscaled, and their labels: a source of
+    batches. `mirrored`: the same of the images flipped left to right, which are not the latents flipped."""
 
     in_memory = True
 
@@ -155,11 +154,11 @@ class Latents:
         self,
         moments: Float[np.ndarray, "n d h w"],
         labels: Int64[np.ndarray, "n"] | None,
-        scale: float = 1.0,
-        mirrored: Float[np.ndarray, "n d h w"] | None = None,
+        channels: int,
+        mirrored: Latents | None = None,
     ):
-        self.moments, self.labels, self.scale = moments, labels, scale
-        self.mirrored = None if mirrored is None else Latents(mirrored, labels, scale)
+        self.moments, self.labels, self.channels, self.mirrored = moments, labels, channels, mirrored
+        self.scale = 1.0
 
     def __len__(self) -> int:
         return len(self.moments)
@@ -175,12 +174,14 @@ class Latents:
         """Moments as a learner is given them, scaled."""
         return torch.from_numpy(np.ascontiguousarray(moments)) * self.scale
 
-    def seen(self, channels: int) -> LatentMoments:
-        """What all unscaled latents of so many channels come to, draws of q(z | x)."""
+    @cached_property
+    def seen(self) -> LatentMoments:
+        """What all unscaled latents come to, draws of q(z | x)."""
         seen = LatentMoments()
         for start in range(0, len(self), 1000):
             part = torch.from_numpy(np.array(self.moments[start : start + 1000]))
-            seen.update(part[:, :channels], part[:, channels:] if part.shape[1] > channels else None)
+            mean, deviation = part[:, : self.channels], part[:, self.channels :]
+            seen.update(mean, deviation if deviation.shape[1] else None)
         return seen
 
 
@@ -197,12 +198,12 @@ def latents_of(data: ImageSet, recipe: CompletedRecipe, codec: Codec) -> tuple[L
     of = settings.sha256 or settings.name  # the identity has no weights
     with process_state().local_main_process_first():  # the others find them kept
         sides = [_moments(data, unscaled, low_high, of, flipped) for flipped in flips]
-    latents = Latents(sides[0], data.labels, mirrored=sides[1] if len(sides) > 1 else None)
-    scale = settings.scale or 1.0 / latents.seen(recipe.space[0]).deviation
-    codec.scale = latents.scale = scale
-    if latents.mirrored is not None:
-        latents.mirrored.scale = scale
-    return latents, _with(recipe, scale=scale)
+    latents = Latents(sides[0], data.labels, recipe.space[0])
+    if len(sides) > 1:
+        latents.mirrored = Latents(sides[1], data.labels, recipe.space[0])
+    # Batches are scaled as they are made, mirrored or not, by the one that they are asked of.
+    codec.scale = latents.scale = settings.scale or 1.0 / latents.seen.deviation
+    return latents, _with(recipe, scale=latents.scale)
 
 
 def _moments(
@@ -247,8 +248,8 @@ def _kept(place: Path, shape: tuple[int, ...]) -> np.ndarray | None:
 def _fill(held: np.ndarray, data: ImageSet, codec: Codec, low_high: tuple[float, float], flipped: bool) -> None:
     what = f"latents of {data.name}:{data.split}" + (", mirrored" if flipped else "")
     with progress(what, len(data), "images", shown=process_state().is_main_process) as advance:
-        for start in range(0, len(data), BATCH):
-            end = min(start + BATCH, len(data))
+        for start in range(0, len(data), ENCODED):
+            end = min(start + ENCODED, len(data))
             held[start:end] = _encoded(data, codec, low_high, flipped, start, end)
             advance(end, "")
 

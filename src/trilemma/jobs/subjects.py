@@ -1,0 +1,32 @@
+"""What jobs measure of a run: images as its own are, and what their files say of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trilemma.data import ImageSet, open_data, parse_reference
+from trilemma.errors import InputError
+from trilemma.machine.files import sha256
+from trilemma.runs.run import Run
+
+
+def open_like(run: Run, reference: str, root: str | None) -> ImageSet:
+    """The images DATA:SPLIT as the run's own were opened. Raises InputError where they have another shape."""
+    name, split = parse_reference(reference)
+    own = run.recipe.data
+    root = root or (own.root if name == own.name else None)
+    data = open_data(name, split=split, root=root, size=own.size, channels=own.channels, resize=own.resize)
+    if data.shape != run.recipe.images.shape:
+        raise InputError(f"reference {reference!r}: its images are {data.shape}, the run's {run.recipe.images.shape}")
+    return data
+
+
+def subject(run: Run, weights: str) -> dict[str, Any]:
+    """Which run was measured, at which step and by which weights."""
+    return {
+        "path": str(run.path),
+        "recipe": run.recipe.name,
+        "checkpoint_step": run.step,
+        "weights": weights,
+        "weights_sha256": sha256(run.weights_file(weights)),
+    }
