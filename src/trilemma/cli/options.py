@@ -46,7 +46,8 @@ NoVerify = Annotated[
 ]
 
 Base = Annotated[
-    str | None, typer.Option("--recipe", metavar="NAME", help="For images: the recipe to stand on, instead of a choice.")
+    str | None,
+    typer.Option("--recipe", metavar="NAME", help="For images: the recipe to stand on."),
 ]
 Size = Annotated[str | None, typer.Option(metavar="N|HxW", help="Size that images are cropped and resized to.")]
 Time = Annotated[str | None, typer.Option(help="How long training may take, such as 90s, 30m, 2h or 1h30m.")]
@@ -88,7 +89,7 @@ def parse_size(text: str | None) -> int | tuple[int, int] | None:
     if text is None:
         return None
     sides = text.lower().replace("×", "x").split("x")
-    if len(sides) > 2 or not all(side.isascii() and side.isdigit() and 0 < int(side) for side in sides):
+    if len(sides) > 2 or not all(side.isascii() and side.isdigit() and int(side) > 0 for side in sides):
         raise InputError(f"--size {shown(text)!r}: expected a side or HEIGHTxWIDTH, such as 64 or 48x64")
     return int(sides[0]) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -10,15 +10,16 @@ from trilemma.cli import options as o
 
 
 def recipe(
-    data: Annotated[str, typer.Argument(metavar="DATA|RECIPE", help="Images as `train` takes them, or a recipe's name.")],
+    data: Annotated[str, typer.Argument(metavar="DATA|RECIPE", help="Images, or a recipe's name.")],
     base: o.Base = None,
     size: o.Size = None,
     time: o.Time = None,
     steps: o.Steps = None,
     set_: o.Set = None,
 ) -> None:
-    """Print the recipe that `train` would choose for images, with the reason of each choice, to be edited; or a packaged
-    one."""
+    """Print the recipe that `train` would choose for images, each choice with its reason, to be edited; or a packaged
+    recipe."""
     from trilemma import jobs
 
-    print(jobs.recipe_text(data, set_ or [], base=base, size=o.parse_size(size), time=o.parse_time(time), steps=steps), end="")
+    choice: dict[str, Any] = {"base": base, "size": o.parse_size(size), "time": o.parse_time(time), "steps": steps}
+    print(jobs.recipe_text(data, set_ or [], **choice), end="")

@@ -31,8 +31,8 @@ def train(
         bool, typer.Option("--dry-run", help="Show the resolved recipe, parameters, memory, steps.")
     ] = False,
 ) -> None:
-    """Train a recipe, or images by one that is chosen for them. Under `torchrun -m trilemma train …` or `accelerate launch -m trilemma train …` on several
-    devices."""
+    """Train a recipe, or images by one that is chosen for them. On several devices under `torchrun -m trilemma train …`
+    or `accelerate launch -m trilemma train …`."""
     from trilemma import jobs
     from trilemma.machine import say
 

@@ -1,6 +1,6 @@
 """Jobs: what a command does that takes a while."""
 
-from trilemma.jobs.choosing import choose, recipe_text
+from trilemma.jobs.choosing import choose
 from trilemma.jobs.codecs import codec_report
 from trilemma.jobs.demonstration import demo
 from trilemma.jobs.dry_run import dry_run
@@ -9,6 +9,7 @@ from trilemma.jobs.fitting import fit
 from trilemma.jobs.likelihood import nll
 from trilemma.jobs.sweeping import sweep
 from trilemma.jobs.training import train
+from trilemma.jobs.wanted import recipe_text
 
 __all__ = [
     "choose",

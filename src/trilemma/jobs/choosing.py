@@ -3,38 +3,42 @@
 from __future__ import annotations
 
 import math
-import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
-from trilemma.data import available_splits, outline
-from trilemma.data.check import DataReport, check
+from trilemma.data import DataReport, available_splits, check, outline
 from trilemma.errors import InputError
+from trilemma.jobs.sizes import SIDES, by, nearest_side, patch_for, size_for
 from trilemma.machine.devices import faster_in_bf16, process_state
 from trilemma.machine.environment import environment
 from trilemma.recipes import Recipe, load, put, values_of
+from trilemma.runs.names import run_name
 
-SIDES = (28, 32, 48, 64, 128, 256)
-"""The sizes that there are recipes for, and that images of several sizes are brought to."""
 
-TIERS = {"small": (64, 20 * 60.0), "images": (256, None)}
-"""By whether there is a GPU (`images`): the longest shorter side that is trained unasked, and the seconds, if training
-is bounded by time and not by its recipe's steps."""
+@dataclass(frozen=True)
+class Tier:
+    """What a kind of machine is given: recipes NAME-SIDE for these `sides`, the last of them the longest shorter side
+    that is trained unasked; and the `seconds` that training takes unasked (None: as long as the recipe's steps)."""
+
+    name: str
+    where: str
+    sides: tuple[int, ...]
+    seconds: float | None
+
+
+CPU = Tier("small", "CPU cores", SIDES[:4], 20 * 60.0)
+GPU = Tier("images", "a GPU", SIDES, None)
 
 PASSES = 1000
-"""Over the training images, beyond which a network sooner copies them than learns from them: a rule of thumb. Copies
+"""Over the training images, beyond which a network sooner copies them than learns from them. A rule of thumb: copies
 begin where images are few for the parameters and passes are many (Gu et al. 2023; Somepalli et al. 2023), which
 `memorisation` measures."""
 
 FEWEST = 500
-"""Steps, below which there is nothing to look at, however few the images."""
+"""Steps below which there is nothing to look at, however few the images."""
 
 HELD_OUT = 5000
 """Held-out images that are enough to be measured against."""
@@ -42,15 +46,13 @@ HELD_OUT = 5000
 ENOUGH = 5
 """Images below which none are held out."""
 
-Reasons = tuple[tuple[str, str], ...]
-
 
 @dataclass(frozen=True)
 class Choice:
     """A recipe's values for images, without defaults; and what was chosen, each with its reason."""
 
     values: dict[str, Any]
-    reasons: Reasons
+    reasons: tuple[tuple[str, str], ...]
 
     @property
     def recipe(self) -> Recipe:
@@ -58,32 +60,21 @@ class Choice:
 
     def text(self) -> str:
         """The recipe as YAML to edit, the reasons at its head."""
-        head = "".join(f"# {what}: {why}\n" for what, why in self.reasons)
         name = self.values["name"]
-        told = f"# {name}, as chosen for these images and this machine.\n#\n#   trilemma train {name}.yaml\n#\n"
-        return told + head + yaml.safe_dump(self.values, sort_keys=False, default_flow_style=None, width=120)
+        told = [f"{name}, as chosen for these images and this machine.", "", f"  trilemma train {name}.yaml", ""]
+        told += [f"{what}: {why}" for what, why in self.reasons]
+        return "".join(f"# {line}".rstrip() + "\n" for line in told) + as_yaml(self.values)
 
 
-def is_data(name: str) -> bool:
-    """Whether a recipe's name is none, but that of images: a path that is no YAML, or data of the hub."""
-    from trilemma.inventory import packaged
-
-    if name in packaged() or Path(name).suffix in (".yaml", ".yml"):
-        return False
-    return name.startswith("hub:") or Path(name).exists() or name.rpartition("/")[2].endswith(".tar")
-
-
-def run_name(data: str) -> str:
-    """What a recipe and a run of these images are called: the last part of their path."""
-    stem = Path(data.removeprefix("hub:")).resolve().name if Path(data).exists() else data.rstrip("/").split("/")[-1]
-    plain = re.sub(r"[^\w.-]+", "-", re.sub(r"\.(zip|npz|tar)$", "", stem)).strip("-.")
-    return plain or "images"
+def as_yaml(values: Mapping[str, Any]) -> str:
+    """A recipe's values as a person writes them."""
+    return yaml.safe_dump(dict(values), sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
 
 
 def choose(
     data: str,
     *,
-    recipe: str | None = None,
+    base: str | None = None,
     size: int | tuple[int, int] | None = None,
     time: float | None = None,
     steps: int | None = None,
@@ -93,7 +84,7 @@ def choose(
     """A recipe for the images of a folder, zip, .npz, tar or the hub.
 
     Args:
-        recipe: a packaged recipe or a YAML file to stand on; chosen by the size and this machine unless given.
+        base: a packaged recipe or a YAML file to stand on; by the size and this machine unless given.
         size: side, or (height, width), of the images; theirs unless given, where that is one and not too large.
         time: seconds that training may take; steps: how many, instead.
         overrides: `a.b=VALUE`, put over what is chosen, and heeded in choosing.
@@ -102,188 +93,162 @@ def choose(
     Raises:
         InputError: for no images, damaged ones, and for a recipe that does not go with them.
     """
-    tier = "small" if process_state().device.type == "cpu" else "images"
-    parts = available_splits(data)
-    held = next((part for part in ("test", "val", "valid", "validation") if part in parts), None)
-    found = check(data, split="train" if held else "all")
+    splits = available_splits(data)
+    unseen = next((split for split in ("test", "val", "valid", "validation") if split in splits), None)
+    found = check(data, split="train" if unseen else "all")
     if found.damaged:
         file, reason = found.damaged[0]
         raise InputError(
             f"{data}: {len(found.damaged)} of {len(found.damaged) + found.count} files cannot be read, such as {file} "
             f"({reason}); remove or replace them (trilemma data check {data} lists them)"
         )
-    chosen = _Choosing(data, found, TIERS[tier][0], tier)
-    chosen.of_images(size, held)
-    chosen.of_network(recipe)
-    chosen.of_learner()
-    chosen.of_training()
+    chosen = _Choosing(data, found, CPU if process_state().device.type == "cpu" else GPU)
+    chosen.images(size, unseen)
+    chosen.network(base)
+    chosen.classes()
+    chosen.batch_and_precision()
     for override in overrides:
         put(chosen.values, override)
-    chosen.of_length(steps, time or (None if steps else TIERS[tier][1]), overrides, pace)
+    chosen.length(time, steps or _steps_in(overrides, chosen.values), pace)
+    for override in overrides:
+        put(chosen.values, override)
     return Choice(chosen.values, tuple(chosen.reasons))
 
 
-class _Choosing:
-    """What has been chosen so far: `values` of a recipe, and the reasons."""
+def _steps_in(overrides: Sequence[str], values: Mapping[str, Any]) -> int | None:
+    """The training steps, if an override says them."""
+    said = any(override.partition("=")[0].strip() == "training.steps" for override in overrides)
+    return int(values["training"]["steps"]) if said else None
 
-    def __init__(self, data: str, found: DataReport, longest: int, tier: str):
-        self.data, self.found, self.longest, self.tier = data, found, longest, tier
+
+class _Choosing:
+    """What has been chosen so far: a recipe's values, and the reasons."""
+
+    def __init__(self, data: str, found: DataReport, tier: Tier):
+        self.data, self.found, self.tier = data, found, tier
         self.values: dict[str, Any] = {}
         self.reasons: list[tuple[str, str]] = []
         self.size, self.trained = (0, 0), found.count
+        self.device = process_state().device
+        machine = environment(self.device)
+        self._say("machine", f"{machine['hardware']}" + f", {machine['threads']} threads" * (self.device.type == "cpu"))
 
-    def say(self, what: str, why: str) -> None:
+    def _say(self, what: str, why: str) -> None:
         self.reasons.append((what, why))
 
-    def of_images(self, size: int | tuple[int, int] | None, held: str | None) -> None:
+    def images(self, size: int | tuple[int, int] | None, unseen: str | None) -> None:
         """Size, channels, and what is held out."""
-        found, data = self.found, {"name": self.data, "split": "train"}
-        classes = f"{len(found.classes)} classes ({_some(found.classes)})" if found.classes else "no classes"
-        kind = "grey" if found.channels == 1 else "RGB"
-        self.say("images", f"{found.count:,} {kind}, {_sizes(found.sizes)}, {classes}")
-        if size is not None:
-            self.size = (size, size) if isinstance(size, int) else size
-            self.say("size", f"{_by(self.size)}, as asked")
+        found, sizes = self.found, list(self.found.sizes)
+        many = f"{len(sizes)} sizes, such as {by(sizes[0])}" if len(sizes) > 1 else by(sizes[0])
+        kinds = f"{len(found.classes)} classes ({_some(list(found.classes))})" if found.classes else "no classes"
+        self._say("images", f"{found.count:,} {'RGB' if found.channels == 3 else 'grey'}, {many}, {kinds}")
+        if size is None:
+            self.size, why = size_for(found.sizes, self.tier.sides[-1])
         else:
-            self.size, why = _size(found.sizes, self.longest)
-            self.say("size", f"{_by(self.size)}: {why}")
-        if len(found.sizes) > 1 or self.size not in found.sizes:
+            self.size, why = (size, size) if isinstance(size, int) else size, "as asked"
+        self._say("size", f"{by(self.size)}: {why}")
+        data: dict[str, Any] = {"name": self.data, "split": "train", "channels": found.channels}
+        if sizes != [self.size]:
             data["size"] = self.size[0] if self.size[0] == self.size[1] else list(self.size)
-        data["channels"] = found.channels
-        if held:
-            data["validation_split"] = held
-            self.say("held out", f"the split {held!r}: what is trained is measured and validated against it")
+        if unseen is not None:
+            data["validation_split"] = unseen
+            self._say("held out", f"the split {unseen!r}, for validation and as the yardstick")
         elif found.count >= ENOUGH:
-            share = 0.2 if found.count < 1000 else 0.1 if found.count < HELD_OUT * 10 else HELD_OUT / found.count
+            share = 0.2 if found.count < 1000 else min(0.1, HELD_OUT / found.count)
             data |= {"holdout": round(share, 3), "validation_split": "test"}
             self.trained = round(found.count * (1 - share))
-            self.say("held out", f"{share:.0%} of the images, by their hash, as there is no test split: a folder that "
-                     "grows keeps its sides")  # fmt: skip
+            why = "for validation and as the yardstick: there is no test split, and a folder that grows keeps its sides"
+            self._say("held out", f"{share:.0%} by the images' hash, {why}")
         else:
-            self.say("held out", f"none of {found.count} images, so nothing is validated or measured against unseen ones")
+            self._say("held out", f"none of {found.count} images: nothing is validated")
         self.values = {"name": run_name(self.data), "data": data}
 
-    def of_network(self, recipe: str | None) -> None:
+    def network(self, base: str | None) -> None:
         """The recipe to stand on, fitted to the size."""
-        base = recipe or f"{self.tier}-{_nearest(self.size, SIDES[:4] if self.tier == 'small' else SIDES)}"
-        under = values_of(base)
-        source = under.pop("source", None)
-        for key in ("images", "requires"):
-            under.pop(key, None)
+        name = base or f"{self.tier.name}-{nearest_side(self.size, self.tier.sides)}"
+        under = values_of(name)
         own = under.pop("data")
-        if (range_ := own.get("range")) is not None:
-            self.values["data"]["range"] = range_
-        self.values = {"name": self.values["name"], **{k: v for k, v in under.items() if k != "name"}, **self.values}
-        if recipe is not None:
-            self.say("network", f"{base}, as asked" + (": its source's figures are of other images" if source else ""))
-        else:
-            where = "a CPU" if self.tier == "small" else "a GPU"
-            self.say("network", f"{base}, the nearest of the recipes for {where}")
-        network = self.values["network"]
-        if isinstance(network, Mapping) and (patch := network.get("patch", 1)) > 1:
-            fitting = _patch(patch, self.size)
-            if fitting != patch:
-                network["patch"] = fitting
-                self.say("network.patch", f"{fitting}, as {patch} does not divide {_by(self.size)}")
-        if isinstance(network, Mapping) and any(side > 0 for side in network.get("attention", ())):
-            self._level_attention(network, own)
-
-    def _level_attention(self, network: dict[str, Any], own: Mapping[str, Any]) -> None:
-        """Attention at the levels at which the recipe has it at its own size."""
-        levels = len(network.get("multipliers", (1, 2, 2, 2)))
-
-        def sides(size: Sequence[int], patch: int) -> list[int]:
-            side, found = min(size) // patch, []
-            for _ in range(levels):
-                found.append(side)
-                side = (side + 1) // 2
-            return found
-
-        theirs = sides(outline(own["name"], size=own.get("size"), channels=own.get("channels")).shape[1:], network.get("patch", 1))
-        asked = network["attention"]
-        found = [side if side < 0 else theirs.index(side) - levels for side in asked if side < 0 or side in theirs]
-        if found != asked:
-            network["attention"] = found
-            self.say("network.attention", f"at levels {found}, the recipe's {asked} at its own size")
-
-    def of_learner(self) -> None:
-        """Classes, if there are some and the recipe's learner takes them."""
-        learner = self.values.setdefault("learner", {})
-        kinds = self.found.classes
-        if kinds:
-            if learner.get("conditional"):
-                self.say("classes", f"the model is conditioned on {len(kinds)}" + (
-                    f", {learner['label_dropout']:.0%} of the labels dropped, so that it can be guided"
-                    if learner.get("label_dropout") else ""))  # fmt: skip
+        data = {"range": own["range"]} if "range" in own else {}
+        kept = {key: value for key, value in under.items() if key not in ("name", "source", "images", "requires")}
+        self.values = {"name": self.values["name"], **kept, "data": {**self.values["data"], **data}}
+        why = "as asked" if base else f"the nearest of the recipes for {self.tier.where}"
+        self._say("network", f"{name}, {why}")
+        if not isinstance(network := self.values["network"], dict):
             return
-        if learner.get("conditional"):
-            learner["conditional"] = False
-            learner.pop("label_dropout", None)
-            if isinstance(sampling := self.values.get("sampling"), dict):
-                sampling.pop("guidance", None)
-            self.say("classes", "none, so the model is unconditional: class folders would make it conditional")
+        patch = network.get("patch", 1)
+        if (fitting := patch_for(patch, self.size)) != patch:
+            network["patch"] = fitting
+            self._say("network.patch", f"{fitting}, as {patch} does not divide {by(self.size)} into seven or more")
+        asked = network.get("attention", ())
+        if any(side > 0 for side in asked):
+            shape = outline(own["name"], size=own.get("size"), channels=own.get("channels")).shape
+            sides = _sides(min(shape[1:]) // patch, len(network.get("multipliers", (1, 2, 2, 2))))
+            levels = [side if side < 0 else sides.index(side) - len(sides) for side in asked]
+            network["attention"] = levels
+            self._say("network.attention", f"at levels {levels}, where the recipe has {asked} at its own size")
 
-    def of_training(self) -> None:
-        """Batch and precision."""
-        training = self.values["training"]
+    def classes(self) -> None:
+        """Conditional where there are classes, unconditional where there are none."""
+        learner, kinds = self.values.setdefault("learner", {}), self.found.classes
+        if not learner.get("conditional"):
+            return
+        if kinds:
+            part = f", {learner['label_dropout']:.0%} of the labels dropped, so that it can be guided"
+            self._say("classes", f"conditioned on {len(kinds)}" + (part if learner.get("label_dropout") else ""))
+            return
+        learner["conditional"] = False
+        learner.pop("label_dropout", None)
+        if isinstance(sampling := self.values.get("sampling"), dict):
+            sampling.pop("guidance", None)
+        self._say("classes", "none, so unconditional: folders of classes would condition it")
+
+    def batch_and_precision(self) -> None:
+        training, sampling = self.values["training"], self.values.get("sampling")
         fits = 2 ** int(math.log2(max(1, self.trained)))
-        batch = min(training.get("batch", 64), fits)
-        self.say("batch", f"{batch}" + (f": no more than the {self.trained} training images" if batch == fits else ""))
-        training["batch"] = batch
-        device = process_state().device
-        precision = "bf16" if faster_in_bf16(device) else "fp32"
-        for part in (training, self.values.get("sampling")):
+        training["batch"] = batch = min(training.get("batch", 64), fits)
+        self._say("batch", f"{batch}" + (f", no more than the {self.trained} training images" if batch == fits else ""))
+        fast = faster_in_bf16(self.device)
+        precision = "bf16" if fast else "fp32"
+        for part in (training, sampling):
             if isinstance(part, dict) and part.get("precision", "fp32") != precision:
                 part["precision"] = precision
-        self.say("precision", f"{precision}: this {device.type} {'is' if precision == 'bf16' else 'is not'} faster in bf16")
+        self._say("precision", f"{precision}: matrix products are {'' if fast else 'not '}faster in bf16, measured")
         if not training.get("flip"):
-            self.say("flip", "false, as mirrored letters and digits are wrong ones; if mirrored images are as good as "
-                     "these: --set training.flip=true")  # fmt: skip
+            self._say("flip", "false: mirrored letters are wrong; where mirrors are as good, --set training.flip=true")
 
-    def of_length(
-        self,
-        steps: int | None,
-        time: float | None,
-        overrides: Sequence[str],
-        pace: Callable[[Recipe], float] | None,
-    ) -> None:
+    def length(self, time: float | None, steps: int | None, pace: Callable[[Recipe], float] | None) -> None:
         """Steps, and what goes by them: warm-up, the average's decay, how often things are done."""
         training = self.values["training"]
-        given = next((o for o in overrides if o.replace(" ", "").startswith("training.steps=")), None)
-        if steps is not None or given is not None:
-            steps = steps or int(training["steps"])
-            self.say("steps", f"{steps:,}, as asked")
+        if steps is not None:
+            why = "as asked"
         else:
             most = max(FEWEST, int(PASSES * self.trained / training["batch"]))
-            whole = f"{training['steps']:,}, the recipe's"
-            steps = int(training["steps"]) if time is None else most
-            if most <= steps:
-                steps, whole = most, f"{PASSES:,} passes over {self.trained:,} images: more would be copied"
-                whole = f"{FEWEST:,}, the fewest" if most == FEWEST else whole
+            time = time or self.tier.seconds
+            own = most if time is not None else int(training["steps"])
+            steps, why = min(own, most), "as many as the recipe has"
+            if steps == most:
+                passes = most * training["batch"] / self.trained
+                why = f"{passes:,.0f} passes over {self.trained:,} images; more would copy them"
             if time is not None:
-                each = (pace or _pace)(load({**self.values, "training": {**training, "steps": steps}}))
-                reached = _rounded(time / each)
-                what = f"at the {each:.3g} s a step that were measured"
+                each = (pace or measured_pace)(load(self.values))
+                reached, said = rounded(time / each), f"at {each:.3g} s a step, measured"
                 if reached < steps:
-                    steps, whole = reached, f"what {_duration(time)} allow {what}"
+                    steps, why = reached, f"what {duration(time)} allow {said}"
                 else:
-                    whole += f"; some {_duration(steps * each)} {what}"
-            steps = max(1, steps)
-            self.say("steps", f"{steps:,}: {whole}")
+                    why = f"{why}; {duration(steps * each)} {said}"
+        self._say("steps", f"{steps:,}: {why}")
         training["steps"] = steps
-        training["warmup"] = min(training.get("warmup", 0), max(1, steps // 9))
-        average = min(training.get("ema", 0.9999), 0.9999)
-        training["ema"] = average if not average else min(average, round(max(0.9, 1 - 5 / steps), 5))
-        for what, often in (("log", 50), ("validate", 10), ("grid", 5), ("checkpoint", 10)):
-            training[f"{what}_every"] = max(1, min(steps // often, training.get(f"{what}_every", steps) or steps))
-        if self.values["learner"].get("name", "denoising") != "denoising":
-            del training["grid_every"]
-        for override in overrides:
-            put(self.values, override)
+        training["warmup"] = min(training.get("warmup", 0), steps // 9)
+        # Some fifth of the run is in the average, as in the demo's 900 steps at 0.995, or less.
+        average = training.get("ema", 0.9999)
+        training["ema"] = average and min(average, round(max(0.9, 1 - 5 / steps), 5))
+        for what, often in (("log", 40), ("validate", 20), ("grid", 5), ("checkpoint", 5)):
+            own = training.get(f"{what}_every", steps)
+            training[f"{what}_every"] = own and max(1, min(own, steps // often))
 
 
-def _pace(recipe: Recipe) -> float:
-    """Seconds a step, measured."""
+def measured_pace(recipe: Recipe) -> float:
+    """Seconds a step on this machine."""
     from trilemma.jobs.estimating import seconds_per_step
     from trilemma.runs.build import completed, open_images
 
@@ -291,69 +256,27 @@ def _pace(recipe: Recipe) -> float:
     return seconds_per_step(completed(recipe, data), data)
 
 
-def _size(sizes: Mapping[tuple[int, int], int], longest: int) -> tuple[tuple[int, int], str]:
-    """(height, width) for images of these sizes, and why."""
-    first = next(iter(sizes))
-    if len(sizes) == 1 and min(first) <= longest:
-        return first, "all images have it"
-    shorter = Counter[int]()
-    for size, count in sizes.items():
-        shorter[min(size)] += count
-    total, seen, side = sum(sizes.values()), 0, min(shorter)
-    for side in sorted(shorter):
-        seen += shorter[side]
-        if seen > 0.05 * total:
-            break
-    standard = max((s for s in SIDES if s <= min(side, longest)), default=min(side, longest))
-    ratios = {round(height / width, 2) for height, width in sizes}
-    limit = "" if side <= longest else f", and {longest} is as much as this machine trains in a while (--size for more)"
-    why = (f"they are {_by(first)}" if len(sizes) == 1 else f"19 of 20 images are at least {side} on their shorter side") + limit
-    if max(ratios) - min(ratios) <= 0.05 and not 0.95 <= first[0] / first[1] <= 1.05:
-        height, width = (standard * max(1.0, side / min(first)) for side in first)
-        pair = (_multiple(height), _multiple(width))
-        return pair, f"{why}; all have these proportions"
-    square = "" if set(ratios) == {1.0} else ", cropped to squares"
-    return (standard, standard), f"{why}{square}"
-
-
-def _multiple(side: float) -> int:
-    return max(8, 8 * round(side / 8))
-
-
-def _patch(patch: int, size: tuple[int, int]) -> int:
-    """The divisor of both sides that is nearest to `patch` and leaves seven patches or more."""
-    divisors = [p for p in range(1, 17) if size[0] % p == 0 and size[1] % p == 0 and (min(size) // p >= 7 or p == 1)]
-    return min(divisors, key=lambda p: (abs(math.log(p / patch)), p))
-
-
-def _nearest(size: tuple[int, int], sides: Sequence[int]) -> int:
-    mean = math.sqrt(size[0] * size[1])
-    return min(sides, key=lambda side: abs(math.log(side / mean)))
-
-
-def _rounded(count: float) -> int:
-    """Down to two significant digits."""
+def rounded(count: float) -> int:
+    """Down to two significant digits, at least 1."""
     whole = max(1, int(count))
     unit = 10 ** max(0, len(str(whole)) - 2)
     return whole // unit * unit
 
 
-def _by(size: tuple[int, int]) -> str:
-    return f"{size[0]}×{size[1]}"
+def duration(seconds: float) -> str:
+    """In the unit of which there are two or more."""
+    units = (("days", 86400), ("hours", 3600), ("minutes", 60), ("seconds", 1))
+    unit, length = next((one for one in units if seconds >= 2 * one[1]), units[-1])
+    return f"{seconds / length:.0f} {unit}"
 
 
-def _sizes(sizes: Mapping[tuple[int, int], int]) -> str:
-    some = [_by(size) for size in sizes][:3]
-    return some[0] if len(sizes) == 1 else f"of {len(sizes)} sizes ({', '.join(some)}{', …' * (len(sizes) > 3)})"
+def _sides(side: int, levels: int) -> list[int]:
+    """The resolutions of a network of so many levels, finest first."""
+    found = [side]
+    while len(found) < levels:
+        found.append((found[-1] + 1) // 2)
+    return found
 
 
-def _some(names: Mapping[str, int]) -> str:
-    listed = list(names)
-    return ", ".join(listed[:5]) + (f", … {listed[-1]}" if len(listed) > 5 else "")
-
-
-def _duration(seconds: float) -> str:
-    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} seconds"
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= 6 else f"{', '.join(names[:5])}, … {names[-1]}"

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from trilemma.errors import InputError
-from trilemma.jobs.choosing import wanted
 from trilemma.jobs.network_costs import anatomy
+from trilemma.jobs.wanted import wanted
 from trilemma.machine.devices import memory_of, process_state
 from trilemma.metrics import kept_for_backward
 from trilemma.process import to_model

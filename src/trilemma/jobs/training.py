@@ -12,8 +12,8 @@ import torch
 from trilemma.data import ImageSet
 from trilemma.errors import InputError
 from trilemma.evaluations.during_training import EvaluateEvery
-from trilemma.jobs.choosing import wanted
 from trilemma.jobs.dry_run import check_memory
+from trilemma.jobs.wanted import wanted
 from trilemma.jobs.watching import batches_of, check_grids, take_up, validation_of, watched
 from trilemma.machine.devices import accelerator, process_state
 from trilemma.machine.locks import locked
@@ -48,14 +48,15 @@ def train(
     time: float | None = None,
     steps: int | None = None,
 ) -> Run:
-    """Train a recipe (by name or file, or its values, with `a.b=VALUE` overrides), or the images of a folder, zip, .npz,
-    tar or the hub by a recipe that is chosen for them, into the run directory `out` (default runs/NAME).
+    """Train a recipe (by name or file, or its values, with `a.b=VALUE` overrides), or the images of a folder, zip, .npz
+    or tar or of the hub by one that is chosen for them, into the run directory `out` (default runs/NAME).
 
-    `base`, `size`, `time`, `steps`: see `choose`; of a recipe too, the first apart. `resume` goes on from the newest checkpoint there, or begins if there is none. `init` begins from the averaged
-    weights of another run. `verify`: hold the files of checkpoints against their hashes. Works alike in one process and
-    under `torchrun` or `accelerate launch`. SIGTERM and Ctrl-C finish the step, write a checkpoint, and raise
-    SystemExit(128 + signal). Raises InputError for bad input, for a directory that another process trains in, and for a
-    full disk; DivergedError when steps stay non-finite."""
+    `base`, `size`, `time`, `steps`: see `choose`; of a recipe too, the first apart. `resume` goes on from the newest
+    checkpoint there, or begins if there is none. `init` begins from the averaged weights of another run. `verify`: hold
+    the files of checkpoints against their hashes. Works alike in one process and under `torchrun` or `accelerate
+    launch`. SIGTERM and Ctrl-C finish the step, write a checkpoint, and raise SystemExit(128 + signal). Raises
+    InputError for bad input, for a directory that another process trains in, and for a full disk; DivergedError when
+    steps stay non-finite."""
     recipe, overrides = wanted(recipe, overrides, out=out, base=base, size=size, time=time, steps=steps)
     asked = load(recipe)
     path = Path(out) if out is not None else Path("runs") / load(recipe, overrides).name
