@@ -6,18 +6,15 @@ import hashlib
 import io
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 
-from trilemma.data.catalogue import SOURCES, open_data
+from trilemma.data.catalogue import SOURCES, open_data, title, tree_of
 from trilemma.data.cifar10 import files_name, image_files
 from trilemma.data.decoding import DamagedImageError, decode, header
 from trilemma.data.images import ImageSet
-from trilemma.data.stores import Store
-from trilemma.data.trees import open_store, read_tree
-from trilemma.machine.untrusted import kind_of
+from trilemma.data.trees import Tree, read_tree
 
 
 @dataclass(frozen=True)
@@ -87,9 +84,10 @@ def check(name: str, root: str | None = None, split: str = "all") -> DataReport:
     if name == "cifar10" and root is not None:
         store = image_files(root)
         if store is not None:
-            return _check_files(store, files_name(store), split)
-    if name not in SOURCES and kind_of(name) and Path(name).suffix.lower() != ".npz":
-        return _check_files(open_store(Path(name)), Path(name).resolve().name, split)
+            return _check_tree(read_tree(store), files_name(store), split)
+    if name not in SOURCES and not name.lower().endswith(".npz"):
+        tree = tree_of(name, split)
+        return _check_tree(tree, title(name), split)
     return _check_set(open_data(name, split=split, root=root))
 
 
@@ -152,9 +150,8 @@ class _Tally:
         return advice
 
 
-def _check_files(store: Store, name: str, split: str) -> DataReport:
-    tree = read_tree(store)
-    tally = _Tally()
+def _check_tree(tree: Tree, name: str, split: str) -> DataReport:
+    tally, store = _Tally(), tree.store
     for i in tree.chosen(split, name):
         file = store.label(tree.names[i])
         try:
@@ -166,6 +163,8 @@ def _check_files(store: Store, name: str, split: str) -> DataReport:
     notes = []
     if tree.labels is None and any("/" in file for file in tree.names):
         notes.append("sub-folders are not taken as classes (dataset.json says so, or images lie beside them)")
+    if split == "all" and "test" not in tree.parts:
+        notes.append("no test split: data.holdout=0.1 keeps a tenth of the images aside to measure against")
     return tally.report(name, "all" if None in tree.splits else split, tree.classes, notes)
 
 
