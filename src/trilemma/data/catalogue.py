@@ -143,7 +143,7 @@ def outline(name: str, *, size: Size | None = None, channels: int | None = None)
     return replace(known, name=name, shape=(channels or depth, *(pair or (height, width))))
 
 
-def available_splits(name: str, config: str | None = None) -> tuple[str, ...]:
+def available_splits(name: str, config: str | None = None, holdout: float = 0.0) -> tuple[str, ...]:
     """The splits that `open_data(name, ...)` accepts, `all` last.
 
     Raises:
@@ -152,6 +152,8 @@ def available_splits(name: str, config: str | None = None) -> tuple[str, ...]:
     if name in SOURCES:
         known = _outlined(name)
         return (*(SPLITS if known is None else known.splits), "all")
+    if holdout:
+        return (*SPLITS, "all")
     if is_hub(name):
         return (*hub_splits(name, config), "all")
     return ("train", "all") if _is_npz(name) else (*tree_of(name).parts, "all")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import UInt8
 
-from trilemma.data.catalogue import SOURCES, open_data, title, tree_of
+from trilemma.data.catalogue import SOURCES, available_splits, open_data, title, tree_of
 from trilemma.data.cifar10 import files_name, image_files
 from trilemma.data.decoding import DamagedImageError, decode, header
 from trilemma.data.images import ImageSet
@@ -70,11 +70,11 @@ class DataReport:
         return rows
 
 
-def check(name: str, root: str | None = None, split: str = "all") -> DataReport:
+def check(name: str, root: str | None = None, split: str = "all", config: str | None = None) -> DataReport:
     """Read every image of a source and report; a damaged image file is listed and passed over.
 
     Args:
-        name, root: as for `open_data`.
+        name, root, config: as for `open_data`.
         split: `all` by default.
 
     Raises:
@@ -86,9 +86,17 @@ def check(name: str, root: str | None = None, split: str = "all") -> DataReport:
         if store is not None:
             return _check_tree(read_tree(store), files_name(store), split)
     if name not in SOURCES and not name.lower().endswith(".npz"):
-        tree = tree_of(name, split)
-        return _check_tree(tree, title(name), split)
-    return _check_set(open_data(name, split=split, root=root))
+        tree = tree_of(name, split, config=config)
+        report = _check_tree(tree, title(name), split)
+        return _advised(report) if split == "all" and "test" not in tree.parts else report
+    report = _check_set(open_data(name, split=split, root=root))
+    return _advised(report) if split == "all" and "test" not in available_splits(name) else report
+
+
+def _advised(report: DataReport) -> DataReport:
+    """The report of data without a test split."""
+    advice = "no test split: data.holdout=0.1 keeps a tenth of the images aside, to measure against"
+    return replace(report, notes=(*report.notes, advice))
 
 
 @dataclass
@@ -163,8 +171,6 @@ def _check_tree(tree: Tree, name: str, split: str) -> DataReport:
     notes = []
     if tree.labels is None and any("/" in file for file in tree.names):
         notes.append("sub-folders are not taken as classes (dataset.json says so, or images lie beside them)")
-    if split == "all" and "test" not in tree.parts:
-        notes.append("no test split: data.holdout=0.1 keeps a tenth of the images aside to measure against")
     return tally.report(name, "all" if None in tree.splits else split, tree.classes, notes)
 
 

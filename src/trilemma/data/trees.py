@@ -26,8 +26,9 @@ class Tree:
     held out, `splits` says train or test of each.
 
     Labels come from `dataset.json` where there is one (the list of [file, number] pairs that StyleGAN's tools write;
-    null: unlabelled), else from the sub-folders: the first one below the split is the class. Folders that all images
-    share are no classes, and a tree with an image outside the class folders is unlabelled.
+    null: unlabelled; `classes` beside it names them), else from the sub-folders: the first one below the split is the
+    class. Folders that all images share are no classes, and a tree with an image outside the class folders is
+    unlabelled. Shards and tables have labels, and maybe splits, of their own.
     """
 
     store: Store
@@ -94,7 +95,7 @@ def read_tree(store: Store, holdout: float = 0.0) -> Tree:
     if own is not None:
         labels = None if (own.labels < 0).any() else own.labels
     elif table is not None:
-        labels = _listed_labels(store, names, table)
+        labels, classes = _listed_labels(store, names, table)
     else:
         labels, classes = _folder_labels([name.split("/", 1)[1] for name in inner] if split_tops else inner)
     if labels is not None and classes is None:
@@ -217,15 +218,18 @@ def _label_file(store: Store, base: str) -> str | None:
         folder = folder[: folder.rstrip("/").rfind("/") + 1]
 
 
-def _listed_labels(store: Store, names: list[str], table: str) -> Int64[np.ndarray, " n"] | None:
+def _listed_labels(
+    store: Store, names: list[str], table: str
+) -> tuple[Int64[np.ndarray, " n"] | None, tuple[str, ...] | None]:
     where = store.label(table)
     try:
-        pairs = parse_json(store.read(table))["labels"]
+        said = parse_json(store.read(table))
+        pairs, classes = said["labels"], said.get("classes")
         listed = None if pairs is None else {str(file): label for file, label in pairs}
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f'{where}: expected {{"labels": [[file, number], ...]}} or null labels ({error})') from error
     if not listed:
-        return None
+        return None, None
     folder = table[: -len("dataset.json")]
     labels = np.empty(len(names), dtype=np.int64)
     for i, name in enumerate(names):
@@ -238,7 +242,18 @@ def _listed_labels(store: Store, names: list[str], table: str) -> Int64[np.ndarr
                 f"{CLASS_LIMIT - 1}"
             )
         labels[i] = label
-    return labels
+    return labels, None if classes is None else _class_names(classes, where, int(labels.max()))
+
+
+def _class_names(classes: object, where: str, highest: int) -> tuple[str, ...]:
+    """Those that a label file lists. Raises InputError for what are no names, or not one for each label."""
+    if not isinstance(classes, list) or not all(isinstance(one, str) for one in classes):
+        raise InputError(f"{where}: classes are {shown(repr(classes))}, expected a list of names")
+    if not highest < len(classes) <= CLASS_LIMIT or len(set(classes)) < len(classes):
+        raise InputError(
+            f"{where}: {len(classes)} classes, {len(set(classes))} different, expected {highest + 1} to {CLASS_LIMIT}"
+        )
+    return tuple(classes)
 
 
 def _folder_labels(inner: list[str]) -> tuple[Int64[np.ndarray, " n"] | None, tuple[str, ...] | None]:
