@@ -20,7 +20,7 @@ BATCH = 256
 
 
 def pack(name: str, out: str | Path, opening: Opening | None = None, split: str | None = None) -> list[ImageSet]:
-    """Write images, as they are opened, to a .zip or an .npz, complete or not at all; the same bytes for the same images.
+    """Write images, as they are opened, to a .zip or an .npz, whole or not at all; the same bytes for the same images.
 
     A zip holds uncompressed PNG, `[SPLIT/]00000/img00000000.png` and on, with `dataset.json`: the `labels` that
     StyleGAN's and EDM's tools write (null: unlabelled), and `classes`, their names. It opens to what was packed, split
