@@ -87,9 +87,9 @@ def open_reference(
     """The reference seen by the named extractor: DATA[:SPLIT], a set of images, or a file of statistics (see
     `open_statistics`).
 
-    `opening`: how data are opened. `features`: whether more than statistics is needed. `holdout`: with the features of data's test split beside those
-    of its training split, for memorisation; None: if that is cheap, for a source's split of up to `FEW` images, or with
-    features that are kept. Raises InputError for what is neither data nor statistics."""
+    `opening`: how data are opened. `features`: whether more than statistics is needed. `holdout`: with the features of
+    data's test split beside those of its training split, for memorisation; None: if that is cheap, for a source's split
+    of up to `FEW` images, or with features that are kept. Raises InputError for what is neither data nor statistics."""
     if isinstance(spec, ImageSet):
         seen, record = _seen(spec, extractor_of(extractor)), data_record(spec)
         return Reference(ReferenceFeatures.of(seen, {"reference": record}), record, spec.shape)
