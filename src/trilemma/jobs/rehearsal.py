@@ -7,7 +7,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import chain, repeat
 
@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from trilemma.data import ImageSet
 from trilemma.errors import InputError
 from trilemma.jobs.watching import batches_of
-from trilemma.machine.devices import accelerator
+from trilemma.machine.devices import accelerator, free_memory
 from trilemma.metrics import peak_memory
 from trilemma.process import Codec
 from trilemma.recipes import CompletedRecipe
@@ -36,18 +36,23 @@ LEAST, MOST, SECONDS = 2, 40, 4.0
 LIMIT = 3.0
 """Seconds of a step, or of one of each kind, beyond which fewer images than a batch are timed."""
 
+FREE = 0.8
+"""The share of the memory that is free which a step may be expected to take, or fewer images are timed."""
+
 KINDS = 4096
 """Steps of a training that are looked at for what kinds there are, and how many of each."""
 
 
 @dataclass(frozen=True)
-class StepTime:
+class Steps:
     """`seconds` of a training step, over the kinds there are; timed over so many `images`, all of a batch unless that
-    would take minutes; and `warming`: the seconds that the first steps take beyond that."""
+    would take minutes, or more memory than is free; `warming`: the seconds that the first steps take beyond that;
+    `unseen`: bytes that a whole batch takes beyond those images."""
 
     seconds: float
     images: int
     warming: float
+    unseen: int
 
 
 @contextmanager
@@ -67,17 +72,13 @@ def rehearsal(
 
 
 class Rehearsal:
-    """See `rehearsal`. `building`: the seconds it took to build what is trained. `memory`: what says how many bytes it
-    has taken at most."""
+    """See `rehearsal`. `codec`: the recipe's, None also where it is still to be trained. `building`: the seconds it
+    took to build what is trained. `memory`: what says how many bytes it has taken at most, and of which kind."""
 
     def __init__(
-        self,
-        recipe: CompletedRecipe,
-        data: ImageSet,
-        process: Accelerator,
-        clock: Callable[[], float],
-    ):
-        self.recipe, self.process, self.clock = recipe, process, clock
+        self, recipe: CompletedRecipe, data: ImageSet, process: Accelerator, clock: Callable[[], float]
+    ) -> None:
+        self.recipe, self.data, self.process, self.clock = recipe, data, process, clock
         if process.device.type == "cuda":
             torch.cuda.init()  # or its memory would not be looked at
         self.memory = peak_memory()
@@ -90,58 +91,72 @@ class Rehearsal:
         self.trainer = Trainer(build_learner(recipe, self.codec), settings, process, None)
         self.building = clock() - began
 
-    def step(self) -> StepTime:
+    def steps(self) -> Steps:
         """How long a training step takes: the loop's own, with loading, micro-batches, updates, averages and what the
         log keeps of it. The median of each kind of step, weighted by how many there are of it."""
         batch, few = self.recipe.training.batch, FEW * self.process.num_processes
         few = min(batch, few)
         cold, tried = self._timed(few, 1)
-        images = batch
+        small, images, slope = self._taken(), batch, 0.0
         if (each := cold / few) * batch > LIMIT:  # or so it seems: the first of all takes longer than others
             again, tried = self._timed(few, 1)
             each = again / few
             images = min(batch, max(few, int(LIMIT / each) // few * few))
+        if images > 2 * few:
+            self._timed(2 * few, 1)
+            slope = max(0, self._taken() - small) / (self._at_once(2 * few) - self._at_once(few) or 1)
+            room = self._agreed(slope and (FREE * free_memory(self.process.device)) / slope, min)
+            if slope and room < self._at_once(images):
+                images = max(2 * few, int(room) * self.process.num_processes // few * few)
         warm, seconds = self._timed(images, LEAST)
         if images < batch:
-            slope = (seconds - tried) / (images - few) if images > few else tried / few
-            seconds += max(slope, 0.0) * (batch - images)
-        return StepTime(seconds, images, cold + max(0.0, warm - seconds))
+            if (more := self._at_once(images) - self._at_once(few)) > 0:
+                slope = (self._taken() - small) / more
+            longer = (seconds - tried) / (images - few) if images > few else tried / few
+            seconds += max(longer, 0.0) * (batch - images)
+        unseen = int(slope * (self._at_once(batch) - self._at_once(images)))
+        return Steps(seconds, images, cold + max(0.0, warm - seconds), unseen)
+
+    def _at_once(self, images: int) -> int:
+        """How many of a batch of so many images one process takes through the network together."""
+        share = images // self.process.num_processes
+        return min(self.recipe.training.micro_batch or share, share)
+
+    def _taken(self) -> int:
+        return self.memory()[0] or 0
 
     def _timed(self, images: int, least: int) -> tuple[float, float]:
         """Seconds of the first round of steps, and of a step once it is warm, at so many images a step. A round has one
-        of each kind; at least so many are timed."""
+        of each kind; at least so many are timed, and no more where one is enough."""
         settings = self.recipe.training
-        small = settings.model_copy(update={"batch": images})
-        batches = batches_of(self.recipe.model_copy(update={"training": small}), self.source, self.process)
+        fewer = settings.model_copy(update={"batch": images})
+        batches = batches_of(self.recipe.model_copy(update={"training": fewer}), self.source, self.process)
         kinds = self._kinds()
         # What loading processes have ready before the first step says nothing of how fast they load.
         ahead = 0 if batches.source.in_memory or least < LEAST else 2 * settings.workers
-        reports, window = self.trainer.run(batches), Window(images)
+        window = Window(images)
+        with closing(self.trainer.run(batches)) as reports:
 
-        def timed(step: int) -> float:
-            began, self.trainer.step = self.clock(), step
-            window.add(self._next(reports))
-            return self.clock() - began
+            def timed(step: int) -> float:
+                began, self.trainer.step = self.clock(), step
+                window.add(self._next(reports))
+                return self.clock() - began
 
-        try:
-            first = self._agreed(sum(timed(step) for step, _ in kinds.values()))
-            rounds = min(max(int(SECONDS / max(first, 1e-9)), least), MOST if least > 1 else 1)
-            for step, _ in chain.from_iterable(repeat(kinds.values(), min(ahead, rounds))):
+            first = self._agreed(sum(timed(step) for step, _ in kinds))
+            rounds = 1 if least < LEAST else min(max(int(SECONDS / max(first, 1e-9)), least), MOST)
+            for step, _ in chain.from_iterable(repeat(kinds, min(ahead, rounds))):
                 timed(step)
-            took = [[timed(step) for step, _ in kinds.values()] for _ in range(rounds)]
-        finally:
-            reports.close()
-        shares = [share for _, share in kinds.values()]
-        medians = [statistics.median(each) for each in zip(*took, strict=True)]
-        return first, self._agreed(sum(share * each for share, each in zip(shares, medians, strict=True)))
+            took = [[timed(step) for step, _ in kinds] for _ in range(rounds)]
+        medians = map(statistics.median, zip(*took, strict=True))
+        return first, self._agreed(sum(share * each for (_, share), each in zip(kinds, medians, strict=True)))
 
-    def _kinds(self) -> dict[tuple[object, ...], tuple[int, float]]:
-        """A step of each kind, and the share of them in all of the recipe's steps."""
-        steps, learner = self.recipe.training.steps, self.trainer.learner
+    def _kinds(self) -> list[tuple[int, float]]:
+        """A step of each kind, and the share of its kind in all of the recipe's steps."""
+        steps, kind = self.recipe.training.steps, self.trainer.learner.kind
         looked = range(steps) if steps <= KINDS else np.random.default_rng(0).integers(steps, size=KINDS).tolist()
-        found = {learner.kind(step): step for step in looked}
-        counts = Counter(learner.kind(step) for step in looked)
-        return {kind: (step, counts[kind] / len(looked)) for kind, step in found.items()}
+        one = {kind(step): step for step in looked}
+        counts = Counter(map(kind, looked))
+        return [(step, counts[what] / len(looked)) for what, step in one.items()]
 
     def _next(self, reports: Iterator[Report]) -> Report:
         report = next(reports)
@@ -151,12 +166,12 @@ class Rehearsal:
             raise SystemExit(128 + self.trainer.stopped)
         return report
 
-    def _agreed(self, seconds: float) -> float:
-        """The slowest process's: they all wait for it, and have to make the same steps."""
+    def _agreed(self, value: float, of: Callable[[list[float]], float] = max) -> float:
+        """One value for all processes, that of the slowest: they wait for it, and have to make the same steps."""
         if self.process.num_processes == 1:
-            return seconds
-        told = torch.tensor([seconds], device=self.process.device)
-        return float(self.process.gather(told).max())
+            return value
+        told = torch.tensor([value], device=self.process.device)
+        return of(self.process.gather(told).tolist())
 
 
 def _codec(recipe: CompletedRecipe) -> Codec | None:
@@ -173,6 +188,5 @@ def _latents(recipe: CompletedRecipe, data: ImageSet, codec: Codec | None) -> La
     if codec is not None:
         return some_latents(data, recipe, codec, count)
     labels = None if data.labels is None else np.resize(data.labels, count)
-    return Latents(
-        np.random.default_rng(0).standard_normal((count, *recipe.space), np.float32), labels, recipe.space[0]
-    )
+    noise = np.random.default_rng(0).standard_normal((count, *recipe.space), np.float32)
+    return Latents(noise, labels, recipe.space[0])
