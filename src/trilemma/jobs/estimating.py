@@ -93,8 +93,8 @@ def estimate(
     place: Path | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Estimate:
-    """What training this recipe on this data takes here, by a few real steps of the real batch, one look at the held-out
-    images, the beginning of a grid of samples, a checkpoint: some ten to twenty seconds. Nothing is kept of it: neither
+    """What training this recipe on this data takes here, by a few real steps of the real batch, a look at held-out
+    images, the beginning of a grid of samples, a checkpoint: some ten to twenty seconds. Nothing is kept of it, neither
     files nor what random generators drew. `process`: as it is to be trained, alone unless given; `place`: where.
 
     Raises InputError for what training would refuse to begin."""

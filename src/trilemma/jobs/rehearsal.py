@@ -95,27 +95,33 @@ class Rehearsal:
         """How long a training step takes: the loop's own, with loading, micro-batches, updates, averages and what the
         log keeps of it. The median of each kind of step, weighted by how many there are of it."""
         batch, few = self.recipe.training.batch, FEW * self.process.num_processes
-        few = min(batch, few)
-        cold, tried = self._timed(few, 1)
-        small, images, slope = self._taken(), batch, 0.0
-        if (each := cold / few) * batch > LIMIT:  # or so it seems: the first of all takes longer than others
-            again, tried = self._timed(few, 1)
-            each = again / few
-            images = min(batch, max(few, int(LIMIT / each) // few * few))
-        if images > 2 * few:
-            self._timed(2 * few, 1)
-            slope = max(0, self._taken() - small) / (self._at_once(2 * few) - self._at_once(few) or 1)
-            room = self._agreed(slope and (FREE * free_memory(self.process.device)) / slope, min)
-            if slope and room < self._at_once(images):
-                images = max(2 * few, int(room) * self.process.num_processes // few * few)
+        seen: list[tuple[int, float, int]] = []
+        images, cold, slope = min(batch, few), 0.0, 0.0
+        while True:  # from few images on, so that neither hours nor all memory are gone before that shows
+            first, seconds = self._timed(images, 1)
+            cold = cold or first
+            seen.append((images, seconds, self._taken()))
+            slope = self._slope(seen)
+            room = self._agreed(FREE * free_memory(self.process.device), min)
+            if 4 * images >= batch or 4 * first > LIMIT or 3 * images * slope > room:
+                break
+            images *= 4
+        fits = self._agreed(images + room / slope, min) if slope else batch
+        images = min(batch, max(images, int(min(images * LIMIT / max(first, 1e-9), fits)) // few * few))
         warm, seconds = self._timed(images, LEAST)
+        seen.append((images, seconds, self._taken()))
         if images < batch:
-            if (more := self._at_once(images) - self._at_once(few)) > 0:
-                slope = (self._taken() - small) / more
-            longer = (seconds - tried) / (images - few) if images > few else tried / few
-            seconds += max(longer, 0.0) * (batch - images)
-        unseen = int(slope * (self._at_once(batch) - self._at_once(images)))
+            before = seen[-2] if seen[-2][0] < images else seen[0]
+            more = images - before[0]
+            seconds += (max(0.0, seconds - before[1]) / more if more else seconds / images) * (batch - images)
+        unseen = int(self._slope(seen) * (self._at_once(batch) - self._at_once(images)))
         return Steps(seconds, images, cold + max(0.0, warm - seconds), unseen)
+
+    def _slope(self, seen: list[tuple[int, float, int]]) -> float:
+        """Bytes that each more image at once takes, by the last two sizes of a batch that there were."""
+        (few, _, before), (many, _, taken) = [seen[0], *seen][-2:]
+        more = self._at_once(many) - self._at_once(few)
+        return max(0, taken - before) / more if more > 0 else 0.0
 
     def _at_once(self, images: int) -> int:
         """How many of a batch of so many images one process takes through the network together."""
