@@ -103,9 +103,10 @@ def estimate(
         steps = training.steps()
         peak, kind = training.memory()
         saving, size = occasions.saving(training)
+        encoding, latents = occasions.encoding(training)
         once = {
             "building and first steps": training.building + steps.warming,
-            "latents": occasions.encoding(training),
+            "latents": encoding,
             "features of the reference": occasions.reference(training),
         }
         each = {
@@ -134,7 +135,8 @@ def estimate(
             memory_kind=kind,
             held=held,
             memory=memory_of(training.process.device),
-            disk=_disk(recipe, size, times, grids=learner.denoiser is not None),
+            disk=_disk(recipe, size, times, grids=learner.denoiser is not None)
+            | ({"latents": latents} if latents else {}),
             free=shutil.disk_usage(next(folder for folder in (where, *where.parents) if folder.exists())).free,
             left_out=tuple(_left_out(recipe, training)),
         )

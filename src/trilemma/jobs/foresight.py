@@ -53,7 +53,7 @@ def _data(found: Estimate) -> Iterator[str]:
     if room > CAPACITY and found.passes > OFTEN:
         yield (
             f"few images for the network: {room:,.0f} parameters for each of the {found.images:,}, which are seen "
-            f"{found.passes:,.0f} times, and by a rule of thumb over {CAPACITY:,} and {OFTEN} are enough to learn them by "
+            f"{found.passes:,.0f} times; by a rule of thumb over {CAPACITY:,} and {OFTEN} are enough to learn them by "
             "heart: look at memorisation and held-out images, or take a smaller network or fewer steps"
         )
     if found.passes < 1:

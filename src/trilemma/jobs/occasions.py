@@ -20,7 +20,7 @@ from trilemma.jobs.rehearsal import Rehearsal
 from trilemma.jobs.watching import GRID, drawn, validation_of
 from trilemma.process import to_model
 from trilemma.process.codec import ENCODED
-from trilemma.runs.latents import to_encode
+from trilemma.runs.latents import Latents, to_encode
 from trilemma.training import checkpoint
 
 SECONDS = 2.0
@@ -70,18 +70,18 @@ def reference(training: Rehearsal) -> float:
     return _extracting(training) * len(data)
 
 
-def encoding(training: Rehearsal) -> float:
-    """Seconds in which a codec makes the latents of all images, once; none where they are kept."""
-    codec, data, recipe = training.codec, training.data, training.recipe
-    if codec is None or not (count := to_encode(data, recipe)):
-        return 0.0
+def encoding(training: Rehearsal) -> tuple[float, int]:
+    """Seconds in which a codec makes the latents of all images, once, and their bytes; none where they are kept."""
+    codec, data, recipe, source = training.codec, training.data, training.recipe, training.source
+    if codec is None or not isinstance(source, Latents) or not (count := to_encode(data, recipe)):
+        return 0.0, 0
     few = min(len(data), ENCODED)
 
     @torch.no_grad()
     def encode() -> None:
         codec.joined(to_model(data.batch(range(few))[0], recipe.data.range).to(training.process.device)).cpu()
 
-    return min(_seconds(training, encode) for _ in range(2)) * count / few
+    return min(_seconds(training, encode) for _ in range(2)) * count / few, source.moments[0].nbytes * count
 
 
 def saving(training: Rehearsal) -> tuple[float, int]:

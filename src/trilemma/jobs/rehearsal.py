@@ -55,6 +55,18 @@ class Steps:
     unseen: int
 
 
+@dataclass(frozen=True)
+class _Timed:
+    """Steps of so many `images`: seconds of the `first` round of one step of each kind, of a `round` once it is warm,
+    and of a step (`seconds`), over the kinds; and the bytes that have been `taken` until then."""
+
+    images: int
+    first: float
+    round: float
+    seconds: float
+    taken: int
+
+
 @contextmanager
 def rehearsal(
     recipe: CompletedRecipe,
@@ -85,6 +97,7 @@ class Rehearsal:
         began = clock()
         self.codec = _codec(recipe)
         self.source = data if recipe.codec is None else _latents(recipe, data, self.codec)
+        batches_of(recipe, self.source, process)  # or what cannot be had would show after all that is built
         # Compiling takes longer than all that is timed here.
         endless = {"steps": 10**9, "checkpoint_every": 10**9, "skip_limit": 10**9, "compile": False}
         settings = recipe.training.model_copy(update=endless)
@@ -95,45 +108,44 @@ class Rehearsal:
         """How long a training step takes: the loop's own, with loading, micro-batches, updates, averages and what the
         log keeps of it. The median of each kind of step, weighted by how many there are of it."""
         batch, few = self.recipe.training.batch, FEW * self.process.num_processes
-        seen: list[tuple[int, float, int]] = []
-        images, cold, slope = min(batch, few), 0.0, 0.0
-        while True:  # from few images on, so that neither hours nor all memory are gone before that shows
-            first, seconds = self._timed(images, 1)
-            cold = cold or first
-            seen.append((images, seconds, self._taken()))
-            slope = self._slope(seen)
-            room = self._agreed(FREE * free_memory(self.process.device), min)
-            if 4 * images >= batch or 4 * first > LIMIT or 3 * images * slope > room:
-                break
-            images *= 4
-        fits = self._agreed(images + room / slope, min) if slope else batch
-        images = min(batch, max(images, int(min(images * LIMIT / max(first, 1e-9), fits)) // few * few))
-        warm, seconds = self._timed(images, LEAST)
-        seen.append((images, seconds, self._taken()))
-        if images < batch:
-            before = seen[-2] if seen[-2][0] < images else seen[0]
-            more = images - before[0]
-            seconds += (max(0.0, seconds - before[1]) / more if more else seconds / images) * (batch - images)
-        unseen = int(self._slope(seen) * (self._at_once(batch) - self._at_once(images)))
-        return Steps(seconds, images, cold + max(0.0, warm - seconds), unseen)
+        seen = [self._timed(min(batch, few), 1)]
+        # From few images on, so that neither hours nor all memory are gone before that shows.
+        while (images := 4 * seen[-1].images) < batch and self._bearable(seen, images):
+            seen.append(self._timed(images, 1))
+        if self._bearable(seen, batch):
+            images = batch
+        else:
+            least = min(batch, max(2 * few, seen[-1].images))  # two sizes tell what does not grow with the images
+            images = next((n for n in range(batch // few * few, least, -few) if self._bearable(seen, n)), least)
+        seen.append(self._timed(images, LEAST))
+        last = seen[-1]
+        seconds = last.seconds + _slope(seen, "seconds") * (batch - images)
+        warming = seen[0].first + max(0.0, last.first - last.round)
+        return Steps(seconds, images, warming, int(self._bytes(seen, batch)))
 
-    def _slope(self, seen: list[tuple[int, float, int]]) -> float:
-        """Bytes that each more image at once takes, by the last two sizes of a batch that there were."""
-        (few, _, before), (many, _, taken) = [seen[0], *seen][-2:]
-        more = self._at_once(many) - self._at_once(few)
-        return max(0, taken - before) / more if more > 0 else 0.0
+    def _bearable(self, seen: list[_Timed], images: int) -> bool:
+        """Whether steps of so many images take neither too long nor too much memory, by those that were seen."""
+        last = seen[-1]
+        room = self._agreed(FREE * free_memory(self.process.device), min)
+        within = last.round + _slope(seen, "round") * (images - last.images) <= LIMIT
+        return within and self._bytes(seen, images) <= room
+
+    def _bytes(self, seen: list[_Timed], images: int) -> float:
+        """Beyond those that were taken last, for a batch of so many images."""
+        last = self._at_once(seen[-1].images)
+        before = next((one for one in reversed(seen) if self._at_once(one.images) < last), None)
+        if before is None:
+            return 0.0
+        each = max(0, seen[-1].taken - before.taken) / (last - self._at_once(before.images))
+        return each * max(0, self._at_once(images) - last)
 
     def _at_once(self, images: int) -> int:
         """How many of a batch of so many images one process takes through the network together."""
         share = images // self.process.num_processes
         return min(self.recipe.training.micro_batch or share, share)
 
-    def _taken(self) -> int:
-        return self.memory()[0] or 0
-
-    def _timed(self, images: int, least: int) -> tuple[float, float]:
-        """Seconds of the first round of steps, and of a step once it is warm, at so many images a step. A round has one
-        of each kind; at least so many are timed, and no more where one is enough."""
+    def _timed(self, images: int, least: int) -> _Timed:
+        """Steps of so many images: at least so many rounds of one of each kind, and no more where one is enough."""
         settings = self.recipe.training
         fewer = settings.model_copy(update={"batch": images})
         batches = batches_of(self.recipe.model_copy(update={"training": fewer}), self.source, self.process)
@@ -153,8 +165,10 @@ class Rehearsal:
             for step, _ in chain.from_iterable(repeat(kinds, min(ahead, rounds))):
                 timed(step)
             took = [[timed(step) for step, _ in kinds] for _ in range(rounds)]
-        medians = map(statistics.median, zip(*took, strict=True))
-        return first, self._agreed(sum(share * each for (_, share), each in zip(kinds, medians, strict=True)))
+        medians = [statistics.median(each) for each in zip(*took, strict=True)]
+        seconds = sum(share * each for (_, share), each in zip(kinds, medians, strict=True))
+        taken = int(self._agreed(self.memory()[0] or 0))
+        return _Timed(images, first, self._agreed(sum(medians)), self._agreed(seconds), taken)
 
     def _kinds(self) -> list[tuple[int, float]]:
         """A step of each kind, and the share of its kind in all of the recipe's steps."""
@@ -196,3 +210,13 @@ def _latents(recipe: CompletedRecipe, data: ImageSet, codec: Codec | None) -> La
     labels = None if data.labels is None else np.resize(data.labels, count)
     noise = np.random.default_rng(0).standard_normal((count, *recipe.space), np.float32)
     return Latents(noise, labels, recipe.space[0])
+
+
+def _slope(seen: list[_Timed], of: str) -> float:
+    """What one more image adds to this figure, by the last size and the one before it; its share, where there was one
+    size alone."""
+    last = seen[-1]
+    before = next((one for one in reversed(seen) if one.images < last.images), None)
+    if before is None:
+        return float(getattr(last, of)) / last.images
+    return max(0.0, getattr(last, of) - getattr(before, of)) / (last.images - before.images)
