@@ -121,7 +121,7 @@ def _grid(trainer: Trainer, recipe: CompletedRecipe, path: Path, data: Source) -
     if denoiser is None or not trainer.accelerator.is_main_process:
         return None
     with trainer.averaged():
-        sampler, labels = _drawn(denoiser, recipe, data)
+        sampler, labels = drawn(denoiser, recipe, data)
         images = sampler.generate(GRID, labels)
     return write_png(path / "samples" / f"grid-{trainer.step:08d}.png", image_grid(images, 10))
 
@@ -129,14 +129,16 @@ def _grid(trainer: Trainer, recipe: CompletedRecipe, path: Path, data: Source) -
 def check_grids(learner: Learner, recipe: CompletedRecipe, data: Source) -> None:
     """Raises InputError where the recipe's sampling section could not draw the grids that training is to draw."""
     if recipe.training.grid_every and learner.denoiser is not None:
-        _drawn(learner.denoiser, recipe, data)
+        drawn(learner.denoiser, recipe, data)
 
 
-def _drawn(denoiser: Denoiser, recipe: CompletedRecipe, data: Source) -> tuple[Sampler, Int64[np.ndarray, "n"] | None]:
+def drawn(
+    denoiser: Denoiser, recipe: CompletedRecipe, data: Source, seeds: range = GRID
+) -> tuple[Sampler, Int64[np.ndarray, "n"] | None]:
     """What draws a grid, and the classes of its images."""
-    labels, low = labels_for(GRID, recipe.classes, None), None
+    labels, low = labels_for(seeds, recipe.classes, None), None
     if (pairs := Pairs.of(recipe.learner.get("low"))) is not None:
-        low, labels = _lows(pairs, recipe, data, len(GRID))
+        low, labels = _lows(pairs, recipe, data, len(seeds))
     return recipe.sampling.build(denoiser, recipe.images.shape, low=low), labels
 
 

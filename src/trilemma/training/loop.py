@@ -147,15 +147,7 @@ class Trainer:
             return
         self._check_finite()
         if self.accelerator.is_main_process:
-            tensors, learnt = checkpoint.split_state(self.learner.state_dict())
-            groups = {
-                "model": self.network.state_dict(),
-                "optimizer": checkpoint.optimizer_tensors(self.updates.optimizers.values(), self.network),
-            }
-            if self.ema is not None:
-                groups["ema"] = self.ema.shadow
-            if tensors:
-                groups["learner"] = tensors
+            groups, learnt = self.tensors()
             state = {
                 # Every stream is keyed by (seed, step, position): seed and step are the random state and the data's
                 # position.
@@ -171,6 +163,19 @@ class Trainer:
             documents = {"state": state} if self.recipe is None else {"state": state, "recipe": self.recipe}
             checkpoint.write(self.checkpoints, self.step, groups, documents, self.settings.keep)
         self.accelerator.wait_for_everyone()
+
+    def tensors(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+        """What a checkpoint of this moment holds: tensors, by file, and the learner's state besides."""
+        tensors, learnt = checkpoint.split_state(self.learner.state_dict())
+        groups = {
+            "model": self.network.state_dict(),
+            "optimizer": checkpoint.optimizer_tensors(self.updates.optimizers.values(), self.network),
+        }
+        if self.ema is not None:
+            groups["ema"] = self.ema.shadow
+        if tensors:
+            groups["learner"] = tensors
+        return groups, learnt
 
     def run(self, batches: Batches) -> Generator[Report, None, None]:
         """Train to the end of the settings' steps, yielding after each. The last step is always checkpointed."""
