@@ -118,9 +118,11 @@ def _grid(trainer: Trainer, recipe: CompletedRecipe, path: Path, data: Source) -
     """A grid of samples from the same noise every time, and where it lies; of an upsampler, made from the low images of
     the first data. None where nothing is sampled, or by another process."""
     denoiser = trainer.learner.denoiser
-    if denoiser is None or not trainer.accelerator.is_main_process:
+    if denoiser is None:
         return None
-    with trainer.averaged():
+    with trainer.averaged():  # for which all processes are needed, if weights lie in parts
+        if not trainer.accelerator.is_main_process:
+            return None
         sampler, labels = _drawn(denoiser, recipe, data)
         images = sampler.generate(GRID, labels)
     return write_png(path / "samples" / f"grid-{trainer.step:08d}.png", image_grid(images, 10))

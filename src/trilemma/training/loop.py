@@ -18,12 +18,14 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from trilemma.errors import InputError
+from trilemma.networks.recompute import recompute
 from trilemma.process.noise import stream_seed
 from trilemma.training import checkpoint
 from trilemma.training.batches import Batch, Batches
 from trilemma.training.ema import EMA
 from trilemma.training.learners import Learner, Outcome
 from trilemma.training.settings import TrainingSettings
+from trilemma.training.shards import held_as, part, whole
 from trilemma.training.updates import Updates
 
 
@@ -80,6 +82,8 @@ class Trainer:
         self.watching: dict[str, Any] = {}
         self.stopped: signal.Signals | None = None
         self.network = learner.network.to(accelerator.device)
+        if settings.recompute:
+            recompute(self.network)
         if settings.channels_last:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if settings.compile:
@@ -110,7 +114,7 @@ class Trainer:
         if self.ema is not None:
             shadow = checkpoint.read_tensors(path / "ema.safetensors")
             checkpoint.check_tensors(path / "ema.safetensors", "average", shadow, self.ema.shadow)
-            self.ema.shadow = {name: shadow[name].to(value) for name, value in self.ema.shadow.items()}
+            self.ema.shadow = {name: held_as(v, shadow[name].to(v.device, v.dtype)) for name, v in self.ema.shadow.items()}
             self.ema.updates = state["ema_updates"]
         learnt = path / "learner.safetensors"
         tensors = checkpoint.read_tensors(learnt) if learnt.exists() else {}
@@ -133,8 +137,11 @@ class Trainer:
         values: dict[str, Tensor] = {f"weight {name!r}": weight for name, weight in self.network.named_parameters()}
         if self.ema is not None:
             values |= {f"the average of {name!r}": self.ema.shadow[name] for name in self.ema.parameters}
-        for name, value in values.items():
-            if not bool(torch.isfinite(value).all()):
+        finite = torch.stack([torch.isfinite(part(value)).all() for value in values.values()]).int()
+        if self.updates.shards is not None:  # a process sees its own parts alone
+            finite = self.accelerator.gather(finite[None]).amin(0)
+        for name, good in zip(values, finite.tolist(), strict=True):
+            if not good:
                 raise DivergedError(
                     f"{name} is not finite at step {self.step}: no checkpoint is written of that; {self.safe}. Try a "
                     "lower training.learning_rate, or training.precision fp32"
@@ -146,16 +153,8 @@ class Trainer:
         if self.checkpoints is None:
             return
         self._check_finite()
+        groups, learnt = self.tensors()
         if self.accelerator.is_main_process:
-            tensors, learnt = checkpoint.split_state(self.learner.state_dict())
-            groups = {
-                "model": self.network.state_dict(),
-                "optimizer": checkpoint.optimizer_tensors(self.updates.optimizers.values(), self.network),
-            }
-            if self.ema is not None:
-                groups["ema"] = self.ema.shadow
-            if tensors:
-                groups["learner"] = tensors
             state = {
                 # Every stream is keyed by (seed, step, position): seed and step are the random state and the data's
                 # position.
@@ -171,6 +170,21 @@ class Trainer:
             documents = {"state": state} if self.recipe is None else {"state": state, "recipe": self.recipe}
             checkpoint.write(self.checkpoints, self.step, groups, documents, self.settings.keep)
         self.accelerator.wait_for_everyone()
+
+    def tensors(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+        """What a checkpoint of this moment holds: tensors, by file, and the learner's state besides. Of weights in
+        parts, which every process has to be there for, process 0 alone gets the tensors."""
+        tensors, learnt = checkpoint.split_state(self.learner.state_dict())
+        groups = {
+            "model": self.network.state_dict(),
+            "optimizer": checkpoint.optimizer_tensors(self.updates.optimizers.values(), self.network),
+        }
+        if self.ema is not None:
+            groups["ema"] = self.ema.shadow
+        if tensors:
+            groups["learner"] = tensors
+        keep = self.updates.shards is None or self.accelerator.is_main_process
+        return {name: whole(group, keep) for name, group in groups.items()}, learnt
 
     def run(self, batches: Batches) -> Generator[Report, None, None]:
         """Train to the end of the settings' steps, yielding after each. The last step is always checkpointed."""
@@ -218,8 +232,8 @@ class Trainer:
         and gets the same figures: they are computed on each, which costs less than it would to agree."""
         figures: dict[str, list[Tensor]] = {}
         with self.averaged(), self.accelerator.autocast():
-            for part in batch.split(self.settings.micro_batch or 64):
-                for name, value in self.learner.validate(part.to(self.accelerator.device)).items():
+            for some in batch.split(self.updates.micro_batch or 64):
+                for name, value in self.learner.validate(some.to(self.accelerator.device)).items():
                     figures.setdefault(name, []).append(value)
         return {name: float(torch.cat(values).double().mean()) for name, values in figures.items()}
 
@@ -229,8 +243,11 @@ class Trainer:
         self.network.eval()
         # What is compiled for training is run as it is: another batch and mode would be compiled once more.
         eager = torch.compiler.set_stance("force_eager") if self.settings.compile else nullcontext()
+        shards = self.updates.shards
         with eager, self.ema.applied() if self.ema is not None else nullcontext():
-            yield self.network
+            # Whoever is given it calls what of it they like, in as many processes as they like.
+            with shards.gathered() if shards is not None else nullcontext():
+                yield self.network
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
