@@ -13,6 +13,7 @@ from trilemma.errors import InputError
 from trilemma.jobs.network_costs import anatomy
 from trilemma.machine.devices import memory_of, process_state
 from trilemma.metrics import kept_for_backward
+from trilemma.networks.recompute import recompute
 from trilemma.process import to_model
 from trilemma.recipes import CompletedRecipe, Recipe, dump, load
 from trilemma.runs.build import build_learner, completed, open_images, parameter_count
@@ -36,6 +37,8 @@ def dry_run(recipe: str | Path, overrides: Sequence[str] = ()) -> str:
         None if labels is None else torch.from_numpy(labels),
         [(chosen.training.seed, "train", 0, i) for i in range(2)],
     )
+    if chosen.training.recompute:
+        recompute(learner.network)
     measured = _Measured(learner.network)
     with torch.autocast("cpu", torch.bfloat16, enabled=chosen.training.precision == "bf16"):
         learner.step(batch, measured)
@@ -80,7 +83,8 @@ def check_memory(recipe: CompletedRecipe, device: torch.device, processes: int) 
     weights = found.trained * 4 * _copies(settings)
     image = found.activations / (2 if settings.precision == "bf16" else 1)
     images = settings.batch // processes * math.prod(recipe.space) * 4
-    needed = weights + images + image * _at_once(settings, processes)
+    weights //= processes if settings.shard else 1
+    needed = weights + images + image * (1 if settings.micro_batch == "auto" else _at_once(settings, processes))
     there = memory_of(device)
     if needed > there:
         raise InputError(
@@ -98,7 +102,7 @@ def _copies(settings: TrainingSettings) -> int:
 def _at_once(settings: TrainingSettings, processes: int = 1) -> int:
     """Images of a forward pass in one process."""
     share = settings.batch // processes
-    return min(settings.micro_batch or share, share)
+    return min(settings.micro_batch, share) if isinstance(settings.micro_batch, int) else share
 
 
 def _implied(recipe: Recipe, images: int, parameters: int, activations: float) -> dict[str, str]:

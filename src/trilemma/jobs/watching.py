@@ -90,7 +90,12 @@ def watched(
     settings, main = recipe.training, trainer.accelerator.is_main_process
     window = Window(settings.batch, trainer.watching)
     bar = progress("training", settings.steps, "steps", start=trainer.step, shown=main and shown)
+    fit = trainer.fitted(batches)
+    if fit is not None and main:
+        say(str(fit))
     with keeping(lambda: trainer.safe), Log(path, trainer.step, write=main) as log, bar as advance:
+        if fit is not None:
+            log.write({"step": trainer.step, "micro_batch": fit.images})
         for report in trainer.run(batches):
             window.add(report)
             last = report.step == settings.steps

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import wraps
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -50,32 +50,32 @@ def recompute(network: nn.Module) -> None:
             "again; expected false"
         )
     for block in blocks:
-        again = _again(block)
+        held = ((module, module._buffers.items()) for module in block.modules())
+        places = [(module, name) for module, buffers in held for name, value in buffers if value is not None]
+        again = _again(block.forward, places)
         # Compiled code cannot hold buffers back: such blocks run as they are.
-        stateful = next(block.buffers(), None) is not None
-        block.forward = torch.compiler.disable(again) if stateful else again  # type: ignore[method-assign]
+        block.forward = torch.compiler.disable(again) if places else again
 
 
-def _again(block: nn.Module) -> Callable[..., Any]:
-    """The block's forward pass, which a backward pass calls a second time."""
-    forward = block.forward
-    stateful = next(block.buffers(), None) is not None
+Places = Sequence[tuple[nn.Module, str]]
+
+
+def _again(forward: Callable[..., Any], buffers: Places) -> Callable[..., Any]:
+    """A block's forward pass, which a backward pass calls a second time, with the buffers it had the first."""
 
     @wraps(forward)
     def kept(*given: Any, **named: Any) -> Any:
         if not torch.is_grad_enabled():
             return forward(*given, **named)
-        if not stateful:
+        if not buffers:
             return checkpoint(forward, *given, use_reentrant=False, **named)
-        before = [buffer.clone() for buffer in block.buffers()]
+        before = [value.clone() for value in _held(buffers)]
         calls = 0
 
         def once_more(*given: Any, **named: Any) -> Any:
             nonlocal calls
             calls += 1
-            if calls == 1:
-                return forward(*given, **named)
-            with _holding(block, before):
+            with _holding(buffers, before) if calls > 1 else nullcontext():
                 return forward(*given, **named)
 
         return checkpoint(once_more, *given, use_reentrant=False, **named)
@@ -83,15 +83,18 @@ def _again(block: nn.Module) -> Callable[..., Any]:
     return kept
 
 
+def _held(buffers: Places) -> list[Tensor]:
+    return [cast(Tensor, module._buffers[name]) for module, name in buffers]
+
+
 @contextmanager
-def _holding(block: nn.Module, before: list[Tensor]) -> Iterator[None]:
-    """The block has copies of these in place of its buffers."""
-    places = [(module, name) for module in block.modules() for name, held in module._buffers.items() if held is not None]
-    own = [module._buffers[name] for module, name in places]
+def _holding(buffers: Places, values: list[Tensor]) -> Iterator[None]:
+    """The modules have copies of these in place of their buffers."""
+    own = _held(buffers)
     try:
-        for (module, name), value in zip(places, before, strict=True):
+        for (module, name), value in zip(buffers, values, strict=True):
             module._buffers[name] = value.clone()
         yield
     finally:
-        for (module, name), value in zip(places, own, strict=True):
+        for (module, name), value in zip(buffers, own, strict=True):
             module._buffers[name] = value

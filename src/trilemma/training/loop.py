@@ -24,6 +24,7 @@ from trilemma.training import checkpoint
 from trilemma.training.batches import Batch, Batches
 from trilemma.training.ema import EMA
 from trilemma.training.learners import Learner, Outcome
+from trilemma.training.micro_batches import Fit, measured_micro_batch
 from trilemma.training.settings import TrainingSettings
 from trilemma.training.shards import held_as, part, whole
 from trilemma.training.updates import Updates
@@ -91,6 +92,7 @@ class Trainer:
         # This gives all processes the weights of the first, from which the average is to begin.
         self.updates = Updates(learner, settings, accelerator)
         self.ema = EMA(learner.averaged, settings.ema) if settings.ema else None
+        self._fits: dict[int, Fit] = {}
 
     def resume(self, verify: bool = True) -> None:
         """Go on from the newest checkpoint of the run directory; unless `verify` is False, its files' hashes are looked
@@ -114,7 +116,9 @@ class Trainer:
         if self.ema is not None:
             shadow = checkpoint.read_tensors(path / "ema.safetensors")
             checkpoint.check_tensors(path / "ema.safetensors", "average", shadow, self.ema.shadow)
-            self.ema.shadow = {name: held_as(v, shadow[name].to(v.device, v.dtype)) for name, v in self.ema.shadow.items()}
+            self.ema.shadow = {
+                name: held_as(v, shadow[name].to(v.device, v.dtype)) for name, v in self.ema.shadow.items()
+            }
             self.ema.updates = state["ema_updates"]
         learnt = path / "learner.safetensors"
         tensors = checkpoint.read_tensors(learnt) if learnt.exists() else {}
@@ -189,6 +193,7 @@ class Trainer:
     def run(self, batches: Batches) -> Generator[Report, None, None]:
         """Train to the end of the settings' steps, yielding after each. The last step is always checkpointed."""
         self.updates.batches = batches
+        self.fitted(batches)
         with self._signals():
             began = time.perf_counter()
             for batch in batches.loader(self.step, self.settings.steps, self.settings.workers):
@@ -211,6 +216,17 @@ class Trainer:
                 if stop:
                     return
                 began = time.perf_counter()
+
+    def fitted(self, batches: Batches) -> Fit | None:
+        """The micro-batch that memory holds, where the settings leave it to that (`auto`) and there are steps left;
+        measured once for batches of a size. Raises InputError where not one image fits."""
+        steps, share = range(self.step, self.settings.steps), len(batches.mine)
+        if self.settings.micro_batch != "auto" or not steps:
+            return None
+        if share not in self._fits:
+            self._fits[share] = measured_micro_batch(self.updates, batches, steps)
+        self.updates.micro_batch = self._fits[share].images
+        return self._fits[share]
 
     def _step(self, batch: Batch) -> Report:
         # Dropout draws from the global generators: seeded by step, a resumed run drops what an unbroken one would.
@@ -243,11 +259,11 @@ class Trainer:
         self.network.eval()
         # What is compiled for training is run as it is: another batch and mode would be compiled once more.
         eager = torch.compiler.set_stance("force_eager") if self.settings.compile else nullcontext()
-        shards = self.updates.shards
-        with eager, self.ema.applied() if self.ema is not None else nullcontext():
-            # Whoever is given it calls what of it they like, in as many processes as they like.
-            with shards.gathered() if shards is not None else nullcontext():
-                yield self.network
+        averaged = self.ema.applied() if self.ema is not None else nullcontext()
+        # Whoever is given it calls what of it they like, in as many processes as they like.
+        gathered = self.updates.shards.gathered() if self.updates.shards is not None else nullcontext()
+        with eager, averaged, gathered:
+            yield self.network
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

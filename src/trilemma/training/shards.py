@@ -7,16 +7,16 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from trilemma.networks.recompute import blocks_of
+
+if TYPE_CHECKING:  # whose import takes as long as all of this package's
+    from torch.distributed.fsdp import FSDPModule
 
 
 class Shards:
@@ -25,6 +25,9 @@ class Shards:
     than most, are whole in every process."""
 
     def __init__(self, module: nn.Module, accelerator: Accelerator):
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
         self.accelerator = accelerator
         for value in [*module.parameters(), *module.buffers()]:
             torch.distributed.broadcast(value.detach(), 0)
@@ -40,6 +43,7 @@ class Shards:
         for block in blocks_of(module):
             fully_shard(block, **how)
         self.module: FSDPModule = fully_shard(module, **how)
+        self._modules: list[FSDPModule] = [cast(Any, each) for each in module.modules() if hasattr(each, "unshard")]
 
     def clip(self, weights: Sequence[Tensor], limit: float) -> float:
         """`torch.nn.utils.clip_grad_norm_` of weights of which each process has a part: the norm before clipping."""
@@ -48,10 +52,10 @@ class Shards:
         squares = [torch.zeros(2, device=self.accelerator.device)]
         for gradient, own in zip(gradients, parts, strict=True):
             square = own.detach().float().square().sum()
-            split = isinstance(gradient, DTensor)
+            split = in_parts(gradient)
             squares.append(torch.stack([square * split, square * (not split)]))
         mine = torch.stack(squares).sum(0)
-        norm = math.sqrt(float(self.accelerator.reduce(mine[0].clone(), "sum") + mine[1]))
+        norm = math.sqrt(float(self.accelerator.reduce(mine[0], "sum") + mine[1]))
         if norm > limit:
             for own in parts:
                 own.mul_(limit / (norm + 1e-6))
@@ -66,7 +70,7 @@ class Shards:
     def gather(self) -> None:
         """From now on every process has all weights."""
         self.module.set_reshard_after_forward(False)
-        for module in self._modules():
+        for module in self._modules:
             module.unshard()
 
     @contextmanager
@@ -76,32 +80,39 @@ class Shards:
         try:
             yield
         finally:
-            for module in self._modules():
+            for module in self._modules:
                 module.reshard()
             self.module.set_reshard_after_forward(True)
 
-    def _modules(self) -> list[FSDPModule]:
-        assert isinstance(self.module, nn.Module)
-        return [module for module in self.module.modules() if isinstance(module, FSDPModule)]
+
+def in_parts(value: Any) -> bool:
+    """Whether each process has a part of this tensor (a `DTensor`)."""
+    return hasattr(value, "to_local")
 
 
-def part(value: Tensor) -> Tensor:
+def part(value: Any) -> Tensor:
     """This process's part of a tensor in parts; any other as it is. What is done to it is done to the tensor."""
-    return value.to_local() if isinstance(value, DTensor) else value
+    part: Tensor = value.to_local() if in_parts(value) else value
+    return part
 
 
 def whole(values: Mapping[str, Tensor], keep: bool = True) -> dict[str, Tensor]:
     """Tensors, those in parts put together, one after the other: every process has to call it. None unless `keep`."""
     found = {}
     for name, value in values.items():
-        full = value.full_tensor() if isinstance(value, DTensor) else value
+        full: Any = value
+        if in_parts(value):
+            full = full.full_tensor()
+            full = full.cpu() if keep else None
         if keep:
-            found[name] = full.cpu() if isinstance(value, DTensor) else full
+            found[name] = full
     return found
 
 
-def held_as(own: Tensor, value: Tensor) -> Tensor:
+def held_as(own: Any, value: Tensor) -> Tensor:
     """A whole tensor as one's own is held: in parts, if it is; every process has to call it with the same."""
-    if not isinstance(own, DTensor):
+    if not in_parts(own):
         return value
+    from torch.distributed.tensor import distribute_tensor
+
     return distribute_tensor(value.to(own.device), own.device_mesh, own.placements)

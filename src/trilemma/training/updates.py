@@ -44,9 +44,10 @@ class Updates:
 
     def __init__(self, learner: Learner, settings: TrainingSettings, accelerator: Accelerator):
         self.learner, self.settings, self.accelerator = learner, settings, accelerator
-        self.network, self.shards = learner.network, None
+        self.network = learner.network
+        self.shards: Shards | None = None
         self.micro_batch = settings.micro_batch if isinstance(settings.micro_batch, int) else None
-        self.optimizers = dict(learner.optimizers(settings))
+        self.optimizers, self._through = dict(learner.optimizers(settings)), dict[str, nn.Module]()
         if settings.shard and accelerator.num_processes > 1:
             check_shard(settings, self.optimizers)
             through = _Losses(self.network)
@@ -56,7 +57,6 @@ class Updates:
             return
         if learner.partial:  # or the processes would wait for gradients that never come
             accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=True)
-        self._through: dict[str, nn.Module] = {}
         for name, optimizer in self.optimizers.items():
             with self._alone(weights_of(optimizer)):
                 self._through[name] = accelerator.prepare_model(_Losses(self.network))
@@ -107,6 +107,14 @@ class Updates:
             group["lr"] = group.setdefault("initial_lr", group["lr"]) * settings.factor(self.step)
         chosen.step()
         self._updated.update(weights)
+        return outcome
+
+    def tried(self, losses: Losses, part: Batch, optimizer: str = "optimizer") -> Outcome:
+        """The losses of a part of a batch and their gradients, of this process alone, and no update."""
+        with self._alone(weights_of(self.optimizers[optimizer])):
+            with self.accelerator.autocast():
+                outcome = self.looked_at(losses, part)
+            self.accelerator.backward(outcome.loss)
         return outcome
 
     @torch.no_grad()
