@@ -94,7 +94,8 @@ def check_memory(recipe: CompletedRecipe, device: torch.device, processes: int) 
     weights = found.trained * 4 * _copies(settings)
     image = found.activations / (2 if settings.precision == "bf16" else 1)
     images = settings.batch // processes * math.prod(recipe.space) * 4
-    needed = weights + images + image * _at_once(settings, processes)
+    weights //= processes if settings.shard else 1
+    needed = weights + images + image * (1 if settings.micro_batch == "auto" else _at_once(settings, processes))
     there = memory_of(device)
     if needed > there:
         raise InputError(
@@ -112,4 +113,4 @@ def _copies(settings: TrainingSettings) -> int:
 def _at_once(settings: TrainingSettings, processes: int = 1) -> int:
     """Images of a forward pass in one process."""
     share = settings.batch // processes
-    return min(settings.micro_batch or share, share)
+    return min(settings.micro_batch, share) if isinstance(settings.micro_batch, int) else share

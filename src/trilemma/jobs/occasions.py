@@ -37,7 +37,7 @@ def validation(training: Rehearsal) -> float:
     batch = validation_of(training.recipe, training.codec)
     if batch is None:
         return 0.0
-    part, *others = batch.split(training.recipe.training.micro_batch or 64)
+    part, *others = batch.split(training.trainer.updates.micro_batch or 64)
     seconds = min(_seconds(training, lambda: training.trainer.validate(part)) for _ in range(2))
     return seconds * (len(part) + sum(map(len, others))) / len(part)
 

@@ -142,7 +142,7 @@ class Rehearsal:
     def _at_once(self, images: int) -> int:
         """How many of a batch of so many images one process takes through the network together."""
         share = images // self.process.num_processes
-        return min(self.recipe.training.micro_batch or share, share)
+        return min(self.trainer.updates.micro_batch or share, share)
 
     def _timed(self, images: int, least: int) -> _Timed:
         """Steps of so many images: at least so many rounds of one of each kind, and no more where one is enough."""

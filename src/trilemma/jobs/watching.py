@@ -90,7 +90,12 @@ def watched(
     settings, main = recipe.training, trainer.accelerator.is_main_process
     window = Window(settings.batch, trainer.watching)
     bar = progress("training", settings.steps, "steps", start=trainer.step, shown=main and shown)
+    fit = trainer.fitted(batches)
+    if fit is not None and main:
+        say(str(fit))
     with keeping(lambda: trainer.safe), Log(path, trainer.step, write=main) as log, bar as advance:
+        if fit is not None:
+            log.write({"step": trainer.step, "micro_batch": fit.images})
         for report in trainer.run(batches):
             window.add(report)
             last = report.step == settings.steps
@@ -118,9 +123,11 @@ def _grid(trainer: Trainer, recipe: CompletedRecipe, path: Path, data: Source) -
     """A grid of samples from the same noise every time, and where it lies; of an upsampler, made from the low images of
     the first data. None where nothing is sampled, or by another process."""
     denoiser = trainer.learner.denoiser
-    if denoiser is None or not trainer.accelerator.is_main_process:
+    if denoiser is None:
         return None
-    with trainer.averaged():
+    with trainer.averaged():  # for which all processes are needed, if weights lie in parts
+        if not trainer.accelerator.is_main_process:
+            return None
         sampler, labels = drawn(denoiser, recipe, data)
         images = sampler.generate(GRID, labels)
     return write_png(path / "samples" / f"grid-{trainer.step:08d}.png", image_grid(images, 10))
