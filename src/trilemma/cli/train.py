@@ -16,6 +16,10 @@ def train(
     set_: Annotated[list[str] | None, typer.Option("--set", help="Override, such as training.steps=1000.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint.")] = False,
     init: Annotated[Path | None, typer.Option(help="Begin from the averaged weights of this run.")] = None,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME,…", help="Log to these too: wandb, mlflow; a resumed run goes on in its own there."),
+    ] = None,
     no_verify: o.NoVerify = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the resolved recipe, parameters, memory, steps.")
@@ -30,5 +34,8 @@ def train(
     if dry_run:
         print(jobs.dry_run(recipe, overrides), end="")
         return
-    run = jobs.train(recipe, out=out, overrides=overrides, resume=resume, init=init, verify=not no_verify)
+    run = jobs.train(
+        recipe, out=out, overrides=overrides, resume=resume, init=init, verify=not no_verify,
+        track=[name.strip() for names in track or [] for name in names.split(",")],
+    )  # fmt: skip
     say(f"trained to step {run.step}: {run.path}  (next: trilemma {o.following(run)})")

@@ -22,6 +22,7 @@ from trilemma.runs.build import build_learner, completed, open_images, parameter
 from trilemma.runs.companions import check_codecs
 from trilemma.runs.latents import FOLDER, Latents, codec_of, latents_of
 from trilemma.runs.run import Run, prepare
+from trilemma.runs.trackers import check_trackers
 from trilemma.training import Learner, Trainer, checkpoint
 
 CHANGEABLE = {"steps", "micro_batch", "compile", "workers", "keep", "skip_limit"} | {
@@ -41,18 +42,20 @@ def train(
     resume: bool = False,
     init: str | Path | None = None,
     verify: bool = True,
+    track: Sequence[str] = (),
 ) -> Run:
     """Train a recipe (by name or file, with `a.b=VALUE` overrides) into the run directory `out` (default runs/NAME).
 
     `resume` goes on from the newest checkpoint there, or begins if there is none. `init` begins from the averaged
-    weights of another run. `verify`: hold the files of checkpoints against their hashes. Works alike in one process and
-    under `torchrun` or `accelerate launch`. SIGTERM and Ctrl-C finish the step, write a checkpoint, and raise
+    weights of another run. `verify`: hold the files of checkpoints against their hashes. `track`: trackers that are
+    given what is logged, of `wandb` and `mlflow`; a resumed run keeps those it had. Works alike in one process and under `torchrun` or `accelerate launch`. SIGTERM and Ctrl-C finish the step, write a checkpoint, and raise
     SystemExit(128 + signal). Raises InputError for bad input, for a directory that another process trains in, and for a
     full disk; DivergedError when steps stay non-finite."""
+    check_trackers(track)
     asked = load(recipe)
     path = Path(out) if out is not None else Path("runs") / load(recipe, overrides).name
     with locked(path) if process_state().is_main_process else nullcontext():
-        return _train(asked, path, recipe, overrides, resume, init, verify)
+        return _train(asked, path, recipe, overrides, resume, init, verify, track)
 
 
 def _train(
@@ -63,6 +66,7 @@ def _train(
     resume: bool,
     init: str | Path | None,
     verify: bool,
+    track: Sequence[str],
 ) -> Run:
     begun = (path / "recipe.yaml").exists()
     if not begun and checkpoint.steps(path / "checkpoints"):
@@ -100,7 +104,7 @@ def _train(
     take_up(trainer, verify)
     if process.is_main_process:
         _introduce(chosen, data, learnt_from, learner, trainer.step)
-    for _ in watched(trainer, batches, chosen, path, validation, evaluation):
+    for _ in watched(trainer, batches, chosen, path, validation, evaluation, track=track):
         pass
     if trainer.stopped is not None:
         if process.is_main_process:
