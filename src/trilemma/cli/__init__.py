@@ -20,6 +20,7 @@ from trilemma.registry import load_plugin
 COMMANDS = {
     "list": "list_.list_",
     "train": "train.train",
+    "recipe": "recipe.recipe",
     "sample": "sample.sample",
     "evaluate": "evaluate.evaluate",
     "sweep": "sweep.sweep",

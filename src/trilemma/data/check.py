@@ -32,6 +32,7 @@ class DataReport:
         classes: class name -> images; None when unlabelled.
         damaged: (file, reason) of every file that cannot be read.
         duplicates: images whose pixels equal those of an earlier one.
+        channels: 3 if any image has colour, else 1, whatever its file could hold.
         lowest, highest: extreme pixel values after decoding, 0..255; None without images.
         notes: one sentence for each thing to do something about.
     """
@@ -44,6 +45,7 @@ class DataReport:
     classes: dict[str, int] | None
     damaged: tuple[tuple[str, str], ...]
     duplicates: int
+    channels: int
     lowest: int | None
     highest: int | None
     notes: tuple[str, ...]
@@ -130,6 +132,7 @@ class _Tally:
             classes=counts,
             damaged=tuple(self.damaged),
             duplicates=self.count - len(self.seen),
+            channels=3 if self.coloured else 1,
             lowest=self.lowest if self.count else None,
             highest=self.highest if self.count else None,
             notes=(*self._advice(counts), *notes),

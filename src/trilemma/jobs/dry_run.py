@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from trilemma.errors import InputError
 from trilemma.jobs.network_costs import anatomy
+from trilemma.jobs.wanted import wanted
 from trilemma.machine.devices import memory_of, process_state
 from trilemma.metrics import kept_for_backward
 from trilemma.process import to_model
@@ -21,10 +23,11 @@ from trilemma.samplers.estimate import bytes_of_image
 from trilemma.training import Batch, Losses, Outcome, TrainingSettings
 
 
-def dry_run(recipe: str | Path, overrides: Sequence[str] = ()) -> str:
+def dry_run(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), **choice: Any) -> str:
     """The resolved recipe, the parameters, and the memory and steps it implies, as text; and whether this machine would
     refuse to train it, and why. Memory is measured on one image and multiplied: the tensors that one forward pass keeps
-    for the backward one."""
+    for the backward one. `choice`: as `train` takes it, of images."""
+    recipe, overrides = wanted(recipe, overrides, **choice)
     chosen = load(recipe, overrides)
     data = open_images(chosen)
     chosen = completed(chosen, data)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,6 +13,7 @@ from trilemma.data import ImageSet
 from trilemma.errors import InputError
 from trilemma.evaluations.during_training import EvaluateEvery
 from trilemma.jobs.dry_run import check_memory
+from trilemma.jobs.wanted import wanted
 from trilemma.jobs.watching import batches_of, check_grids, take_up, validation_of, watched
 from trilemma.machine.devices import accelerator, process_state
 from trilemma.machine.locks import locked
@@ -35,7 +37,7 @@ PRIOR_LIMIT = 0.01
 
 
 def train(
-    recipe: str | Path,
+    recipe: str | Path | Mapping[str, Any],
     *,
     out: str | Path | None = None,
     overrides: Sequence[str] = (),
@@ -43,15 +45,22 @@ def train(
     init: str | Path | None = None,
     verify: bool = True,
     track: Sequence[str] = (),
+    base: str | None = None,
+    size: int | tuple[int, int] | None = None,
+    time: float | None = None,
+    steps: int | None = None,
 ) -> Run:
-    """Train a recipe (by name or file, with `a.b=VALUE` overrides) into the run directory `out` (default runs/NAME).
+    """Train a recipe (by name or file, or its values, with `a.b=VALUE` overrides), or the images of a folder, zip, .npz
+    or tar or of the hub by one that is chosen for them, into the run directory `out` (default runs/NAME).
 
-    `resume` goes on from the newest checkpoint there, or begins if there is none. `init` begins from the averaged
-    weights of another run. `verify`: hold the files of checkpoints against their hashes. `track`: trackers that are
-    given what is logged, of `wandb` and `mlflow`; a resumed run keeps those it had. Works alike in one process and under `torchrun` or `accelerate launch`. SIGTERM and Ctrl-C finish the step, write a checkpoint, and raise
-    SystemExit(128 + signal). Raises InputError for bad input, for a directory that another process trains in, and for a
-    full disk; DivergedError when steps stay non-finite."""
+    `base`, `size`, `time`, `steps`: see `choose`; of a recipe too, the first apart. `resume` goes on from the newest
+    checkpoint there, or begins if there is none. `init` begins from the averaged weights of another run. `verify`: hold
+    the files of checkpoints against their hashes. `track`: trackers that are given what is logged, `wandb` or `mlflow`,
+    which a resumed run keeps. Works alike in one process and under `torchrun` or `accelerate launch`. SIGTERM and
+    Ctrl-C finish the step, write a checkpoint, and raise SystemExit(128 + signal). Raises InputError for bad input, for
+    a directory that another process trains in, and for a full disk; DivergedError when steps stay non-finite."""
     check_trackers(track)
+    recipe, overrides = wanted(recipe, overrides, out=out, base=base, size=size, time=time, steps=steps)
     asked = load(recipe)
     path = Path(out) if out is not None else Path("runs") / load(recipe, overrides).name
     with locked(path) if process_state().is_main_process else nullcontext():
@@ -61,7 +70,7 @@ def train(
 def _train(
     asked: Recipe,
     path: Path,
-    recipe: str | Path,
+    recipe: str | Path | Mapping[str, Any],
     overrides: Sequence[str],
     resume: bool,
     init: str | Path | None,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import re
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,7 +60,7 @@ def measure(
     for name, value, least in (("batch", batch, 1), ("repeats", repeats, 1), ("warmup", warmup, 0)):
         if value < least:
             raise InputError(f"speed: {name} is {value}, expected {least} or more")
-    memory = _on_gpu() if _gpu_in_use() else _in_process()
+    memory = peak_memory()
     for _ in range(warmup):
         generate(batch)
     rates = []
@@ -74,6 +76,12 @@ def measure(
         statistics.median(rates), min(rates), max(rates), batch, repeats, warmup,
         network_evaluations, multiply_adds, peak, kind,
     )  # fmt: skip
+
+
+def peak_memory() -> Callable[[], tuple[int | None, str | None]]:
+    """What will say, as often as it is asked, how many bytes of memory are taken at the peak from here on, and of which
+    kind (`ALLOCATED` or `RESIDENT`); None where the system doesn't tell."""
+    return _on_gpu() if _gpu_in_use() else _in_process()
 
 
 def _gpu_in_use() -> bool:
@@ -95,7 +103,9 @@ def _in_process() -> Callable[[], tuple[int | None, str | None]]:
     """What will say by how many bytes this process has outgrown its present size at most, as Linux keeps it.
 
     Before the warm-up, since an allocator keeps the memory of a first batch for the next."""
-    gc.collect()  # or garbage of before, let go of meanwhile, would hide what is taken
+    # Garbage of before, let go of meanwhile, and memory that was freed and is kept for later would hide what is taken.
+    gc.collect()
+    _give_back()
     before, mark = _resident("VmRSS"), _resident("VmHWM")
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the highest size so far is forgotten
@@ -110,6 +120,12 @@ def _in_process() -> Callable[[], tuple[int | None, str | None]]:
         return max(highest - before, 0), RESIDENT
 
     return grown
+
+
+def _give_back() -> None:
+    """Have the allocator give freed memory back to the system, where it is one that can."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _resident(key: str) -> int | None:

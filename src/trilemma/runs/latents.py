@@ -185,6 +185,16 @@ class Latents:
         return seen
 
 
+def some_latents(data: ImageSet, recipe: CompletedRecipe, codec: Codec, count: int) -> Latents:
+    """The latents of so many images, kept nowhere: what is trained on them takes as long as on those of all."""
+    indices = [i % min(len(data), ENCODED) for i in range(count)]
+    moments = _encoded(data, Codec(codec.network), recipe.data.range, False, 0, max(indices) + 1)
+    labels = None if data.labels is None else data.labels[indices]
+    latents = Latents(moments[indices], labels, recipe.space[0])
+    latents.scale = codec.scale
+    return latents
+
+
 def latents_of(data: ImageSet, recipe: CompletedRecipe, codec: Codec) -> tuple[Latents, CompletedRecipe]:
     """The data as latents, and the recipe with their scale: one over their standard deviation, unless it says another
     (Rombach et al. 2022, appendix G).

@@ -7,7 +7,7 @@ import json
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,7 +172,7 @@ class Trainer:
             checkpoint.write(self.checkpoints, self.step, groups, documents, self.settings.keep)
         self.accelerator.wait_for_everyone()
 
-    def run(self, batches: Batches) -> Iterator[Report]:
+    def run(self, batches: Batches) -> Generator[Report, None, None]:
         """Train to the end of the settings' steps, yielding after each. The last step is always checkpointed."""
         self.updates.batches = batches
         with self._signals():
