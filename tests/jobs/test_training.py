@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -80,6 +82,16 @@ class TestRunDirectory:
         grids = sorted((tmp_path / "run" / "samples").glob("grid-*.png"))
         assert [grid.name for grid in grids] == ["grid-00000001.png", "grid-00000002.png"]
         assert grids[0].read_bytes() == grids[1].read_bytes()
+        events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+        events.Reload()
+        for name, rows, columns in (("grid", 4, 10), ("strip", 4, 9)):
+            shown = events.Images(name)
+            assert [event.step for event in shown] == [1, 2]
+            files = sorted((tmp_path / "run" / "samples").glob(f"{name}-*.png"))
+            for event, file in zip(shown, files, strict=True):
+                pixels = np.asarray(Image.open(file))
+                assert np.array_equal(np.asarray(Image.open(io.BytesIO(event.encoded_image_string)))[..., 0], pixels)
+                assert pixels.shape == (rows * 10 + 2, columns * 10 + 2)
 
     def test_trains_a_classifier_too(self, write_recipe: Write, data: Path, tmp_path: Path) -> None:
         values = {

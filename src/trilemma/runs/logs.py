@@ -1,4 +1,5 @@
-"""A run's log: one JSON object a line in log.jsonl, the same figures, and pictures, to TensorBoard and other trackers."""
+"""A run's log: one JSON object a line in log.jsonl; the same figures, and pictures, to TensorBoard and other
+trackers."""
 
 from __future__ import annotations
 
@@ -14,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.tensorboard import SummaryWriter
 
 from trilemma.errors import InputError
 from trilemma.machine.files import write_text
@@ -35,6 +35,8 @@ class Log:
         self._file = self._board = self._trackers = None
         if not write:
             return
+        from torch.utils.tensorboard import SummaryWriter  # takes a second, and only writing needs it
+
         place = path / "log.jsonl"
         if place.exists():
             try:

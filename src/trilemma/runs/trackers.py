@@ -118,7 +118,7 @@ class Trackers:
             act()
         except Exception as error:  # whatever it is: a tracker ends no training
             self._running.pop(name, None)
-            reason = shown(one_line(str(error))) or type(error).__name__
+            reason = one_line(str(error)) or type(error).__name__
             say(f"warning: track {name}: {reason}; the training goes on without it")
 
 
