@@ -115,6 +115,20 @@ class TestRunDirectory:
 
 
 class TestResume:
+    def test_a_shortened_warm_up_stays_so(
+        self, write_recipe: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Said once, before; a longer run goes on at the rate that it had reached."""
+        recipe = write_recipe(training={"steps": 20, "warmup": 30, "checkpoint_every": 20, "validate_every": 0})
+        note = "note: warm-up 30 steps: more than the run's 20, shortened to a tenth, 2"
+        assert f"# {note}\n" in dry_run(recipe)
+        train(recipe, out=tmp_path / "run")
+        assert capsys.readouterr().out.splitlines().count(note) == 1
+        train(recipe, out=tmp_path / "run", overrides=["training.steps=22"], resume=True)
+        assert note not in capsys.readouterr().out
+        rates = [line["lr"] for line in log_of(tmp_path / "run") if "lr" in line]
+        assert rates == pytest.approx([5e-4, *[1e-3] * 21])
+
     def test_goes_on_bit_for_bit_with_accumulation(self, write_recipe: Write, outcome: Outcome, tmp_path: Path) -> None:
         recipe = write_recipe(training={"steps": 10, "checkpoint_every": 5, "micro_batch": 4, "validate_every": 5})
         train(recipe, out=tmp_path / "whole")

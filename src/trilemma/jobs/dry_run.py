@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from trilemma.errors import InputError
+from trilemma.exchange import why_not_exported
 from trilemma.jobs.network_costs import anatomy
 from trilemma.jobs.wanted import wanted
 from trilemma.machine.devices import memory_of, process_state
@@ -28,7 +29,7 @@ def dry_run(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = (
     refuse to train it, and why. Memory is measured on one image and multiplied: the tensors that one forward pass keeps
     for the backward one. `choice`: as `train` takes it, of images."""
     recipe, overrides = wanted(recipe, overrides, **choice)
-    chosen = load(recipe, overrides)
+    chosen, note = load(recipe, overrides).fitted()
     data = open_images(chosen)
     chosen = completed(chosen, data)
     learner = build_learner(chosen)
@@ -45,6 +46,9 @@ def dry_run(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = (
     lines = _implied(chosen, len(data), parameter_count(learner.network), measured.kept / len(batch))
     if learner.denoiser is not None:
         lines |= _implied_by_sampling(chosen, learner.denoiser.network)
+    lines |= {"note": note} if note is not None else {}
+    if reason := why_not_exported(chosen):
+        lines["not exported to diffusers"] = reason
     state = process_state()
     try:
         check_memory(chosen, state.device, state.num_processes)

@@ -84,7 +84,11 @@ def _train(
         raise InputError(f"{path} holds a run already: add --resume to go on with it, or choose another --out")
     if begun and init is not None:
         raise InputError(f"--init: {path} has begun already, and goes on from its own weights")
-    chosen = _resumed(path, asked, overrides) if begun else load(recipe, overrides)
+    note = None
+    if begun:
+        chosen = _resumed(path, asked, overrides)
+    else:
+        chosen, note = load(recipe, overrides).fitted()
     data = open_images(chosen)
     chosen = completed(chosen, data)
     process = accelerator(chosen.training.precision)
@@ -113,6 +117,8 @@ def _train(
     take_up(trainer, verify)
     if process.is_main_process:
         _introduce(chosen, data, learnt_from, learner, trainer.step)
+        if note is not None:
+            console.print(f"note: {note}")
     for _ in watched(trainer, batches, chosen, path, validation, evaluation, track=track):
         pass
     if trainer.stopped is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field
 
@@ -128,6 +128,11 @@ class Recipe(Section):
     images: Images | None = None
     source: Source | None = None
     requires: Requirements = Field(default_factory=dict)
+
+    def fitted(self) -> tuple[Self, str | None]:
+        """This as a run begins with it, and what to say of that; see `TrainingSettings.fitted`."""
+        training, note = self.training.fitted()
+        return self.model_copy(update={"training": training}), note
 
     @property
     def space(self) -> tuple[int, int, int]:
