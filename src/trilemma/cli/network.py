@@ -20,6 +20,7 @@ def network(
 ) -> None:
     """Print networks' parameters, multiply-adds, activation memory and time beside their sources' figures. Needs none
     of the recipes' data."""
+    from trilemma.exchange import why_not_exported
     from trilemma.jobs import network_costs as job
     from trilemma.machine import say, show
     from trilemma.report.network_drawing import write_drawing
@@ -36,6 +37,9 @@ def network(
     ]
     costs = job.network_costs(found, batch=batch, timing=not no_timing, device=device)
     show(network_tables(costs, job.machine(device)))
+    for one in found:
+        if reason := why_not_exported(one.recipe):
+            say(f"{one.recipe.name}, not exported to diffusers: {reason}")
     for picture in drawn:
         say(f"drawing: {picture}")
     if json is not None:

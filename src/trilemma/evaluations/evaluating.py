@@ -17,6 +17,7 @@ from torch import Tensor
 
 from trilemma.data import SOURCES, ImageSet, Opening, image_set, open_data, parse_reference, read_samples
 from trilemma.errors import InputError
+from trilemma.evaluations.board import to_board
 from trilemma.evaluations.cache import BATCH
 from trilemma.evaluations.extractors import extractor_of, features_for
 from trilemma.evaluations.files import check_out, default_out, is_of_set, samples_sha256, with_kept, written_in
@@ -174,7 +175,10 @@ class Protocol:
             sampled = _of_run(self.run, self.count, seeds, cls, samples_out, settings)
             evaluation = _measured(sampled, self.against, self.wanted)
         evaluation = _said(evaluation, [*dict.fromkeys([*self._warnings, *warnings])], began, label)
-        return _written(evaluation, out or default_out(self.run.path, evaluation, self._features))
+        written = _written(evaluation, out or default_out(self.run.path, evaluation, self._features))
+        if process_state().is_main_process:
+            to_board(self.run.path, written)
+        return written
 
     def standing(self, records: Sequence[Mapping[str, Any]]) -> list[Evaluation | None]:
         """For each sample set, by its record (`Run.record`), the newest evaluation among the run's that measured it as

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from trilemma.errors import InputError
+from trilemma.exchange import why_not_exported
 from trilemma.jobs.choosing import duration
 from trilemma.jobs.estimating import Estimate, estimate
 from trilemma.jobs.foresight import size, warnings
@@ -26,17 +27,19 @@ def dry_run(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = (
     """The resolved recipe, what training it takes on this machine, measured (see `estimate`), and warnings, as text; or
     that this machine would refuse to train it, and why. `choice`: as `train` takes it, of images."""
     recipe, overrides = wanted(recipe, overrides, **choice)
-    chosen = load(recipe, overrides)
+    chosen, note = load(recipe, overrides).fitted()
     data = open_images(chosen)
     chosen = completed(chosen, data)
     state = process_state()
-    lines: list[tuple[str, str]] = []
+    lines: list[tuple[str, str]] = [] if note is None else [("note", note)]
     try:
         check_memory(chosen, state.device, state.num_processes)
         found = estimate(chosen, data, place=choice.get("out"))
         lines += _estimated(chosen, found)
         lines += [("source", words) for words in _source(chosen, load(recipe))]
         lines += [("warning", words) for words in warnings(found)]
+        if reason := why_not_exported(chosen):
+            lines.append(("not exported to diffusers", reason))
         codec_of(chosen)
     except InputError as error:
         lines.append(("refused here", str(error)))

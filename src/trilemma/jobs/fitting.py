@@ -75,7 +75,7 @@ def fit(
         "training": {"grid_every": 0, **training, "steps": steps},
         "sampling": sampling,
     }
-    recipe = completed(load(values), images)
+    recipe, _ = completed(load(values), images).fitted()
     pairs = Pairs.of(recipe.learner["low"], recipe.learner["low_noise"])
     check_pairs(denoiser, pairs, images.shape[1:])
     learner = DenoisingLearner(

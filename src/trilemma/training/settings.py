@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 from torch.optim import Adam, AdamW, Optimizer
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -53,11 +53,13 @@ class TrainingSettings(BaseModel):
     keep: int = Field(default=2, ge=1, description="checkpoints kept: the latest so many")
     skip_limit: int = Field(default=20, ge=1, description="non-finite steps in a row after which the run stops")
 
-    @model_validator(mode="after")
-    def _check_warmup(self) -> TrainingSettings:
-        if self.warmup > self.steps:
-            raise ValueError(f"warmup {self.warmup} is longer than the {self.steps} steps of the run")
-        return self
+    def fitted(self) -> tuple[TrainingSettings, str | None]:
+        """These for a run to begin with: a warm-up longer than the run is a tenth of it, and then also what to say."""
+        if self.warmup <= self.steps:
+            return self, None
+        warmup = self.steps // 10
+        note = f"warm-up {self.warmup:,} steps: more than the run's {self.steps:,}, shortened to a tenth, {warmup:,}"
+        return self.model_copy(update={"warmup": warmup}), note
 
     def optimizer_of(self, parameters: Iterable[Any]) -> Optimizer:
         """The optimiser of these parameters, or groups of them, by these settings."""
