@@ -11,7 +11,8 @@ import numpy as np
 
 from trilemma.errors import InputError
 from trilemma.evaluations.record import Evaluation, read
-from trilemma.machine.untrusted import open_arrays, parse_json, read_text
+from trilemma.machine.untrusted import open_arrays, parse_json, parse_yaml, read_text
+from trilemma.report.tables import natural
 from trilemma.runs.cascades import split_spec
 from trilemma.samplers import Strip
 
@@ -25,6 +26,15 @@ class RunFiles:
     log: tuple[dict[str, Any], ...]
     forward: Strip | None
     reverse: Strip | None
+
+    @property
+    def classes(self) -> list[str]:
+        """The names of the classes, where the recipe states them."""
+        try:
+            images = parse_yaml(self.recipe or "").get("images", {})
+            return [str(name) for name in images.get("classes") or []]
+        except (ValueError, AttributeError, TypeError):
+            return []
 
 
 def _text(path: Path) -> str:
@@ -97,7 +107,8 @@ def _read_all(paths: Iterable[Path]) -> list[Evaluation]:
 
 
 def read_sources(sources: Sequence[Path]) -> tuple[list[RunFiles], list[Evaluation]]:
-    """Every run and evaluation named, each once. Raises InputError for what is neither."""
+    """Every run and evaluation named, each once, evaluations by their labels, numbers in these as numbers. Raises
+    InputError for what is neither."""
     runs: dict[Path, RunFiles] = {}
     evaluations: dict[Path | None, Evaluation] = {}
     for source in (Path(split_spec(source)[-1]) for source in sources):
@@ -110,7 +121,7 @@ def read_sources(sources: Sequence[Path]) -> tuple[list[RunFiles], list[Evaluati
             evaluations.setdefault(one.path and one.path.resolve(), one)
     if not runs and not evaluations:
         raise InputError("nothing to report: name at least one run directory or evaluation .json")
-    return list(runs.values()), list(evaluations.values())
+    return list(runs.values()), sorted(evaluations.values(), key=lambda one: natural(one.label))
 
 
 def read_compared(sources: Sequence[Path]) -> list[Evaluation]:
