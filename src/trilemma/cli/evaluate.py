@@ -64,6 +64,22 @@ def evaluate(
     for warning in evaluation.warnings:
         say(f"warning: {warning}")
     say(f"evaluation: {evaluation.path}")
+    say_next(subject)
+
+
+def say_next(subject: Path) -> None:
+    """The next thing to try with a run that was measured, if it is one and its figures ask for anything."""
+    from contextlib import suppress
+
+    from trilemma.machine import say
+    from trilemma.report.sources import read_run
+    from trilemma.report.verdict import standing_of
+    from trilemma.runs.cascades import split_spec
+
+    path = Path(split_spec(subject)[-1])
+    with suppress(InputError):  # a file that cannot be read costs the line, not the evaluation
+        if (path / "recipe.yaml").is_file() and (line := standing_of(*read_run(path)).next):
+            say(line)
 
 
 def parse_counts(text: str | None) -> list[int] | None:

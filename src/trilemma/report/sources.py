@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import numpy as np
 
 from trilemma.errors import InputError
 from trilemma.evaluations.record import Evaluation, read
-from trilemma.machine.untrusted import open_arrays, parse_json, read_text
+from trilemma.machine.untrusted import open_arrays, parse_json, parse_yaml, read_text
 from trilemma.runs.cascades import split_spec
 from trilemma.samplers import Strip
 
@@ -25,6 +27,19 @@ class RunFiles:
     log: tuple[dict[str, Any], ...]
     forward: Strip | None
     reverse: Strip | None
+
+    @property
+    def name(self) -> str:
+        """What the run is called: its directory's name."""
+        return self.path.resolve().name
+
+    @cached_property
+    def values(self) -> dict[str, Any]:
+        """The recipe as plain values, empty where it cannot be read."""
+        with suppress(ValueError):
+            if isinstance(found := parse_yaml(self.recipe or ""), dict):
+                return found
+        return {}
 
 
 def _text(path: Path) -> str:
@@ -116,7 +131,7 @@ def read_sources(sources: Sequence[Path]) -> tuple[list[RunFiles], list[Evaluati
 def read_compared(sources: Sequence[Path]) -> list[Evaluation]:
     """The evaluations named: files, folders of them, and run directories (theirs, in the order they were made).
 
-    Raises InputError for one that cannot be read, a folder without any, one named twice, and fewer than two."""
+    Raises InputError for one that cannot be read, a folder without any, and one named twice."""
     found: dict[Path | None, Evaluation] = {}
     for source in sources:
         folder = source / "evaluations" if (source / "evaluations").is_dir() else source
@@ -127,9 +142,6 @@ def read_compared(sources: Sequence[Path]) -> list[Evaluation]:
             if (place := one.path and one.path.resolve()) in found:
                 raise InputError(f"{one.path}: named twice, expected different evaluations")
             found[place] = one
-    if len(found) < 2:
-        given = next(iter(found.values())).path if found else "none"
-        raise InputError(f"evaluations to compare: {given} alone, expected two or more")
     return list(found.values())
 
 
