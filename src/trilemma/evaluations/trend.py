@@ -58,8 +58,8 @@ def trend(log: Sequence[Mapping[str, Any]], key: str) -> Trend | None:
         return None
     u = (x - x[0]) / half - 1
     powers = np.stack([np.ones_like(u), u, u * u], axis=1)  # u² is even: the second coefficient is the mean slope
-    fitted, *_ = np.linalg.lstsq(powers, y, rcond=None)
-    left = y - powers @ fitted
+    fitted, *_ = np.linalg.lstsq(powers, y - mean, rcond=None)
+    left = y - mean - powers @ fitted
     freedom, squares = len(x) - powers.shape[1], float(left @ left)
     alike = max(0.0, float(left[1:] @ left[:-1]) / squares) if squares else 0.0
     variance = squares / freedom * (1 + alike) / (1 - alike) * np.linalg.inv(powers.T @ powers)[1, 1]

@@ -132,17 +132,18 @@ def _distance_to_real(table: Table) -> str:
 
 
 def standing_of(run: RunFiles, evaluations: Sequence[Evaluation]) -> Standing:
-    """Where a run stands by its log, recipe and checkpoints, and by those of the evaluations that lie in it."""
-    folder = run.path.resolve()
-    own = [one for one in evaluations if one.path is not None and one.path.resolve().parent.parent == folder]
-    return standing(run.log, own, run.values, str(run.path), checkpoint.steps(run.path / "checkpoints"))
+    """Where a run stands by its log, recipe and checkpoints, and by these evaluations, which are its own."""
+    return standing(run.log, evaluations, run.values, str(run.path), checkpoint.steps(run.path / "checkpoints"))
 
 
 def standing_lines(runs: Sequence[RunFiles], evaluations: Sequence[Evaluation], *, named: bool) -> list[str]:
-    """Where each run stands, a line each, after its name if `named`, and what to try next with it."""
+    """Where each run stands, by those of the evaluations that lie in it, a line each, after its name if `named`; and
+    what to try next with it."""
     lines = []
     for run in runs:
-        found = standing_of(run, evaluations)
+        folder = run.path.resolve()
+        own = [one for one in evaluations if one.path is not None and one.path.resolve().parent.parent == folder]
+        found = standing_of(run, own)
         lines += [f"{run.name}: {found.text}" if named else found.text] if found.text else []
         lines += [f"{which} {one}" for which, one in zip(("Next:", "Then:", "Then:"), found.advice, strict=False)]
     return lines
