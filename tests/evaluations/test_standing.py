@@ -113,7 +113,7 @@ def check_command(command: str) -> None:
 def test_level_with_held_out_images_and_nothing_left_to_do() -> None:
     found = stands(log("level"), evaluation(), yardstick())
     assert found.text.startswith(
-        "As near the training images as held-out images are: FD-500 0.100 ± 0.010 against 0.100 ± 0.010. No longer "
+        "As near the training images as held-out images are: FD-500 0.100 ± 0.010, against 0.100 ± 0.010. No longer "
         "learning: the validation loss is level since step 2 100 ("
     )
     assert "Not memorising: 1.00 ± 0.30 % of the samples" in found.text
@@ -141,7 +141,7 @@ def test_an_unbiased_distance_stands_in_where_the_counts_differ(value: float) ->
         metrics={"frechet_distance": 0.1, "frechet_distance_se": 0.01, "kid": value, "kid_se": 0.001},
     )  # fmt: skip
     text = stands(log(), run, real).text
-    assert text.startswith("Farther from the training images than held-out images are: KID 0.0100 ± 0.0010 against")
+    assert text.startswith("Farther from the training images than held-out images are: KID 0.0100 ± 0.0010, against")
 
 
 @pytest.mark.parametrize(
@@ -331,7 +331,7 @@ def test_the_newest_checkpoint_and_the_best_way_are_what_counts() -> None:
     old = evaluation("old", subject__checkpoint_step=1000, metrics__frechet_distance=0.05)
     one_class = evaluation("sevens", samples__classes="2", metrics__frechet_distance=0.01)
     found = stands(log(), steps(16, 0.3), evaluation("best"), old, one_class, yardstick())
-    assert found.sentences[0].figures[0].where == "best"
+    assert found.sentences[0].figures[0].where == "best" and "FD-500 0.100 ± 0.010 by “best”, against" in found.text
     assert found == stands(log(), yardstick(), one_class, old, evaluation("best"), steps(16, 0.3)), "in any order"
 
 

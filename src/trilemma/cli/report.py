@@ -24,7 +24,7 @@ def report(
     page = build_report(sources, out)
     runs, evaluations = read_sources(sources)
     for line in standing_lines(runs, evaluations, named=True):
-        say(line)
+        say(str(line))
     if evaluations:
         show(to_rich(build_table(evaluations)))
     say(f"report: {page}")

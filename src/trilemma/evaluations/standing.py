@@ -36,6 +36,10 @@ class Figure:
     error: float | None
     where: str
 
+    def __str__(self) -> str:
+        figure = "missing" if self.value is None else in_words(self.value, self.error or None)
+        return f"{self.name} {figure} ({self.where})"
+
 
 @dataclass(frozen=True)
 class Statement:
@@ -142,7 +146,8 @@ def _distance(facts: Facts) -> Iterator[Statement]:
             text = f"{in_words(*times)} times as far from the training images as held-out images are"
         else:
             text = "Farther from the training images than held-out images are"
-        yield Statement(f"{text}: {called(run, name)} {said(run, name)} against {said(real, name)}.", (a, b))
+        way = f" by “{run.label}”" if len(facts.models) > 1 else ""
+        yield Statement(f"{text}: {called(run, name)} {said(run, name)}{way}, against {said(real, name)}.", (a, b))
         return
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from trilemma.errors import InputError
 from trilemma.evaluations.record import Evaluation, read
 from trilemma.machine.untrusted import open_arrays, parse_json, parse_yaml, read_text
+from trilemma.report.tables import natural
 from trilemma.runs.cascades import split_spec
 from trilemma.samplers import Strip
 
@@ -40,6 +41,13 @@ class RunFiles:
             if isinstance(found := parse_yaml(self.recipe or ""), dict):
                 return found
         return {}
+
+    @property
+    def classes(self) -> list[str]:
+        """The names of the classes, where the recipe states them."""
+        images = self.values.get("images")
+        names = images.get("classes") if isinstance(images, dict) else None
+        return [str(name) for name in names] if isinstance(names, list) else []
 
 
 def _text(path: Path) -> str:
@@ -112,7 +120,8 @@ def _read_all(paths: Iterable[Path]) -> list[Evaluation]:
 
 
 def read_sources(sources: Sequence[Path]) -> tuple[list[RunFiles], list[Evaluation]]:
-    """Every run and evaluation named, each once. Raises InputError for what is neither."""
+    """Every run and evaluation named, each once, evaluations by their labels, numbers in these as numbers. Raises
+    InputError for what is neither."""
     runs: dict[Path, RunFiles] = {}
     evaluations: dict[Path | None, Evaluation] = {}
     for source in (Path(split_spec(source)[-1]) for source in sources):
@@ -125,7 +134,7 @@ def read_sources(sources: Sequence[Path]) -> tuple[list[RunFiles], list[Evaluati
             evaluations.setdefault(one.path and one.path.resolve(), one)
     if not runs and not evaluations:
         raise InputError("nothing to report: name at least one run directory or evaluation .json")
-    return list(runs.values()), list(evaluations.values())
+    return list(runs.values()), sorted(evaluations.values(), key=lambda one: natural(one.label))
 
 
 def read_compared(sources: Sequence[Path]) -> list[Evaluation]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from trilemma.evaluations.advice import standing
 from trilemma.evaluations.judge import judge
 from trilemma.evaluations.record import Evaluation
-from trilemma.evaluations.standing import Standing
+from trilemma.evaluations.standing import Standing, Statement
 from trilemma.metrics import AXES
 from trilemma.report.sources import RunFiles
 from trilemma.report.tables import Column, Row, Table
@@ -136,14 +136,17 @@ def standing_of(run: RunFiles, evaluations: Sequence[Evaluation]) -> Standing:
     return standing(run.log, evaluations, run.values, str(run.path), checkpoint.steps(run.path / "checkpoints"))
 
 
-def standing_lines(runs: Sequence[RunFiles], evaluations: Sequence[Evaluation], *, named: bool) -> list[str]:
-    """Where each run stands, by those of the evaluations that lie in it, a line each, after its name if `named`; and
-    what to try next with it."""
+def standing_lines(runs: Sequence[RunFiles], evaluations: Sequence[Evaluation], *, named: bool) -> list[Statement]:
+    """Where each run stands, by those of the evaluations that lie in it, in one statement, after its name if `named`;
+    and what to try next with it, up to three."""
     lines = []
     for run in runs:
         folder = run.path.resolve()
         own = [one for one in evaluations if one.path is not None and one.path.resolve().parent.parent == folder]
         found = standing_of(run, own)
-        lines += [f"{run.name}: {found.text}" if named else found.text] if found.text else []
-        lines += [f"{which} {one}" for which, one in zip(("Next:", "Then:", "Then:"), found.advice, strict=False)]
+        if found.sentences:
+            figures = tuple(figure for one in found.sentences for figure in one.figures)
+            lines.append(Statement(f"{run.name}: {found.text}" if named else found.text, figures))
+        for which, one in zip(("Next", "Then", "Then"), found.advice, strict=False):
+            lines.append(replace(one, text=f"{which}: {one.text}"))
     return lines
