@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,11 +10,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from trilemma.errors import InputError
 from trilemma.evaluations.judge import Judgement, judge, unlike
 from trilemma.evaluations.record import Evaluation
 from trilemma.evaluations.trend import Trend, series, trend
-from trilemma.parts import constructor
+from trilemma.registry import registry
 
 SKIPPED = 0.01
 """The share of skipped steps from which a run counts as diverged."""
@@ -52,11 +50,8 @@ class Facts:
     @cached_property
     def generates(self) -> bool:
         """Whether the run makes images, so that it can be measured."""
-        learner = self.setting("learner")
-        named = {"name": "denoising", **learner} if isinstance(learner, Mapping) else "denoising"
-        with suppress(InputError):  # one of a package that is not here
-            return bool(getattr(constructor("learner", named), "generates", True))
-        return True
+        found = registry("learner").get(str(self.setting("learner.name") or "denoising"))
+        return bool(getattr(found, "generates", True))
 
     @cached_property
     def steps(self) -> int:
