@@ -287,6 +287,8 @@ def test_a_diverged_run_goes_back_to_a_checkpoint_that_is_there() -> None:
         "--out runs/products-slower --init runs/products --set training.learning_rate=0.0005"
     )
     assert "--init" not in stands(lines).next
+    lines[9] |= {"loss": 1.6}
+    assert "--init" not in stands(lines, checkpoints=[500, 1000]).next, "it had begun to diverge"
     once = [*log()[:-1], {**log()[-1], "skipped": 1}]
     assert "Diverged" not in stands(once).text
 

@@ -35,6 +35,9 @@ from trilemma.parts import GIVEN
 WORTH = 0.01
 """The share by which as many steps again must promise to lower the validation loss, to be worth them."""
 
+RISEN = 1.5
+"""Times its lowest that the training loss may be at a checkpoint which a diverged run is begun from again."""
+
 OFTEN = 20
 """Validations of a run that make a slope."""
 
@@ -82,7 +85,11 @@ def _slower(facts: Facts) -> Statement | None:
     if not facts.diverged:
         return None
     rate = float(facts.setting("training.learning_rate") or 2e-4) / 2
-    begun = ("--init", facts.path) if facts.checkpoints else ()
+    before = [
+        loss for step, loss in zip(*series(facts.log, "loss"), strict=True) if step <= max(facts.checkpoints, default=0)
+    ]
+    # Weights from which the loss had risen already are finite, and no beginning.
+    begun = ("--init", facts.path) if before and before[-1] <= RISEN * min(before) else ()
     return Statement(
         f"lower the learning rate, {grouped(facts.skipped)} of {grouped(facts.steps)} steps were not finite",
         (skipped(facts),),

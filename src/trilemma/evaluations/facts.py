@@ -127,9 +127,8 @@ class Facts:
     @cached_property
     def held_out(self) -> int | None:
         """How many held-out images what is said rests on; None where there are none."""
-        run = self.chosen
-        real = run and self._beside("frechet_distance", run)
-        counts = [real.samples.count] if real else []
+        found = [self.against_held_out(name) for name in ("frechet_distance", "kid", "recall", "recognised")]
+        counts = [one[1].samples.count for one in found if one is not None]
         memorised = self.holder("memorisation")
         if memorised is not None and (held := memorised.reference.holdout) is not None and held.count:
             counts.append(held.count)
