@@ -19,6 +19,7 @@ from trilemma.recipes import load
 
 RECIPE: dict[str, Any] = {
     "learner": {"name": "denoising", "conditional": True, "label_dropout": 0.1},
+    "schedule": {"name": "cosine", "steps": 128},
     "network": {"name": "unet", "base_channels": 32},
     "data": {"name": "products", "split": "train", "validation_split": "test"},
     "training": {"steps": 3000, "learning_rate": 1e-3, "flip": False},
@@ -140,8 +141,11 @@ def test_an_unbiased_distance_stands_in_where_the_counts_differ(value: float) ->
         "real", subject={"kind": "data"}, samples={"count": 60, "sha256": "ab"}, sampler=None,
         metrics={"frechet_distance": 0.1, "frechet_distance_se": 0.01, "kid": value, "kid_se": 0.001},
     )  # fmt: skip
-    text = stands(log(), run, real).text
-    assert text.startswith("Farther from the training images than held-out images are: KID 0.0100 ± 0.0010, against")
+    found = stands(log(), run, real)
+    assert found.next.startswith("next: more sampling steps, measured are only 16: KID 0.0100 ± 0.0010, against")
+    assert found.text.startswith(
+        "Farther from the training images than held-out images are: KID 0.0100 ± 0.0010, against"
+    )
 
 
 @pytest.mark.parametrize(
@@ -168,6 +172,8 @@ def test_train_longer_where_it_pays() -> None:
     assert found.next.endswith(
         ": trilemma train runs/products/recipe.yaml --out runs/products --resume --set training.steps=6000"
     )
+    stopped = stands(log("falling"), of=recipe(training__steps=5000)).advice[0].command
+    assert stopped.endswith("--resume --set training.steps=5000"), "it was to be trained so far"
     slowly = [{**line, "validation_loss": 1 - 1e-8 * line["step"]} for line in log()]
     hardly = stands(slowly, evaluation(), yardstick())
     assert "Still learning" in hardly.text and not hardly.advice, "0.003 % by as many steps again"
@@ -266,8 +272,10 @@ def test_more_sampling_steps_where_they_were_better() -> None:
     assert best.next.endswith(": trilemma evaluate runs/products --steps 64")
     assert {figure.value for figure in best.advice[0].figures} == {0.3, 0.2}
     only = stands(log(), steps(16, 0.3), yardstick())
-    assert only.next.startswith("next: more sampling steps, measured is only 16") and "--steps 32" in only.next
+    assert only.next.startswith("next: more sampling steps, measured are only 16") and "--steps 32" in only.next
     assert not stands(log(), steps(16, 0.1), steps(32, 0.101), yardstick()).advice
+    most = stands(log(), steps(64, 0.3), steps(128, 0.2), yardstick())
+    assert not any("sampling steps" in one.text for one in most.advice), "the schedule has no more"
 
 
 def test_a_larger_network_where_all_else_is_said() -> None:
@@ -289,8 +297,9 @@ def test_a_diverged_run_goes_back_to_a_checkpoint_that_is_there() -> None:
     assert "--init" not in stands(lines).next
     lines[9] |= {"loss": 1.6}
     assert "--init" not in stands(lines, checkpoints=[500, 1000]).next, "it had begun to diverge"
-    once = [*log()[:-1], {**log()[-1], "skipped": 1}]
-    assert "Diverged" not in stands(once).text
+    few, many = ([*log()[:-1], {**log()[-1], "skipped": count}] for count in (29, 30))
+    assert "not finite" not in stands(few).text
+    assert stands(many).text.startswith("Unstable: 30 of 3 000 steps were not finite. No longer learning")
 
 
 def test_what_is_missing_is_asked_for_and_not_spoken_of() -> None:

@@ -73,16 +73,16 @@ def _train(facts: Facts, out: str, settings: Mapping[str, Any], *words: str) -> 
     return shlex.join(["trilemma", "train", f"{facts.path}/recipe.yaml", "--out", out, *words, *given])
 
 
-def _evaluate(facts: Facts, *words: str) -> str:
-    """The command that measures the run; of a cascade, as it was measured."""
+def _of_run(facts: Facts, command: str, *words: str) -> str:
+    """A command on the run; on a cascade, as it was measured."""
     spec = facts.models[-1].subject.path if facts.models and "+" in (facts.models[-1].subject.path or "") else None
     if spec is None:
         spec = f"BASE+{facts.path}" if facts.setting("learner.low") else facts.path
-    return shlex.join(["trilemma", "evaluate", spec, *words])
+    return shlex.join(["trilemma", command, spec, *words])
 
 
 def _slower(facts: Facts) -> Statement | None:
-    if not facts.diverged:
+    if not facts.unstable:
         return None
     rate = float(facts.setting("training.learning_rate") or 2e-4) / 2
     before = [
@@ -104,10 +104,10 @@ def _measure(facts: Facts) -> Statement | None:
     newest = max((one.subject.checkpoint_step or 0 for one in facts.models), default=None)
     if newest is None:
         absent = Figure("frechet_distance", None, None, "evaluations")
-        return Statement("measure its samples", (absent,), _evaluate(facts))
+        return Statement("measure its samples", (absent,), _of_run(facts, "evaluate"))
     if facts.checkpoints and newest < max(facts.checkpoints):
         text = f"measure it again, it was at step {grouped(newest)} and is at {grouped(max(facts.checkpoints))}"
-        return Statement(text, (Figure("checkpoint_step", newest, 0.0, "evaluations"),), _evaluate(facts))
+        return Statement(text, (Figure("checkpoint_step", newest, 0.0, "evaluations"),), _of_run(facts, "evaluate"))
     return None
 
 
@@ -115,7 +115,7 @@ def _shorter(facts: Facts) -> Statement | None:
     """Of what is memorised or fitted beyond what holds for others."""
     found, copies = facts.trend, memorised(facts)
     figures = copies[0].figures if copies is not None and copies[1] else ()
-    why = [f"{100 * (figures[0].value or 0):.2g} % of the samples are copies"] if figures else []
+    why = [f"{100 * (figures[0].value or 0):.2g} % of the samples are memorised"] if figures else []
     if found is not None and found.outcome == "rising":
         figures = (*figures, slope(facts))
         why.append(f"the validation loss rises by {slope_words(facts)}")
@@ -141,7 +141,14 @@ def _longer(facts: Facts) -> Statement | None:
     text = f"train longer, the validation loss still falls by {slope_words(facts)}"
     if facts.setting("training.decay") not in (None, "none"):
         text += "; the learning rate, which has decayed, rises again"
-    return Statement(text, (slope(facts),), _train(facts, facts.path, {"training.steps": 2 * steps}, "--resume"))
+    more = max(_planned(facts), 2 * steps if steps >= _planned(facts) else 0)
+    return Statement(text, (slope(facts),), _train(facts, facts.path, {"training.steps": more}, "--resume"))
+
+
+def _planned(facts: Facts) -> int:
+    """The steps that the recipe is for."""
+    steps = facts.setting("training.steps")
+    return steps if isinstance(steps, int) else 0
 
 
 def _more_samples(facts: Facts) -> Statement | None:
@@ -151,32 +158,33 @@ def _more_samples(facts: Facts) -> Statement | None:
     count = 1000 * math.ceil(2 * (run.features.dim or 0) / 1000)
     figure = Figure("samples.count", run.samples.count, 0.0, of_metric(run, "frechet_distance").where)
     text = f"more samples, {grouped(run.samples.count)} are no more than there are features ({run.features.dim})"
-    return Statement(text, (figure,), _evaluate(facts, "-n", str(count)))
+    return Statement(text, (figure,), _of_run(facts, "evaluate", "-n", str(count)))
 
 
 def _more_steps(facts: Facts) -> Statement | None:
-    name, run = "frechet_distance", facts.chosen
-    if run is None or run.figure(name) is None or not (steps := _steps(run)):
+    name, run, schedule = "frechet_distance", facts.chosen, facts.setting("schedule")
+    if run is None or run.figure(name) is None or not (steps := _steps(run)) or schedule is None:
         return None
-    rivals = [
-        one for one in facts.models if _steps(one) not in (0, steps) and _but_for_steps(one) == _but_for_steps(run)
-    ]
+    how = _but_for_steps(run)
+    rivals = [one for one in facts.models if _steps(one) not in (0, steps) and _but_for_steps(one) == how]
     rivals = [one for one in rivals if one.figure(name) is not None]
     beaten = [one for one in rivals if _steps(one) < steps and judge(name, run, one).outcome == "better"]
     figures = tuple(of_metric(one, name) for one in (run, *beaten))
-    figure, more = f"{called(run, name)} {said(run, name)}", _evaluate(facts, "--steps", str(2 * steps))
-    if beaten and len(beaten) == len(rivals):
-        return Statement(f"still more sampling steps, {steps} are better than fewer ({figure})", figures, more)
-    usual = facts.setting("sampling.steps")
+    figure, usual = f"{called(run, name)} {said(run, name)}", facts.setting("sampling.steps")
+    every = facts.setting("schedule.steps")
+    more = min(2 * steps, every) if isinstance(every, int) else 2 * steps
+    command = _of_run(facts, "evaluate", "--steps", str(more))
+    if beaten and len(beaten) == len(rivals) and more > steps:
+        return Statement(f"still more sampling steps, {steps} are better than fewer ({figure})", figures, command)
     if any(_steps(one) == usual for one in beaten):
-        command = shlex.join(["trilemma", "sample", facts.path, "--steps", str(steps)])
-        return Statement(f"sample in {steps} steps, not in {usual} ({figure})", figures, command)
-    found = facts.against_held_out(name)
-    if rivals or found is None or found[2].outcome != "worse":
+        text = f"sample in {steps} steps, not in {usual} ({figure})"
+        return Statement(text, figures, _of_run(facts, "sample", "--steps", str(steps)))
+    if rivals or more == steps or facts.distance is None or facts.distance[3].outcome != "worse":
         return None
-    real = found[1]
-    text = f"more sampling steps, measured is only {steps}: {figure} against {said(real, name)} of held-out images"
-    return Statement(text, (*figures, of_metric(real, name)), more)
+    name, run, real, _ = facts.distance
+    figure = f"{called(run, name)} {said(run, name)}, against {said(real, name)} of held-out images"
+    text = f"more sampling steps, measured are only {steps}: {figure}"
+    return Statement(text, (of_metric(run, name), of_metric(real, name)), command)
 
 
 def _steps(one: Evaluation) -> int:
@@ -206,11 +214,11 @@ def _guidance(facts: Facts) -> Statement | None:
         return None
     if len(words) == 2 and scale:
         dial = ",".join(f"{value:g}" for value in (0, scale / 2, scale, 2 * scale))
-        way, command = "another", shlex.join(["trilemma", "sweep", facts.path, "--guidance", dial])
+        way, command = "another", _of_run(facts, "sweep", "--guidance", dial)
     else:
         more = "recognised" in words
         way = "more" if more else "less"
-        command = _evaluate(facts, "--guidance", f"{(2 * scale or 0.5) if more else scale / 2:g}")
+        command = _of_run(facts, "evaluate", "--guidance", f"{(2 * scale or 0.5) if more else scale / 2:g}")
     return Statement(f"{way} guidance, {' and '.join(words.values())}", tuple(figures), command)
 
 
@@ -233,19 +241,21 @@ def _classes(facts: Facts) -> Statement | None:
 
 def _wider(facts: Facts) -> Statement | None:
     """Of a network that has learnt what it can, and is not there."""
-    name, found, width = "frechet_distance", facts.trend, facts.setting("network.base_channels")
-    against, copies = facts.against_held_out(name), memorised(facts)
-    if found is None or found.outcome != "level" or against is None or against[2].outcome != "worse":
+    found, copies, width = facts.trend, memorised(facts), facts.setting("network.base_channels")
+    if found is None or found.outcome != "level" or facts.distance is None or (copies is not None and copies[1]):
         return None
-    if copies is not None and copies[1]:
+    name, run, real, judged = facts.distance
+    if judged.outcome != "worse":
         return None
-    a, b = (of_metric(one, name) for one in against[:2])
+    a, b = of_metric(run, name), of_metric(real, name)
     times = multiple(a, b)
-    far = f"the samples are {times[0]:.2g} times as far as held-out images" if times else "the samples are farther"
-    command = (
-        _train(facts, f"{facts.path}-wider", {"network.base_channels": 2 * width}) if isinstance(width, int) else ""
+    far = f"{times[0]:.2g} times as far as held-out images" if times else "farther than held-out images"
+    wider = {"network.base_channels": 2 * width} if isinstance(width, int) else {}
+    return Statement(
+        f"a larger network, the validation loss is level and the samples are {far}",
+        (slope(facts), a, b),
+        _train(facts, f"{facts.path}-wider", wider) if wider else "",
     )
-    return Statement(f"a larger network, the validation loss is level and {far}", (slope(facts), a, b), command)
 
 
 def _validate(facts: Facts) -> Statement | None:
@@ -272,4 +282,4 @@ def _unmeasured(facts: Facts) -> Statement | None:
     if not lacking:
         return None
     absent = Figure("memorisation", None, None, "evaluations")
-    return Statement("measure memorisation", (absent,), _evaluate(facts, "--metrics", "memorisation"))
+    return Statement("measure memorisation", (absent,), _of_run(facts, "evaluate", "--metrics", "memorisation"))

@@ -16,7 +16,7 @@ from trilemma.evaluations.trend import Trend, series, trend
 from trilemma.registry import registry
 
 SKIPPED = 0.01
-"""The share of skipped steps from which a run counts as diverged."""
+"""The share of skipped steps from which a run counts as unstable."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,14 @@ class Facts:
 
     @cached_property
     def diverged(self) -> bool:
-        """Whether more than a few steps were skipped, or the last one was."""
+        """Whether the last step was skipped."""
         trained = [line for line in self.log if "loss" in line]
-        last = bool(trained) and trained[-1]["loss"] is None
-        return self.skipped > 0 and (last or self.skipped >= SKIPPED * self.steps)
+        return self.skipped > 0 and trained[-1]["loss"] is None
+
+    @cached_property
+    def unstable(self) -> bool:
+        """Whether more than a few steps were skipped, or the last one was."""
+        return self.diverged or (self.skipped > 0 and self.skipped >= SKIPPED * self.steps)
 
     @cached_property
     def trend(self) -> Trend | None:
@@ -123,6 +127,13 @@ class Facts:
             return None
         judged = judge(name, run, real)
         return None if judged.outcome == "not comparable" else (run, real, judged)
+
+    @cached_property
+    def distance(self) -> tuple[str, Evaluation, Evaluation, Judgement] | None:
+        """`against_held_out` of the distance that compares: the Fréchet distance, or KID, which no number of images
+        biases; and its name."""
+        both = ((name, self.against_held_out(name)) for name in ("frechet_distance", "kid"))
+        return next(((name, *found) for name, found in both if found is not None), None)
 
     @cached_property
     def held_out(self) -> int | None:

@@ -124,36 +124,32 @@ def grouped(count: float) -> str:
 
 
 def _diverged(facts: Facts) -> Iterator[Statement]:
-    if facts.diverged:
-        yield Statement(
-            f"Diverged: {grouped(facts.skipped)} of {grouped(facts.steps)} steps were not finite.", (skipped(facts),)
-        )
+    if facts.unstable:
+        what = "Diverged" if facts.diverged else "Unstable"
+        text = f"{what}: {grouped(facts.skipped)} of {grouped(facts.steps)} steps were not finite."
+        yield Statement(text, (skipped(facts),))
 
 
 def _distance(facts: Facts) -> Iterator[Statement]:
-    for name in ("frechet_distance", "kid"):
-        found = facts.against_held_out(name)
-        if found is None:
-            continue
-        run, real, judged = found
-        a, b = of_metric(run, name), of_metric(real, name)
-        assert a.value is not None and b.value is not None
-        if judged.outcome == "level":
-            text = "As near the training images as held-out images are"
-        elif judged.outcome == "better":
-            text = "Nearer the training images than held-out images are"
-        elif (times := multiple(a, b)) is not None:
-            text = f"{in_words(*times)} times as far from the training images as held-out images are"
-        else:
-            text = "Farther from the training images than held-out images are"
-        way = f" by “{run.label}”" if len(facts.models) > 1 else ""
-        yield Statement(f"{text}: {called(run, name)} {said(run, name)}{way}, against {said(real, name)}.", (a, b))
+    if facts.distance is None:
         return
+    name, run, real, judged = facts.distance
+    a, b = of_metric(run, name), of_metric(real, name)
+    if judged.outcome == "level":
+        text = "As near the training images as held-out images are"
+    elif judged.outcome == "better":
+        text = "Nearer the training images than held-out images are"
+    elif (times := multiple(a, b)) is not None:
+        text = f"{in_words(*times)} times as far from the training images as held-out images are"
+    else:
+        text = "Farther from the training images than held-out images are"
+    way = f" by “{run.label}”" if len(facts.models) > 1 else ""
+    yield Statement(f"{text}: {called(run, name)} {said(run, name)}{way}, against {said(real, name)}.", (a, b))
 
 
 def multiple(a: Figure, b: Figure) -> tuple[float, float] | None:
-    """How many times one distance is another, with its standard error to first order; None where that says nothing, as
-    of an unbiased distance that may be negative."""
+    """How many times one distance is another, with its standard error to first order; None where the other is not
+    known to be more than 0, as an unbiased distance may not be."""
     if not a.value or not b.value or a.error is None or b.error is None or b.value < LIMIT * b.error:
         return None
     times = a.value / b.value
