@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trilemma.evaluations.record import Evaluation
+from trilemma.evaluations.standing import Statement
 from trilemma.machine.files import check_writable, write_text
 from trilemma.report import curves
 from trilemma.report.balance import balance
@@ -15,13 +16,13 @@ from trilemma.report.pictures import ShownStrip, sample_blocks, shown_strip
 from trilemma.report.provenance import provenance, training_words
 from trilemma.report.sources import RunFiles, read_sources
 from trilemma.report.tables import Table, build_table
-from trilemma.report.verdict import axis_verdicts, deciding_column, verdict
+from trilemma.report.verdict import axis_verdicts, deciding_column, standing_lines, verdict
 from trilemma.runs.cascades import split_spec
 
 
 def _title(runs: Sequence[RunFiles], table: Table) -> str:
     """The runs' own names."""
-    names = [run.path.resolve().name for run in runs] or run_names(row.evaluation for row in table.models)
+    names = [run.name for run in runs] or run_names(row.evaluation for row in table.models)
     return " and ".join(names) if 0 < len(names) < 4 else "Diffusion models compared"
 
 
@@ -53,7 +54,7 @@ def _strips(runs: Sequence[RunFiles]) -> list[ShownStrip]:
 def _curves(runs: Sequence[RunFiles]) -> list[Drawn]:
     drawn = []
     for run in runs:
-        caption = run.path.resolve().name if len(runs) > 1 else ""
+        caption = run.name if len(runs) > 1 else ""
         for draw, what, own in (
             (curves.loss_figure, "Loss by quarter of t against the training step", caption),
             (curves.progress_figure, "Fréchet distance during training", ""),
@@ -65,10 +66,10 @@ def _curves(runs: Sequence[RunFiles]) -> list[Drawn]:
 
 
 def _of(run: RunFiles, runs: Sequence[RunFiles]) -> str:
-    return f" of {run.path.resolve().name}" if len(runs) > 1 else ""
+    return f" of {run.name}" if len(runs) > 1 else ""
 
 
-def render(runs: Sequence[RunFiles], evaluations: Sequence[Evaluation], standing: Sequence[str] = ()) -> str:
+def render(runs: Sequence[RunFiles], evaluations: Sequence[Evaluation], standing: Sequence[Statement] = ()) -> str:
     """The whole page as text. Sections without material are left out. `standing`: sentences on where a run stands and
     what to try next, which come first.
 
@@ -112,4 +113,6 @@ def build_report(sources: Sequence[Path], out: Path | None = None) -> Path:
     if out is None:
         out = sources[0] / "report.html" if len(sources) == 1 and sources[0].is_dir() else Path("report.html")
     check_writable(out, "--out", suffix=".html")
-    return write_text(out, render(*read_sources(sources)), "--out")
+    runs, evaluations = read_sources(sources)
+    standing = standing_lines(runs, evaluations, named=len(runs) > 1)
+    return write_text(out, render(runs, evaluations, standing), "--out")

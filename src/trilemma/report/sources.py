@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +30,24 @@ class RunFiles:
     reverse: Strip | None
 
     @property
+    def name(self) -> str:
+        """What the run is called: its directory's name."""
+        return self.path.resolve().name
+
+    @cached_property
+    def values(self) -> dict[str, Any]:
+        """The recipe as plain values, empty where it cannot be read."""
+        with suppress(ValueError):
+            if isinstance(found := parse_yaml(self.recipe or ""), dict):
+                return found
+        return {}
+
+    @property
     def classes(self) -> list[str]:
         """The names of the classes, where the recipe states them."""
-        try:
-            images = parse_yaml(self.recipe or "").get("images", {})
-            return [str(name) for name in images.get("classes") or []]
-        except (ValueError, AttributeError, TypeError):
-            return []
+        images = self.values.get("images")
+        names = images.get("classes") if isinstance(images, dict) else None
+        return [str(name) for name in names] if isinstance(names, list) else []
 
 
 def _text(path: Path) -> str:
@@ -127,7 +140,7 @@ def read_sources(sources: Sequence[Path]) -> tuple[list[RunFiles], list[Evaluati
 def read_compared(sources: Sequence[Path]) -> list[Evaluation]:
     """The evaluations named: files, folders of them, and run directories (theirs, in the order they were made).
 
-    Raises InputError for one that cannot be read, a folder without any, one named twice, and fewer than two."""
+    Raises InputError for one that cannot be read, a folder without any, and one named twice."""
     found: dict[Path | None, Evaluation] = {}
     for source in sources:
         folder = source / "evaluations" if (source / "evaluations").is_dir() else source
@@ -138,9 +151,6 @@ def read_compared(sources: Sequence[Path]) -> list[Evaluation]:
             if (place := one.path and one.path.resolve()) in found:
                 raise InputError(f"{one.path}: named twice, expected different evaluations")
             found[place] = one
-    if len(found) < 2:
-        given = next(iter(found.values())).path if found else "none"
-        raise InputError(f"evaluations to compare: {given} alone, expected two or more")
     return list(found.values())
 
 
