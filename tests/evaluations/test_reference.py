@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trilemma.data import open_data, write_samples
+from trilemma.data import Opening, open_data, write_samples
 from trilemma.evaluations import cache as feature_cache
 from trilemma.evaluations import reference
 from trilemma.evaluations.cache import features_of_set, place_of
@@ -111,14 +111,14 @@ class TestInTheProcess:
         for i, value in enumerate((10, 200)):
             np.savez(path, arr_0=np.full((5, 4, 4, 1), value, np.uint8))
             os.utime(path, ns=(i, i))
-            features, record = features_of(str(path), "train", None, "pixels")
+            features, record = features_of(str(path), "train", "pixels")
             assert np.allclose(features.pooled, value / 255)
             assert record["sha256"] == open_data(str(path)).fingerprint()
 
     def test_an_unchanged_one_is_not(self, data: Path) -> None:
-        first = features_of(str(data), "train", None, "pixels")[0]
-        assert features_of(str(data), "train", None, "pixels")[0] is first
-        assert features_of(str(data), "train", None, "pixels", size=7)[0].dim == 49
+        first = features_of(str(data), "train", "pixels")[0]
+        assert features_of(str(data), "train", "pixels")[0] is first
+        assert features_of(str(data), "train", "pixels", Opening(size=7))[0].dim == 49
 
 
 class TestHoldout:

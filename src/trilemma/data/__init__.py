@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trilemma.data.arrays import image_set
-from trilemma.data.catalogue import SOURCES, available_splits, open_data, outline, parse_reference
+from trilemma.data.catalogue import SOURCES, Opening, available_splits, open_data, outline, parse_reference
 from trilemma.data.check import DataReport, check
 from trilemma.data.decoding import DamagedImageError, Resize
 from trilemma.data.images import ImageSet, MemorySet, Outline, outlined, split_parts
@@ -16,6 +16,7 @@ __all__ = [
     "DataReport",
     "ImageSet",
     "MemorySet",
+    "Opening",
     "Outline",
     "Resize",
     "ShapesSet",

@@ -8,10 +8,11 @@ lie elsewhere, or draws its images at any size.
 from __future__ import annotations
 
 import inspect
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trilemma.data.decoding import Resize, Size, adapt, check_channels, check_size
+from trilemma.data.holdout import check_holdout, has_splits, held_out, of_pixels
 from trilemma.data.images import SPLITS, ImageSet, MemorySet, Outline, check_fits, number_classes, split_parts
 from trilemma.data.npz import read_npz
 from trilemma.data.trees import open_store, open_tree, read_tree
@@ -33,6 +34,7 @@ def open_data(
     size: Size | None = None,
     channels: int | None = None,
     resize: Resize = "bicubic",
+    holdout: float = 0.0,
 ) -> ImageSet:
     """Open a set of images.
 
@@ -40,13 +42,15 @@ def open_data(
         name: a name in `SOURCES`, or the path of a folder, a .zip or an .npz. A name wins over a folder called like
             it; write `./mnist` for the folder.
         split: `train`, `test` or whatever split folders there are, or `all`. A path without split folders is one
-            whole: `train` and `all` both open it, and its `split` is `all`.
+            whole: `train` and `all` both open it, and its `split` is `all`; unless images are held out of it.
         root: for a source that takes one, as `mnist` and `cifar10` do, where its files lie already; otherwise they are
             downloaded.
         size: side or (height, width) to crop (centred) and resize to; None keeps each image,
             and files of several sizes are refused. A source that draws its images, as `shapes`, draws them at it.
         channels: 1 (grey) or 3 (RGB); None keeps what the images have.
         resize: `bicubic` (antialiased), or `area`, as the low images of an upsampler's training are (`learner.low`).
+        holdout: the share, in [0, 1), of the images of data without splits that are its `test` split, and `train` has
+            not: those whose file's bytes (arrays: pixels) hash low, so that each stays on its side while the data grow.
 
     Raises:
         InputError: an unknown name, split or path, an option out of range, or a file that cannot be used; the message
@@ -54,22 +58,46 @@ def open_data(
     """
     pair = check_size(size)
     check_channels(channels)
+    check_holdout(holdout)
     if root is not None and "root" not in _taken(name):
         takers = [source for source in SOURCES if "root" in _taken(source)]
         raise InputError(f"data.root: {name!r} takes none (only {', '.join(takers)} do)")
     if name in SOURCES:
-        split_parts(name, split, available_splits(name)[:-1])
+        splits = available_splits(name)[:-1]
+        if holdout:
+            raise has_splits(holdout, name, splits)
+        split_parts(name, split, splits)
         given = {"root": root, "size": pair}
         chosen = {key: value for key, value in given.items() if value is not None and key in _taken(name)}
         return _adapted(SOURCES[name](split, **chosen), pair, channels, resize)
     path = _existing(name)
     label = path.resolve().name
     if path.suffix.lower() == ".npz" and path.is_file():
-        split_parts(label, split, ("train",))
+        split_parts(label, split, SPLITS if holdout else SPLITS[:1])
         images, labels = read_npz(path)
         classes = None if labels is None else number_classes(labels, label)
-        return _adapted(MemorySet(images, labels, name=label, split="all", classes=classes), pair, channels, resize)
-    return open_tree(open_store(path), name=label, split=split, size=pair, channels=channels, resize=resize)
+        if holdout and split != "all":
+            chosen = held_out(map(of_pixels, images), holdout, label) == (split == "test")
+            images, labels = images[chosen], None if labels is None else labels[chosen]
+        part = split if holdout else "all"
+        return _adapted(MemorySet(images, labels, name=label, split=part, classes=classes), pair, channels, resize)
+    return open_tree(
+        open_store(path), name=label, split=split, size=pair, channels=channels, resize=resize, holdout=holdout
+    )
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How data are opened: the options of `open_data`, which says what they are, in one."""
+
+    root: str | None = None
+    size: Size | None = None
+    channels: int | None = None
+    resize: Resize = "bicubic"
+    holdout: float = 0.0
+
+    def __call__(self, name: str, split: str = "train") -> ImageSet:
+        return open_data(name, split=split, **vars(self))
 
 
 def outline(name: str, *, size: Size | None = None, channels: int | None = None) -> Outline:

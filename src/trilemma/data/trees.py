@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 
 from trilemma.data.decoding import Resize, blaming, decode, header, native_channels
+from trilemma.data.holdout import has_splits, held_out, of_bytes
 from trilemma.data.images import CLASS_LIMIT, MEMORY_LIMIT, ImageSet, MemorySet, number_classes, split_parts
 from trilemma.data.stores import FolderStore, Store, ZipStore
 from trilemma.errors import InputError, shown
@@ -19,7 +20,8 @@ SPLIT_FOLDERS = ("train", "val", "valid", "validation", "test")
 
 @dataclass(frozen=True)
 class Tree:
-    """The images of a store, in order, each with its split (None: the store has none) and class number.
+    """The images of a store, in order, each with its split (None: the store has none) and class number. With images
+    held out, `splits` says train or test of each.
 
     Labels come from `dataset.json` where there is one (the list of [file, number] pairs that StyleGAN's tools write;
     null: unlabelled), else from the sub-folders: the first one below the split is the class. Folders that all images
@@ -61,17 +63,22 @@ def open_store(path: Path) -> Store:
     raise InputError(f"{path}: expected a folder of images or a .zip of them")
 
 
-def read_tree(store: Store) -> Tree:
-    """Sort the images of `store` into splits and classes.
+def read_tree(store: Store, holdout: float = 0.0) -> Tree:
+    """Sort the images of `store` into splits and classes, a share `holdout` of those without a split into `test`.
 
     Raises:
-        InputError: no images, or a `dataset.json` that cannot be used.
+        InputError: no images, a `dataset.json` that cannot be used, or images to be held out of split folders.
     """
     names = store.images()
     base = _shared_folder(names)
     inner = [name[len(base) :] for name in names]
     split_tops = all("/" in name and name.split("/", 1)[0] in SPLIT_FOLDERS for name in inner)
-    splits = tuple(name.split("/", 1)[0] if split_tops else None for name in inner)
+    splits: tuple[str | None, ...] = tuple(name.split("/", 1)[0] if split_tops else None for name in inner)
+    if holdout:
+        if split_tops:
+            raise has_splits(holdout, str(store.where), sorted({str(split) for split in splits}))
+        held = held_out((of_bytes(store.read(name)) for name in names), holdout, str(store.where))
+        splits = tuple("test" if out else "train" for out in held)
     table = _label_file(store, base)
     if table is not None:
         labels = _listed_labels(store, names, table)
@@ -119,6 +126,7 @@ def open_tree(
     size: tuple[int, int] | None = None,
     channels: int | None = None,
     resize: Resize = "bicubic",
+    holdout: float = 0.0,
 ) -> ImageSet:
     """The images of `split` in `store`: in memory when their pixels take less than `MEMORY_LIMIT`, else by the batch.
 
@@ -127,7 +135,7 @@ def open_tree(
     Raises:
         InputError: no images, no such split, mixed sizes (two files are named), or a damaged file (named).
     """
-    tree = read_tree(store)
+    tree = read_tree(store, holdout)
     at = tree.chosen(split, name)
     names = [tree.names[i] for i in at]
     if size is None or channels is None:

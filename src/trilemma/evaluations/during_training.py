@@ -7,6 +7,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from jaxtyping import UInt8
 
+from trilemma.data import parse_reference
 from trilemma.errors import InputError, an
 from trilemma.evaluations.cache import BATCH
 from trilemma.evaluations.extractors import extractor_of
@@ -45,17 +46,12 @@ class EvaluateEvery:
         if not accelerator.is_main_process:
             return
         data, settings = recipe.data, recipe.evaluate
-        reference, root = settings.reference, None
-        if reference is None:
-            reference, root = f"{data.name}:{data.split}", data.root
+        reference = settings.reference or f"{data.name}:{data.split}"
         with gathered_cautions() as cautions:
             self.real = open_reference(
                 reference,
                 settings.features,
-                root,
-                data.size,
-                data.channels,
-                data.resize,
+                data.opening(parse_reference(reference)[0]),
                 holdout="memorisation" in settings.metrics,
             )
             check_measurable(

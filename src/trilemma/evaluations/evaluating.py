@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from trilemma.data import SOURCES, ImageSet, image_set, open_data, parse_reference, read_samples
+from trilemma.data import SOURCES, ImageSet, Opening, image_set, open_data, parse_reference, read_samples
 from trilemma.errors import InputError
 from trilemma.evaluations.cache import BATCH
 from trilemma.evaluations.extractors import extractor_of, features_for
@@ -146,10 +146,7 @@ class Protocol:
             self.against = open_reference(
                 reference,
                 self.wanted.features,
-                root or (data.root if name == data.name else None),
-                data.size,
-                data.channels,
-                data.resize,
+                data.opening(name, root),
                 features=self.wanted.reference_features,
                 holdout=self.wanted.holdout if own or self.wanted.holdout else False,
             )
@@ -225,7 +222,7 @@ def measure(
         wanted = Wanted.of(metrics, features or features_for((channels, height, width)), neighbours, counts)
         against = open_reference(
             str(reference) if isinstance(reference, str | Path) else image_set(reference, "reference"),
-            wanted.features, root, features=wanted.reference_features, holdout=wanted.holdout,
+            wanted.features, Opening(root), features=wanted.reference_features, holdout=wanted.holdout,
         )  # fmt: skip
         evaluation = _measured(subject, against, wanted)
     evaluation = _said(evaluation, warnings, began, label)

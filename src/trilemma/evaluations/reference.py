@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from trilemma.data import SOURCES, ImageSet, Resize, open_data, parse_reference
+from trilemma.data import SOURCES, ImageSet, Opening, open_data, parse_reference
 from trilemma.errors import InputError
 from trilemma.evaluations.cache import BATCH, features_of_set, place_of
 from trilemma.evaluations.extractors import Stamp, extractor_of, stamp
@@ -28,7 +28,7 @@ from trilemma.metrics import (
     save_statistics,
 )
 
-Size = int | tuple[int, int] | None
+AS_STORED = Opening()
 
 FEW = 1000
 """Held-out images up to which their features are computed unasked."""
@@ -48,33 +48,18 @@ def image_batches(data: ImageSet) -> Iterator[UInt8[np.ndarray, "n h w c"]]:
         yield data.batch(range(start, min(start + BATCH, len(data))))[0]
 
 
-def features_of(
-    name: str,
-    split: str,
-    root: str | None,
-    extractor: str,
-    size: Size = None,
-    channels: int | None = None,
-    resize: Resize = "bicubic",
-) -> tuple[Features, dict[str, Any]]:
+def features_of(name: str, split: str, extractor: str, opening: Opening = AS_STORED) -> tuple[Features, dict[str, Any]]:
     """The features of DATA:SPLIT by the named extractor, and the record of the data."""
     look = extractor_of(extractor)
     versions = (look.name, look.sha256, look.resize, stamp(Path(name)))
-    return _features_of(name, split, root, extractor, size, channels, resize, versions)
+    return _features_of(name, split, extractor, opening, versions)
 
 
 @lru_cache(maxsize=4)
 def _features_of(
-    name: str,
-    split: str,
-    root: str | None,
-    extractor: str,
-    size: Size,
-    channels: int | None,
-    resize: Resize,
-    versions: Stamp,
+    name: str, split: str, extractor: str, opening: Opening, versions: Stamp
 ) -> tuple[Features, dict[str, Any]]:
-    data = open_data(name, split=split, root=root, size=size, channels=channels, resize=resize)
+    data = opening(name, split)
     return _seen(data, extractor_of(extractor)), data_record(data)
 
 
@@ -94,10 +79,7 @@ def data_record(data: ImageSet) -> dict[str, Any]:
 def open_reference(
     spec: str | ImageSet,
     extractor: str,
-    root: str | None = None,
-    size: Size = None,
-    channels: int | None = None,
-    resize: Resize = "bicubic",
+    opening: Opening = AS_STORED,
     *,
     features: bool = True,
     holdout: bool | None = None,
@@ -105,7 +87,7 @@ def open_reference(
     """The reference seen by the named extractor: DATA[:SPLIT], a set of images, or a file of statistics (see
     `open_statistics`).
 
-    `features`: whether more than statistics is needed. `holdout`: with the features of data's test split beside those
+    `opening`: how data are opened. `features`: whether more than statistics is needed. `holdout`: with the features of data's test split beside those
     of its training split, for memorisation; None: if that is cheap, for a source's split of up to `FEW` images, or with
     features that are kept. Raises InputError for what is neither data nor statistics."""
     if isinstance(spec, ImageSet):
@@ -114,29 +96,23 @@ def open_reference(
     if holds_statistics(spec):
         return Reference(*open_statistics(spec, extractor_of(extractor), features=features))
     name, split = parse_reference(spec)
-    seen, record = features_of(name, split, root, extractor, size, channels, resize)
+    seen, record = features_of(name, split, extractor, opening)
     if seen.logits is None and extractor_of(extractor).classes is not None:
         caution(f"features {extractor!r} are a classifier's of other classes than {name}'s: distances say little")
     held = None
-    if (
-        holdout is not False
-        and split == "train"
-        and _has_test(name, root, extractor, size, channels, resize, bool(holdout))
-    ):
-        held, unseen = features_of(name, "test", root, extractor, size, channels, resize)
+    if holdout is not False and split == "train" and _has_test(name, extractor, opening, bool(holdout)):
+        held, unseen = features_of(name, "test", extractor, opening)
         record = record | {"holdout": {key: unseen[key] for key in ("split", "count", "sha256")}}
     shape, of = record["size"], {"reference": record}
     return Reference(ReferenceFeatures.of(seen, of, held), record, (shape[0], shape[1], shape[2]))
 
 
-def _has_test(
-    name: str, root: str | None, extractor: str, size: Size, channels: int | None, resize: Resize, asked: bool
-) -> bool:
+def _has_test(name: str, extractor: str, opening: Opening, asked: bool) -> bool:
     """Whether there is a test split to look at, and (unless `asked`) that takes next to no time."""
-    if not asked and name not in SOURCES:
+    if not asked and name not in SOURCES and not opening.holdout:
         return False
     try:
-        data = open_data(name, split="test", root=root, size=size, channels=channels, resize=resize)
+        data = opening(name, "test")
     except InputError:
         return False
     return asked or (data.in_memory and len(data) <= FEW) or place_of(data, extractor_of(extractor)).exists()

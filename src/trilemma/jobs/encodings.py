@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
 
-from trilemma.data import check_png, open_data, parse_reference, read_samples, write_png
+from trilemma.data import check_png, parse_reference, read_samples, write_png
 from trilemma.errors import InputError
 from trilemma.machine.files import check_writable, write_npz
 from trilemma.machine.untrusted import open_arrays
@@ -84,9 +84,7 @@ def _images(spec: str, n: int, run: Run) -> tuple[UInt8[np.ndarray, "n h w c"], 
         images, labels = read_samples(spec)
         return images[:n], None if labels is None else labels[:n]
     name, split = parse_reference(spec)
-    settings = run.recipe.data
-    root = settings.root if name == settings.name else None
-    data = open_data(name, split=split, root=root, size=settings.size, resize=settings.resize)
+    data = run.recipe.data.opening(name)(name, split)
     chosen = np.linspace(0, len(data) - 1, min(n, len(data))).astype(int)
     return data.batch(chosen)
 

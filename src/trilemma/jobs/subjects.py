@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trilemma.data import ImageSet, open_data, parse_reference
+from trilemma.data import ImageSet, parse_reference
 from trilemma.errors import InputError
 from trilemma.machine.files import sha256
 from trilemma.runs.run import Run
@@ -13,9 +13,7 @@ from trilemma.runs.run import Run
 def open_like(run: Run, reference: str, root: str | None) -> ImageSet:
     """The images DATA:SPLIT as the run's own were opened. Raises InputError where they have another shape."""
     name, split = parse_reference(reference)
-    own = run.recipe.data
-    root = root or (own.root if name == own.name else None)
-    data = open_data(name, split=split, root=root, size=own.size, channels=own.channels, resize=own.resize)
+    data = run.recipe.data.opening(name, root)(name, split)
     if data.shape != run.recipe.images.shape:
         raise InputError(f"reference {reference!r}: its images are {data.shape}, the run's {run.recipe.images.shape}")
     return data

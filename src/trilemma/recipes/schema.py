@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
+from trilemma.data import Opening
 from trilemma.errors import InputError, an
 from trilemma.metrics.computing import check_names
 from trilemma.parts import construct
@@ -30,7 +32,8 @@ def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
 
 class DataSettings(Section):
     """`name`: a source (`trilemma list data`) or a path. `size`: a side, or [height, width], that images are cropped
-    and resized to, by `resize`; see `open_data`. `range`: the numbers that black and white become."""
+    and resized to, by `resize`. `holdout`: the share of data without splits that is their `test`; see `open_data`.
+    `range`: the numbers that black and white become."""
 
     name: str
     split: str = "train"
@@ -39,7 +42,16 @@ class DataSettings(Section):
     size: int | tuple[int, int] | None = None
     channels: Literal[1, 3] | None = None
     resize: Literal["bicubic", "area"] = "bicubic"
+    holdout: float = Field(0.0, ge=0, lt=1)
     range: Annotated[tuple[float, float], AfterValidator(_ordered)] = (-1.0, 1.0)
+
+    def opening(self, name: str | None = None, root: str | None = None) -> Opening:
+        """How these images are opened, or others (`name`) so as to be like them: those have a root of their own, if one
+        is given, and none held out."""
+        own = name is None or Path(name).resolve() == Path(self.name).resolve()
+        return Opening(
+            root or (self.root if own else None), self.size, self.channels, self.resize, self.holdout if own else 0.0
+        )
 
 
 class Images(Section):

@@ -26,14 +26,7 @@ def open_images(recipe: Recipe, split: str | None = None) -> ImageSet:
     data = recipe.data
     if data.name == GIVEN:
         raise InputError(f"data {GIVEN!r}: the images were given in Python; name others, as DATA[:SPLIT]")
-    return open_data(
-        data.name,
-        split=split or data.split,
-        root=data.root,
-        size=data.size,
-        channels=data.channels,
-        resize=data.resize,
-    )
+    return data.opening()(data.name, split or data.split)
 
 
 def completed(recipe: Recipe, data: ImageSet | Outline) -> CompletedRecipe:
