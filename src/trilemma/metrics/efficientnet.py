@@ -1,15 +1,14 @@
 """EfficientNet-Lite0, the network of the features `imagenet`.
 
 Tan & Le 2019, *EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks* (table 1, B0), as its authors'
-Lite variant has it: without squeeze and excitation, ReLU6 in place of swish. TensorFlow's "same" padding, whose odd pixel
-is at the right and the bottom. The names of the parameters are those of the weights' file.
+Lite variant has it: without squeeze and excitation, ReLU6 in place of swish. Padding is TensorFlow's "same", whose odd
+pixel is at the right and the bottom. The names of the parameters are those of the weights' file.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
