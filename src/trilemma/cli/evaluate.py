@@ -25,7 +25,7 @@ def evaluate(
         str | None, typer.Option(help="DATA[:SPLIT], or statistics as an .npz; a run's training data unless given.")
     ] = None,
     metrics: o.Metrics = None,
-    features: Annotated[str, o.FEATURES] = "digits",
+    features: Annotated[str | None, o.FEATURES] = None,
     neighbours: o.Neighbours = 3,
     counts: Annotated[
         str | None, typer.Option(metavar="N,N,…", help="Fréchet distance from so many of the images, each in turn.")

@@ -39,7 +39,9 @@ Grid = _renamed("--grid", "--picture, a PNG of the samples, or --spacing")
 Out = _renamed("--out", "--picture")
 Metrics = Annotated[str | None, typer.Option(help="Names with commas between (see `trilemma list metrics`).")]
 Neighbours = Annotated[int, typer.Option(metavar="K", help="k of precision and recall.")]
-FEATURES = typer.Option(metavar="NAME", help="Feature extractor, NAME or NAME:ARGUMENT: see `trilemma list features`.")
+FEATURES = typer.Option(
+    metavar="NAME", help="Feature extractor, NAME or NAME:ARGUMENT (`trilemma list features`); else the best at hand."
+)
 Root = Annotated[str | None, typer.Option(help="Where the data's files lie, for data that would be downloaded.")]
 NoVerify = Annotated[
     bool, typer.Option("--no-verify", help="Do not hold the checkpoint's files against their hashes: quicker to begin.")

@@ -123,6 +123,10 @@ class Opening:
     def __call__(self, name: str, split: str = "train") -> ImageSet:
         return open_data(name, split=split, **vars(self))
 
+    def fitted(self, images: ImageSet) -> ImageSet:
+        """Images that are open already, of the size and channels that these would have."""
+        return _adapted(images, check_size(self.size), self.channels, self.resize)
+
 
 def outline(name: str, *, size: Size | None = None, channels: int | None = None) -> Outline:
     """Shape and classes of the images that `open_data` would give, for building networks: of a named source without

@@ -14,10 +14,12 @@ import torch
 from trilemma.data import open_data, parse_reference
 from trilemma.errors import InputError
 from trilemma.evaluations.cache import BATCH, place_of
+from trilemma.evaluations.choosing import features_for
 from trilemma.evaluations.extractors import extractor_of
 from trilemma.evaluations.statistics_files import holds_statistics
 from trilemma.jobs.rehearsal import Rehearsal
 from trilemma.jobs.watching import GRID, drawn, validation_of
+from trilemma.metrics import Extractor
 from trilemma.process import to_model
 from trilemma.process.codec import ENCODED
 from trilemma.runs.latents import Latents, to_encode
@@ -65,7 +67,7 @@ def reference(training: Rehearsal) -> float:
     if settings.reference is not None:
         name, split = parse_reference(settings.reference)
         data = open_data(name, split=split, size=recipe.data.size, channels=recipe.data.channels)
-    if place_of(data, extractor_of(settings.features)).exists():
+    if place_of(data, _extractor(training)).exists():
         return 0.0
     return _extracting(training) * len(data)
 
@@ -126,12 +128,19 @@ def _sampling(training: Rehearsal, count: int) -> float:
     return start + decoding + (statistics.median(warm) if warm else 0.0) * step.count
 
 
+def _extractor(training: Rehearsal) -> Extractor:
+    """What an `evaluate` section looks at images by."""
+    recipe = training.recipe
+    chosen = recipe.evaluate.features or features_for(recipe.images.shape, recipe.images.classes, lambda: training.data)
+    return extractor_of(chosen)
+
+
 def _extracting(training: Rehearsal) -> float:
     """Seconds of one image's features."""
     channels, height, width = training.recipe.images.shape
     count = min(BATCH, training.recipe.evaluate.n, 64)
     images = np.random.default_rng(0).integers(256, size=(count, height, width, channels), dtype=np.uint8)
-    look = extractor_of(training.recipe.evaluate.features)
+    look = _extractor(training)
     return min(_seconds(training, lambda: look(images)) for _ in range(2)) / count
 
 

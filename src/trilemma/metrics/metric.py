@@ -42,8 +42,9 @@ class Metric:
     precision and recall. `basis`: what the figure depends on, dotted paths in an evaluation: figures of other bases
     don't compare. `exact`: a count, which has no error. `estimate`: the standard error where none is recorded, from the
     recorded figures and the number of samples. `column`: whether a table shows it unasked; the first of an axis that
-    can be judged decides it. `scale` and `show`: how the figure is written, in `unit`; `heading`: its title given the
-    features' name and the number of samples, where these belong to it (FID-50k)."""
+    can be judged decides it. `also`: what else it is called, in small letters and without a number
+    of images, for who asks by that. `scale` and `show`: how the figure is written, in `unit`; `heading`: its title
+    given the features' name and the number of samples, where these belong to it (FID-50k)."""
 
     name: str
     description: str
@@ -58,6 +59,7 @@ class Metric:
     estimate: Callable[[Mapping[str, Any], int], float | None] = lambda figures, count: None
     column: bool = False
     title: str = ""
+    also: tuple[str, ...] = ()
     unit: str = ""
     scale: float = 1.0
     show: Callable[[float], str] = significant

@@ -90,12 +90,13 @@ class CodecSettings(Section):
 
 class EvaluateSettings(Section):
     """Figures of samples during training, into its log. `every`: steps between them, 0 for never; `n`: images, seeds
-    0 to n − 1, as the sampling section says. `features` and `metrics`: as `evaluate` takes them. `reference`:
+    0 to n − 1, as the sampling section says. `features` and `metrics`: as `evaluate` takes them, the
+    best features at hand unless named. `reference`:
     DATA[:SPLIT] or a file of statistics; the training data unless given."""
 
     every: int = Field(default=0, ge=0)
     n: int = Field(default=500, ge=2)
-    features: str = "digits"
+    features: str | None = None
     metrics: Annotated[list[str], AfterValidator(check_names)] = Field(
         default=["frechet_distance", "precision", "recall"], min_length=1
     )
