@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from trilemma.report.chart import NARROW, WIDE, Axis, Chart, left_out, trilemma_chart
+from trilemma.report.axes import Axis
+from trilemma.report.chart import NARROW, WIDE, Chart, left_out, trilemma_chart
 from trilemma.report.tables import build_table, natural
 
 NS = "{http://www.w3.org/2000/svg}"

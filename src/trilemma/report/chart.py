@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 import matplotlib as mpl
 from matplotlib.colors import to_hex
-from matplotlib.ticker import MaxNLocator
 
 from trilemma.metrics import METRICS
+from trilemma.report.axes import Axis, draw_axes
 from trilemma.report.labels import HEIGHT, Label, leads, place_labels
 from trilemma.report.svg import INK, MUTED, Box, Drawing, Point
 from trilemma.report.tables import Row, Table
 from trilemma.report.verdict import deciding_column
 
-_GRID, _RULE, _YARD = "#e6eaee", "#aab3bc", "#b3541e"
+_YARD = "#b3541e"
 _CHAR = 6.9
 """Pixels of a character of a label, on average."""
 _LONGEST = 60
@@ -48,44 +48,6 @@ class Chart:
 
     svg: str
     key: dict[int, str]
-
-
-@dataclass(frozen=True)
-class Axis:
-    """From `low` to `high`, log10 of the values on a logarithmic one, which lie at the pixels `start` and `end`."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-    log: bool
-
-    @staticmethod
-    def over(values: Sequence[float], start: float, end: float, *, log: bool) -> Axis:
-        """An axis with room for marks around the values."""
-        scaled = [math.log10(v) if log else v for v in values]
-        low, high = min(scaled), max(scaled)
-        pad = 0.16 * (high - low) or (0.3 if log else 0.1 * abs(high) or 1.0)
-        return Axis(low - pad, high + pad, start, end, log)
-
-    def place(self, value: float) -> float:
-        """The pixel of a value."""
-        scaled = math.log10(value) if self.log else value
-        return self.start + (self.end - self.start) * (scaled - self.low) / (self.high - self.low)
-
-    def ticks(self) -> dict[str, float]:
-        """Words and pixels; on a logarithmic axis at 1, 2 and 5 of each decade, at 1 alone where that would be many."""
-        values: list[float] = []
-        low, high = self.low, self.high
-        if self.log:
-            leads = (1, 2, 5) if high - low < 3 else (1,)
-            values = [lead * 10.0**decade for decade in range(math.floor(low), math.ceil(high) + 1) for lead in leads]
-            values = [value for value in values if low <= math.log10(value) <= high]
-            low, high = 10**low, 10**high
-        if len(values) < 3:
-            values = [float(v) for v in MaxNLocator(7, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)]
-            values = [value for value in values if low <= value <= high and (value > 0 or not self.log)]
-        return {f"{value:,.6g}".replace(",", " "): self.place(value) for value in values}
 
 
 def _drawn(table: Table, speed: str) -> list[Row]:
@@ -133,8 +95,8 @@ def trilemma_chart(
 
     drawing = Drawing(layout.width)
     unit = f", {quality.unit}" if quality.unit else ""
-    _axes(drawing, frame, x, y, f"{METRICS[speed].title.replace('/s', ' per second')} (right is faster)")
-    drawing.text((0, 14), f"{quality.title}{unit} (up is better)", size=12.5, colour=MUTED)
+    across = f"{METRICS[speed].title.replace('/s', ' per second')} (right is faster)"
+    draw_axes(drawing, frame, x, y, across, f"{quality.title}{unit} (up is better)")
     taken = _yardsticks(drawing, frame, yards, y)
 
     marks = _Marks.of(rows, layout)
@@ -172,20 +134,6 @@ def _short(label: str) -> str:
 
 def _width(text: str) -> float:
     return len(text) * _CHAR + 6
-
-
-def _axes(drawing: Drawing, frame: Box, x: Axis, y: Axis, title: str) -> None:
-    """Grid, axes and ticks, and the x axis's title."""
-    base, right = frame.y + frame.height, frame.x + frame.width
-    for text, at in y.ticks().items():
-        drawing.line((frame.x, at), (right, at), _GRID)
-        drawing.text((frame.x - 7, at + 4), text, size=12, colour=MUTED, anchor="end")
-    for text, at in x.ticks().items():
-        drawing.line((at, frame.y), (at, base + 4), _GRID)
-        drawing.text((at, base + 19), text, size=12, colour=MUTED, anchor="middle")
-    drawing.line((frame.x, frame.y), (frame.x, base), _RULE)
-    drawing.line((frame.x, base), (right, base), _RULE)
-    drawing.text((right, base + 38), title, size=12.5, colour=MUTED, anchor="end")
 
 
 def _yardsticks(drawing: Drawing, frame: Box, yards: dict[str, float], y: Axis) -> list[Box]:

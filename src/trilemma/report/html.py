@@ -8,7 +8,7 @@ from pathlib import Path
 from trilemma.evaluations.record import Evaluation
 from trilemma.evaluations.standing import Statement
 from trilemma.machine.files import check_writable, write_text
-from trilemma.report import figures
+from trilemma.report import curves
 from trilemma.report.balance import balance
 from trilemma.report.chart import left_out
 from trilemma.report.page import Drawn, charts, fill, run_names
@@ -56,10 +56,10 @@ def _curves(runs: Sequence[RunFiles]) -> list[Drawn]:
     for run in runs:
         caption = run.name if len(runs) > 1 else ""
         for draw, what, own in (
-            (figures.loss_figure, "Loss by quarter of t against the training step", caption),
-            (figures.progress_figure, "Fréchet distance during training", ""),
+            (curves.loss_figure, "Loss by quarter of t against the training step", caption),
+            (curves.progress_figure, "Fréchet distance during training", ""),
         ):
-            wide, narrow = draw(run.log), draw(run.log, figures.NARROW)
+            wide, narrow = draw(run.log), draw(run.log, curves.NARROW)
             if wide and narrow:
                 drawn.append(Drawn.of(wide, narrow, what + _of(run, runs), own))
     return drawn

@@ -21,7 +21,7 @@ WIDTH = 1100
 """CSS pixels of a page's content, at most."""
 
 _MOST_WAYS = 6
-_PNG, _PIXELS = 60_000, 400_000
+_PNG, _PIXELS = 60_000, 250_000
 """Pictures of a way are kept to the pixel where they take this many bytes, else they are JPEGs of so many pixels at
 most: large colour samples would make pages of many megabytes."""
 
@@ -142,10 +142,11 @@ class ShownStrip:
 
 
 def shown_strip(strip: Strip, caption: str, note: str) -> ShownStrip:
-    """As many steps of a strip, evenly chosen, as a page is wide, of up to six rows."""
-    cell = strip.images.shape[3] + 2
+    """As many steps of a strip, evenly chosen, as a page is wide, of up to six rows, one where images are large."""
+    height, cell = strip.images.shape[2], strip.images.shape[3] + 2
+    rows = max(1, min(6, 420 // (height + 2)))
     images, times = thin_strip(strip.images, strip.times, most=max(4, min(16, WIDTH // (2 * cell))))
-    return ShownStrip(caption, note, tuple(times), Picture.of(tile(images[:6]), f"{caption}, {note}", WIDTH))
+    return ShownStrip(caption, note, tuple(times), Picture.of(tile(images[:rows]), f"{caption}, {note}", WIDTH))
 
 
 def tile(images: UInt8[np.ndarray, "rows columns h w c"], *, gap: int = 2) -> UInt8[np.ndarray, "h w c"]:

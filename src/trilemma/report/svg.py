@@ -79,6 +79,17 @@ class Drawing:
             f'stroke-width="{width:g}"{dashes}/>'
         )
 
+    def curve(
+        self, points: Sequence[Point], colour: str, *, width: float = 1.7, dash: str = "", opacity: float = 1
+    ) -> None:
+        """A line through the points."""
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+        dashes = f' stroke-dasharray="{dash}"' if dash else ""
+        faint = f' opacity="{opacity:g}"' if opacity < 1 else ""
+        self.parts.append(
+            f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="{width:g}"{dashes}{faint}/>'
+        )
+
     def circle(
         self, centre: Point, radius: float, fill: str, stroke: str, *, width: float = 1, opacity: float = 1
     ) -> None:

@@ -60,7 +60,7 @@ def dial_figure(sweep: Sweep, dial: str, *, across: int = 3) -> str | None:
         handles = _legend(sweep, others, looks)
         figure = Figure(layout="constrained")
         beside = len(sweep.dials) < down * across and len(handles) <= 9
-        columns = 3 if across > 1 else 2
+        columns = 3 if across > 1 else 1
         below = 0.0 if beside else 0.24 * -(-len(handles) // columns) + 0.1
         figure.set_size_inches(WIDE if across > 1 else NARROW, 2.7 * down + below)
         panels = figure.subplots(down, across, squeeze=False)

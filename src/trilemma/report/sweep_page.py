@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from trilemma.machine.files import check_writable, write_text
@@ -28,21 +29,21 @@ def _subtitle(sweep: Sweep) -> list[str]:
     return [part for part in (*parts, max((one.created or "")[:10] for one in evaluations)) if part]
 
 
-def _dials(sweep: Sweep) -> dict[str, Drawn]:
-    """Figures by what they are drawn against."""
-    drawn = {}
-    for dial in dials(sweep):
-        wide, narrow = dial_figure(sweep, dial), dial_figure(sweep, dial, across=1)
-        if wide and narrow:
-            titles = ", ".join(column.title for column in sweep.dials)
-            drawn[dial] = Drawn.of(wide, narrow, f"{titles} against {against(dial)}; the table has the same figures")
-    return drawn
+def _drawn(sweep: Sweep) -> dict[str, tuple[str, str]]:
+    """Figures as SVG texts, wide and narrow, by what they are drawn against."""
+    both = {dial: (dial_figure(sweep, dial), dial_figure(sweep, dial, across=1)) for dial in dials(sweep)}
+    return {dial: (wide, narrow) for dial, (wide, narrow) in both.items() if wide and narrow}
 
 
 def render(sweep: Sweep) -> str:
     """The whole page as text. Raises InputError where a samples file that an evaluation names cannot be read."""
+    return _page(sweep, _drawn(sweep))
+
+
+def _page(sweep: Sweep, drawn: Mapping[str, tuple[str, str]]) -> str:
     speed = next((column for column in sweep.deciding if column.metric.axis == "speed"), None)
     quality = deciding_column(sweep.table, "quality")
+    titles = ", ".join(column.title for column in sweep.dials)
     return fill(
         "sweep.html",
         [row.evaluation for row in sweep.table.rows],
@@ -52,7 +53,10 @@ def render(sweep: Sweep) -> str:
         standing=[],
         sweep=sweep,
         rule=FRONT,
-        dials=_dials(sweep),
+        dials={
+            dial: Drawn.of(*both, f"{titles} against {against(dial)}; the table has the same figures")
+            for dial, both in drawn.items()
+        },
         against=against,
         charts=charts(sweep.table, speed.metric.name, sweep.front) if speed else {},
         quality=quality.title if quality else "",
@@ -67,8 +71,8 @@ def write_page(sweep: Sweep, folder: Path, out: Path | None = None) -> tuple[Pat
     the page and the figures. Raises InputError where that cannot be done."""
     page = out or folder / f"{sweep.name}.html"
     check_writable(page, "--out", suffix=".html")
-    figures = {dial: dial_figure(sweep, dial) for dial in dials(sweep)}
+    drawn = _drawn(sweep)
     written = [
-        write_text(page.with_name(f"{page.stem}-{dial}.svg"), svg, "--out") for dial, svg in figures.items() if svg
+        write_text(page.with_name(f"{page.stem}-{dial}.svg"), wide, "--out") for dial, (wide, _) in drawn.items()
     ]
-    return write_text(page, render(sweep), "--out"), written
+    return write_text(page, _page(sweep, drawn), "--out"), written
