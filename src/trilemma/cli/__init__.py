@@ -20,8 +20,10 @@ from trilemma.registry import load_plugin
 COMMANDS = {
     "list": "list_.list_",
     "train": "train.train",
+    "recipe": "recipe.recipe",
     "sample": "sample.sample",
     "evaluate": "evaluate.evaluate",
+    "measure": "measure.measure",
     "sweep": "sweep.sweep",
     "stats": "stats.stats",
     "data": "data.data_",

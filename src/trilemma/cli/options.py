@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from functools import partial
@@ -46,6 +47,15 @@ NoVerify = Annotated[
     bool, typer.Option("--no-verify", help="Do not hold the checkpoint's files against their hashes: quicker to begin.")
 ]
 
+Base = Annotated[
+    str | None,
+    typer.Option("--recipe", metavar="NAME", help="For images: the recipe to stand on."),
+]
+Size = Annotated[str | None, typer.Option(metavar="N|HxW", help="Size that images are cropped and resized to.")]
+Time = Annotated[str | None, typer.Option(help="How long training may take, such as 90s, 30m, 2h or 1h30m.")]
+Steps = Annotated[int | None, typer.Option(min=1, help="Training steps, instead of --time.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="Override, such as training.steps=1000.")]
+
 LIMIT = 10_000_000
 """Images in one set."""
 
@@ -74,6 +84,27 @@ def parse_metrics(text: str | None) -> list[str] | None:
     if not all(names):
         raise InputError(f"--metrics {text!r}: expected names with commas between, such as kid,recall")
     return names
+
+
+def parse_size(text: str | None) -> int | tuple[int, int] | None:
+    """A side, or (height, width), from text such as 64 or 48x64. Raises InputError for anything else."""
+    if text is None:
+        return None
+    sides = text.lower().replace("×", "x").split("x")
+    if len(sides) > 2 or not all(side.isascii() and side.isdigit() and int(side) > 0 for side in sides):
+        raise InputError(f"--size {shown(text)!r}: expected a side or HEIGHTxWIDTH, such as 64 or 48x64")
+    return int(sides[0]) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
+
+
+def parse_time(text: str | None) -> float | None:
+    """Seconds, from text such as 90s, 30m, 2h or 1h30m. Raises InputError for anything else."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", text.strip().lower())
+    seconds = sum(float(n) * unit for n, unit in zip(found.groups(), (3600, 60, 1), strict=True) if n) if found else 0
+    if not 0 < seconds < 1e9:
+        raise InputError(f"--time {shown(text)!r}: expected hours, minutes, seconds, such as 30m, 2h or 1h30m")
+    return seconds
 
 
 F = TypeVar("F", bound=Callable[..., None])

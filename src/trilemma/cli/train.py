@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,9 +11,19 @@ from trilemma.cli import options as o
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="Name of a packaged recipe, or a YAML file.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE|DATA",
+            help="A packaged recipe, a YAML file, or images to choose one for: a folder, zip, npz, tar or hub:NAME.",
+        ),
+    ],
     out: Annotated[Path | None, typer.Option(help="Run directory; runs/NAME unless given.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="Override, such as training.steps=1000.")] = None,
+    base: o.Base = None,
+    size: o.Size = None,
+    time: o.Time = None,
+    steps: o.Steps = None,
+    set_: o.Set = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint.")] = False,
     init: Annotated[Path | None, typer.Option(help="Begin from the averaged weights of this run.")] = None,
     no_verify: o.NoVerify = False,
@@ -21,14 +31,15 @@ def train(
         bool, typer.Option("--dry-run", help="Show the resolved recipe, parameters, memory, steps.")
     ] = False,
 ) -> None:
-    """Train a recipe. Under `torchrun -m trilemma train …` or `accelerate launch -m trilemma train …` on several
-    devices."""
+    """Train a recipe, or images by one that is chosen for them. On several devices under `torchrun -m trilemma train …`
+    or `accelerate launch -m trilemma train …`."""
     from trilemma import jobs
     from trilemma.machine import say
 
     overrides = list(set_ or [])
+    wanted: dict[str, Any] = {"base": base, "size": o.parse_size(size), "time": o.parse_time(time), "steps": steps}
     if dry_run:
-        print(jobs.dry_run(recipe, overrides), end="")
+        print(jobs.dry_run(recipe, overrides, **wanted), end="")
         return
-    run = jobs.train(recipe, out=out, overrides=overrides, resume=resume, init=init, verify=not no_verify)
+    run = jobs.train(recipe, out=out, overrides=overrides, resume=resume, init=init, verify=not no_verify, **wanted)
     say(f"trained to step {run.step}: {run.path}  (next: trilemma {o.following(run)})")

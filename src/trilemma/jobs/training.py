@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,6 +13,7 @@ from trilemma.data import ImageSet
 from trilemma.errors import InputError
 from trilemma.evaluations.during_training import EvaluateEvery
 from trilemma.jobs.dry_run import check_memory
+from trilemma.jobs.wanted import wanted
 from trilemma.jobs.watching import batches_of, check_grids, take_up, validation_of, watched
 from trilemma.machine.devices import accelerator, process_state
 from trilemma.machine.locks import locked
@@ -24,7 +26,7 @@ from trilemma.runs.latents import FOLDER, Latents, codec_of, latents_of
 from trilemma.runs.run import Run, prepare
 from trilemma.training import Learner, Trainer, checkpoint
 
-CHANGEABLE = {"steps", "micro_batch", "compile", "workers", "keep", "skip_limit"} | {
+CHANGEABLE = {"steps", "micro_batch", "recompute", "shard", "compile", "workers", "keep", "skip_limit"} | {
     f"{what}_every" for what in ("log", "validate", "grid", "checkpoint")
 }
 """The training settings that may change when a run is resumed: none that its result so far depends on."""
@@ -34,21 +36,28 @@ PRIOR_LIMIT = 0.01
 
 
 def train(
-    recipe: str | Path,
+    recipe: str | Path | Mapping[str, Any],
     *,
     out: str | Path | None = None,
     overrides: Sequence[str] = (),
     resume: bool = False,
     init: str | Path | None = None,
     verify: bool = True,
+    base: str | None = None,
+    size: int | tuple[int, int] | None = None,
+    time: float | None = None,
+    steps: int | None = None,
 ) -> Run:
-    """Train a recipe (by name or file, with `a.b=VALUE` overrides) into the run directory `out` (default runs/NAME).
+    """Train a recipe (by name or file, or its values, with `a.b=VALUE` overrides), or the images of a folder, zip, .npz
+    or tar or of the hub by one that is chosen for them, into the run directory `out` (default runs/NAME).
 
-    `resume` goes on from the newest checkpoint there, or begins if there is none. `init` begins from the averaged
-    weights of another run. `verify`: hold the files of checkpoints against their hashes. Works alike in one process and
-    under `torchrun` or `accelerate launch`. SIGTERM and Ctrl-C finish the step, write a checkpoint, and raise
-    SystemExit(128 + signal). Raises InputError for bad input, for a directory that another process trains in, and for a
-    full disk; DivergedError when steps stay non-finite."""
+    `base`, `size`, `time`, `steps`: see `choose`; of a recipe too, the first apart. `resume` goes on from the newest
+    checkpoint there, or begins if there is none. `init` begins from the averaged weights of another run. `verify`: hold
+    the files of checkpoints against their hashes. Works alike in one process and under `torchrun` or `accelerate
+    launch`. SIGTERM and Ctrl-C finish the step, write a checkpoint, and raise SystemExit(128 + signal). Raises
+    InputError for bad input, for a directory that another process trains in, and for a full disk; DivergedError when
+    steps stay non-finite."""
+    recipe, overrides = wanted(recipe, overrides, out=out, base=base, size=size, time=time, steps=steps)
     asked = load(recipe)
     path = Path(out) if out is not None else Path("runs") / load(recipe, overrides).name
     with locked(path) if process_state().is_main_process else nullcontext():
@@ -58,7 +67,7 @@ def train(
 def _train(
     asked: Recipe,
     path: Path,
-    recipe: str | Path,
+    recipe: str | Path | Mapping[str, Any],
     overrides: Sequence[str],
     resume: bool,
     init: str | Path | None,
@@ -92,11 +101,11 @@ def _train(
     learner.ready()
     check_grids(learner, chosen, data)
     evaluation = EvaluateEvery(chosen, learner, process) if chosen.evaluate.every else None
+    trainer = Trainer(learner, chosen.training, process, path, chosen.model_dump(mode="json"))
     # Nothing is written before all of this stands: what is refused leaves no run in the way.
     if process.is_main_process:
         prepare(path, chosen)
         console.print(f"run directory: {path}")
-    trainer = Trainer(learner, chosen.training, process, path, chosen.model_dump(mode="json"))
     take_up(trainer, verify)
     if process.is_main_process:
         _introduce(chosen, data, learnt_from, learner, trainer.step)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import re
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,7 +60,7 @@ def measure(
     for name, value, least in (("batch", batch, 1), ("repeats", repeats, 1), ("warmup", warmup, 0)):
         if value < least:
             raise InputError(f"speed: {name} is {value}, expected {least} or more")
-    memory = _on_gpu() if _gpu_in_use() else _in_process()
+    memory = peak_memory()
     for _ in range(warmup):
         generate(batch)
     rates = []
@@ -74,6 +76,12 @@ def measure(
         statistics.median(rates), min(rates), max(rates), batch, repeats, warmup,
         network_evaluations, multiply_adds, peak, kind,
     )  # fmt: skip
+
+
+def peak_memory() -> Callable[[], tuple[int | None, str | None]]:
+    """What will say, as often as it is asked, how many bytes of memory are taken at the peak from here on, and of which
+    kind (`ALLOCATED` or `RESIDENT`); None where the system doesn't tell."""
+    return _on_gpu() if _gpu_in_use() else _in_process()
 
 
 def _gpu_in_use() -> bool:
@@ -95,8 +103,10 @@ def _in_process() -> Callable[[], tuple[int | None, str | None]]:
     """What will say by how many bytes this process has outgrown its present size at most, as Linux keeps it.
 
     Before the warm-up, since an allocator keeps the memory of a first batch for the next."""
-    gc.collect()  # or garbage of before, let go of meanwhile, would hide what is taken
-    before, mark = _resident("VmRSS"), _resident("VmHWM")
+    # Garbage of before, let go of meanwhile, and memory that was freed and is kept for later would hide what is taken.
+    gc.collect()
+    _give_back()
+    before, mark = resident(), resident("VmHWM")
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the highest size so far is forgotten
         mark = 0
@@ -104,7 +114,7 @@ def _in_process() -> Callable[[], tuple[int | None, str | None]]:
         pass  # then only a new highest size says something
 
     def grown() -> tuple[int | None, str | None]:
-        highest = _resident("VmHWM")
+        highest = resident("VmHWM")
         if before is None or mark is None or highest is None or highest <= mark:
             return None, None
         return max(highest - before, 0), RESIDENT
@@ -112,7 +122,13 @@ def _in_process() -> Callable[[], tuple[int | None, str | None]]:
     return grown
 
 
-def _resident(key: str) -> int | None:
+def _give_back() -> None:
+    """Have the allocator give freed memory back to the system, where it is one that can."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def resident(key: str = "VmRSS") -> int | None:
     """A size of this process in bytes: VmRSS now, VmHWM at its highest; None where there is no such file."""
     try:
         found = re.search(rf"^{key}:\s+(\d+) kB$", Path("/proc/self/status").read_text(encoding="utf-8"), re.MULTILINE)

@@ -15,7 +15,7 @@ from trilemma.networks.blocks import ResidualBlock
 from trilemma.networks.ends import conv_head
 from trilemma.networks.norms import Style, norm_of
 from trilemma.networks.resampling import NearestUp
-from trilemma.networks.trunk import Level, Plan, Trunk
+from trilemma.networks.trunk import Level, Plan, Trunk, attending
 from trilemma.registry import register
 
 LOG_VARIANCES = (-30.0, 20.0)
@@ -33,7 +33,8 @@ class Autoencoder(nn.Module):
         base_channels: channels at the finest resolution; `multipliers`: times this at each resolution, finest first.
         blocks: residual blocks at each resolution of the encoder; the decoder has one more.
         latent_channels: of the latents.
-        attention: resolutions (the feature map's shorter side) with self-attention, and `middle_attention`.
+        attention: resolutions (the feature map's shorter side) with self-attention, or levels, −1 the coarsest; and
+            `middle_attention`.
         dropout: in every block. groups: of group norm, as many as leave four channels in each unless given.
     """
 
@@ -46,7 +47,7 @@ class Autoencoder(nn.Module):
         multipliers: Annotated[Sequence[Annotated[int, Gt(0)]], Len(1)] = (1, 2, 4),
         blocks: Annotated[int, Ge(1)] = 2,
         latent_channels: Annotated[int, Ge(1)] = 3,
-        attention: Sequence[Annotated[int, Ge(1)]] = (),
+        attention: Sequence[int] = (),
         middle_attention: bool = True,
         dropout: Annotated[float, Ge(0), Lt(1)] = 0.0,
         groups: Annotated[int, Ge(1)] | None = None,
@@ -56,14 +57,12 @@ class Autoencoder(nn.Module):
         self.latent_channels, self.factor = latent_channels, 2 ** (len(widths) - 1)
         self._check(size)
         sides = [min(size) // 2**i for i in range(len(widths))]
-        if any(side not in sides for side in attention):
-            raise ValueError(f"network.attention {list(attention)}: expected among the network's resolutions, {sides}")
         style = Style(norm_of("group", groups, 1e-6), entry="bottom", dropout=dropout, zero_init=False)
         plan = Plan(
             inputs=in_channels,
             widths=widths,
             blocks=(blocks,) * len(widths),
-            attends=tuple(side in attention for side in sides),
+            attends=attending(attention, sides),
             style=style,
             block=lambda inputs, outputs: ResidualBlock(inputs, outputs, style),
             attention=lambda channels: SelfAttention(channels, 1, style),

@@ -84,10 +84,18 @@ class Growing(nn.Module):
     def grow(self, step: int) -> bool:
         """Set the weights a_k for this training step (0…): continuous, 0 where a stage begins, 1 from its middle on.
         Says whether a level begins here: averages of its weights from before are of weights that nobody trained."""
-        for k in range(self.stages):
-            began = (self.stages - k) * self.stage_steps
-            self.fade[k] = min(1.0, max(0.0, 2 * (step - began) / self.stage_steps))
+        for k, weight in enumerate(self._weights(step)):
+            self.fade[k] = weight
         return step in (k * self.stage_steps for k in range(1, self.stages + 1))
+
+    def running(self, step: int) -> tuple[bool, ...]:
+        """Which levels are run at this training step, the finest first: those of a weight, down to one of all of it."""
+        weights = [*self._weights(step), 1.0]
+        return tuple(weight > 0 and 1.0 not in weights[:k] for k, weight in enumerate(weights))
+
+    def _weights(self, step: int) -> list[float]:
+        began = [(self.stages - k) * self.stage_steps for k in range(self.stages)]
+        return [min(1.0, max(0.0, 2 * (step - first) / self.stage_steps)) for first in began]
 
     def forward(
         self,

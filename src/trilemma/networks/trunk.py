@@ -16,6 +16,18 @@ from trilemma.networks.norms import Style
 from trilemma.networks.resampling import DOWN, FilteredDown
 
 
+def attending(attention: Sequence[int], sides: Sequence[int]) -> tuple[bool, ...]:
+    """Which levels have attention, finest first: those whose resolution (`sides`) is named, and those that are counted
+    from the coarsest, −1. Raises ValueError for one that is not there."""
+    if any(each not in sides and not -len(sides) <= each < 0 for each in attention):
+        levels = ", ".join(str(i - len(sides)) for i in range(len(sides)))
+        raise ValueError(
+            f"network.attention {list(attention)}: expected among the network's resolutions, {list(sides)}, or its "
+            f"levels counted from the coarsest, {levels}"
+        )
+    return tuple(side in attention or i - len(sides) in attention for i, side in enumerate(sides))
+
+
 class Layer(nn.Module):
     """A block; what time and class add after it, if that is where they enter; self-attention where there is some."""
 

@@ -21,7 +21,7 @@ from trilemma.networks.embeddings import BottomMaps, LatentMapping, TimeAndClass
 from trilemma.networks.ends import HEADS, STEMS
 from trilemma.networks.norms import ACTIVATIONS, Activation, Entry, Modulation, Norm, Style, norm_of
 from trilemma.networks.resampling import UP
-from trilemma.networks.trunk import Level, Plan, Trunk
+from trilemma.networks.trunk import Level, Plan, Trunk, attending
 from trilemma.registry import register, registry
 
 
@@ -33,7 +33,8 @@ class UNet(nn.Module):
         base_channels: channels at the finest resolution; `multipliers`: times this at each resolution, finest first.
         blocks: blocks at each resolution of the trunk, one number or one a resolution. With `skips: block` the decoder
             has one more at each; with `skips: level` as many, but none at the coarsest and elsewhere at least one.
-        attention: resolutions (the feature map's shorter side) with self-attention, and `middle_attention`.
+        attention: resolutions (the feature map's shorter side) with self-attention, or levels, which fit any size: −1
+            the coarsest, −2 the one before; and `middle_attention`.
         attention_kind: attention alone (`plain`, DDPM) or with a feed-forward part, a `transformer` layer (D).
         heads, or head_channels: attention heads (1), or the channels of each. dropout: in every block.
         patch: side of the square patches that are folded into channels first, unfolded last (1: none).
@@ -76,7 +77,7 @@ class UNet(nn.Module):
         base_channels: Annotated[int, Ge(1)] = 128,
         multipliers: Annotated[Sequence[Annotated[int | float, Gt(0)]], Len(1)] = (1, 2, 2, 2),
         blocks: Annotated[int, Ge(1)] | Sequence[Annotated[int, Ge(0)]] = 2,
-        attention: Sequence[Annotated[int, Ge(1)]] = (16,),
+        attention: Sequence[int] = (16,),
         middle_attention: bool = True,
         attention_kind: Literal["plain", "transformer"] = "plain",
         heads: Annotated[int, Ge(1)] | None = None,
@@ -145,8 +146,6 @@ class UNet(nn.Module):
         for _ in widths[1:]:
             sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
         sides = [min(s) for s in sizes]
-        if any(side not in sides for side in attention):
-            raise ValueError(f"network.attention {list(attention)}: expected among the network's resolutions, {sides}")
         embedding = time_sinusoids or 4 * base_channels
         style = Style(
             norm_of(norm, groups, norm_eps),
@@ -166,7 +165,7 @@ class UNet(nn.Module):
             inputs=in_channels * (1 + 2 * len(fourier) + upsampler) * patch**2,
             widths=widths,
             blocks=counts,
-            attends=tuple(side in attention for side in sides),
+            attends=attending(attention, sides),
             style=style,
             block=lambda inputs, outputs: made(inputs, outputs, style),
             attention=lambda channels: ATTENTION[attention_kind](channels, many(channels), style),

@@ -7,7 +7,7 @@ import trilemma.samplers
 import trilemma.training  # noqa: F401
 from trilemma.inventory import headline, packaged
 from trilemma.recipes.components import component, construct
-from trilemma.recipes.files import dump, load
+from trilemma.recipes.files import dump, load, put, values_of
 from trilemma.recipes.sampling import SamplingSettings, parse_sampling, renamed, sampling_words
 from trilemma.recipes.schema import CompletedRecipe, Images, Recipe, Source, parse
 
@@ -25,6 +25,8 @@ __all__ = [
     "packaged",
     "parse",
     "parse_sampling",
+    "put",
     "renamed",
     "sampling_words",
+    "values_of",
 ]

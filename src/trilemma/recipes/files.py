@@ -23,19 +23,20 @@ def load(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) 
 
     Raises InputError for an unknown name, a file that is not YAML or beyond its limits, an override of a key that does
     not exist."""
-    values = _current(deepcopy(dict(recipe))) if isinstance(recipe, Mapping) else _read(recipe)
+    values = _current(deepcopy(dict(recipe))) if isinstance(recipe, Mapping) else values_of(recipe)
     if isinstance(values.get("sampling"), str):
         values["sampling"] = {"sampler": values["sampling"]}
     for override in overrides:
-        _put(values, override)
+        put(values, override)
         if re.match(r"\s*network\b", override):
             values.pop("source", None)  # it printed figures of another network
     return parse(values)
 
 
-def _read(recipe: str | Path) -> Any:
-    """What a recipe's YAML says, put over what its `base:` says, if it names one: a packaged recipe, or several and
-    variants (`variants/NAME`), each put over those before it."""
+def values_of(recipe: str | Path) -> dict[str, Any]:
+    """What the YAML of a recipe, by name or file, says, put over what its `base:` says, if it names one: a packaged
+    recipe, or several and variants (`variants/NAME`), each put over those before it. Raises InputError as `load`
+    does."""
     text = packaged().get(str(recipe))
     if text is None:
         path = Path(recipe)
@@ -68,7 +69,7 @@ def _part(base: Any) -> dict[str, Any]:
         return values
     if not isinstance(base, str) or base not in packaged():
         raise unknown("recipe", base, [*packaged(), *(f"{VARIANTS}/{name}" for name in variants())])
-    return _read(base)
+    return values_of(base)
 
 
 def _current(values: dict[str, Any]) -> dict[str, Any]:
@@ -102,8 +103,9 @@ def _yaml(text: str, where: str) -> Any:
         raise InputError(f"{where} is not YAML that can be read: {error}") from error
 
 
-def _put(values: dict[str, Any], override: str) -> None:
-    """Put `a.b=VALUE` into nested values. Sections written as a bare name (`schedule: cosine`) become {name: …}."""
+def put(values: dict[str, Any], override: str) -> None:
+    """Put `a.b=VALUE` into nested values. Sections written as a bare name (`schedule: cosine`) become {name: …}. Raises
+    InputError for what is no such override."""
     key, equals, value = override.partition("=")
     where = f"--set {shown(override)!r}"
     if not equals or not key.strip():

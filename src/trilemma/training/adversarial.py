@@ -86,10 +86,15 @@ class AdversarialLearner(Learner):
         label = {"label": batch.labels} if self.conditional else {}
         return judged(self.discriminator, shown.images, *shown.beside, **label)
 
+    def kind(self, step: int) -> tuple[object, ...]:
+        """Whether the penalty is computed, and whether the generator is trained; besides what grows."""
+        regular = self.r1 > 0 and step % self.r1_every == 0
+        return *super().kind(step), regular, (step + 1) % self.discriminator_steps == 0
+
     def step(self, batch: Batch, loop: Loop) -> Outcome:
-        regular = self.r1 > 0 and loop.step % self.r1_every == 0
-        outcome = loop.descend(partial(self.discriminator_losses, r1=regular), batch, "discriminator")
-        if (loop.step + 1) % self.discriminator_steps:
+        *_, regular, generates = self.kind(loop.step)
+        outcome = loop.descend(partial(self.discriminator_losses, r1=bool(regular)), batch, "discriminator")
+        if not generates:
             return outcome
         generator = loop.descend(self.generator_losses, batch, "generator")
         return replace(outcome, parts={**outcome.parts, "generator_loss": generator.each})

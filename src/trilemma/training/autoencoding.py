@@ -126,8 +126,12 @@ class AutoencoderLearner(Learner):
         if self.critic is not None:
             self.critic.network.compile()
 
+    def kind(self, step: int) -> tuple[object, ...]:
+        """Whether the critic is heard; besides what grows."""
+        return *super().kind(step), self.critic is not None and step >= self.critic.begins
+
     def step(self, batch: Batch, loop: Loop) -> Outcome:
-        heard = self.critic is not None and loop.step >= self.critic.begins
+        heard = bool(self.kind(loop.step)[-1])
         outcome = loop.descend(partial(self.losses, heard=heard), batch, "codec")
         if not heard:
             return outcome

@@ -50,9 +50,12 @@ class Loop(Protocol):
 
 
 class Grows(Protocol):
-    """A module that is told of the training step, with `grow(step)`, and says whether idle weights come into use."""
+    """A module that is told of the training step, with `grow(step)`, and says whether idle weights come into use; and
+    which of its levels are `running` at a step."""
 
     def grow(self, step: int) -> bool: ...
+
+    def running(self, step: int) -> tuple[bool, ...]: ...
 
 
 class Learner(ABC):
@@ -103,6 +106,10 @@ class Learner(ABC):
     def partial(self) -> bool:
         """Whether an update may leave some of its optimiser's parameters without gradients."""
         return bool(self.growing)
+
+    def kind(self, step: int) -> tuple[object, ...]:
+        """What sort of step training step `step` (0…) is: those of a kind take as long as each other."""
+        return tuple(module.running(step) for module in self.growing)
 
     def begin(self, step: int) -> bool:
         """Be told that training step `step` (0…) comes next. Says whether weights that were idle so far come into use:
