@@ -19,11 +19,18 @@ PIXELS: dict[str, Any] = {"features": "pixels", "steps": 2}
 
 
 @pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """80 smooth grey images, 8×8, in four classes."""
+    x, y, k = np.arange(8)[None, None], np.arange(8)[None, :, None], np.arange(80)[:, None, None]
+    images = (x * (k % 4) * 6 + y * (k % 3) * 3 + k).astype(np.uint8)[..., None]
+    np.savez(tmp_path / "ramps.npz", arr_0=images, arr_1=np.arange(80) % 4)
+    return tmp_path / "ramps.npz"
+
+
+@pytest.fixture
 def run(write_recipe: Callable[..., Path], data: Path, tmp_path: Path) -> Run:
-    return train(
-        write_recipe(data={"holdout": 0.1}, training={"steps": 1, "warmup": 0, "validate_every": 0}),
-        out=tmp_path / "run",
-    )
+    given = {"data": {"name": str(data), "holdout": 0.2}, "training": {"steps": 1, "warmup": 0, "validate_every": 0}}
+    return train(write_recipe(**given), out=tmp_path / "run")
 
 
 def left(run: Run) -> list[Any]:
@@ -31,11 +38,11 @@ def left(run: Run) -> list[Any]:
 
 
 def test_is_what_evaluating_leaves(run: Run, data: Path) -> None:
-    held = open_data(str(data), split="test", holdout=0.1)
-    made = evaluate(run, n=12, **PIXELS)
+    held = open_data(str(data), split="test", holdout=0.2)
+    made = evaluate(run, n=40, **PIXELS)
     (found,) = left(run)
     assert found.samples.count == len(held) and found.samples.sha256 == held.fingerprint()
-    assert found.reference == made.reference and found.reference.count == 24 - len(held)
+    assert found.reference == made.reference and found.reference.count == 80 - len(held)
     assert found.features == made.features and found.subject.split == "test"
     assert found.path is not None and found.path.name.startswith(f"held-out-{len(held)}-vs-ramps-train-pixels")
     assert "memorisation" in made.metrics, "so few images can be learnt by heart"
@@ -53,9 +60,9 @@ def test_is_measured_once_and_again_for_other_figures(run: Run, monkeypatch: pyt
 
 
 def test_has_no_more_images_than_the_samples(run: Run) -> None:
-    evaluate(run, n=2, metrics=["frechet_distance"], **PIXELS)
+    evaluate(run, n=4, metrics=["frechet_distance"], **PIXELS)
     (found,) = left(run)
-    assert found.samples.count == 2 and found.label == "Real images (test, 2)"
+    assert found.samples.count == 4 and found.label == "Real images (test, 4)"
 
 
 def test_there_is_none_without_held_out_images_or_against_other_data(
