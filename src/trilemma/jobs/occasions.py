@@ -16,7 +16,7 @@ from jaxtyping import UInt8
 from trilemma.data import open_data, parse_reference
 from trilemma.errors import InputError
 from trilemma.evaluations.cache import place_of
-from trilemma.evaluations.choosing import features_for
+from trilemma.evaluations.choosing import choice_in_training
 from trilemma.evaluations.during_training import EvaluateEvery
 from trilemma.evaluations.extractors import extractor_of
 from trilemma.evaluations.statistics_files import holds_statistics
@@ -72,8 +72,7 @@ def evaluation(training: Rehearsal) -> Evaluation | None:
         return None
     count = min(settings.n, recipe.sampling.batch)
     sampling = _sampling(training, count) * settings.n / count
-    images = recipe.images
-    look = extractor_of(settings.features or features_for(images.shape, images.classes, lambda: training.data))
+    look = extractor_of(choice_in_training(recipe)[0])
     some = _noise(recipe, FEW)
     feature = min(_seconds(training, lambda: look(some)) for _ in range(2)) / FEW
     reference = _reference(training, look)
