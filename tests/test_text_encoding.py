@@ -91,7 +91,7 @@ def test_a_folder_of_any_name_is_one_line_or_works(
     monkeypatch.chdir(tmp_path / name)
     run.path.rename("run")
     for arguments in (
-        ("train", "demo", "--dry-run"),
+        ("train", "demo", "--dry-run", "--set", "training.batch=2", "--set", "training.grid_every=0"),
         ("sample", "run", "-n", 2, "--steps", 2, "--out", "a.npz", "--picture", "a.png"),
         ("report", "run", "--out", "a.html"),
     ):

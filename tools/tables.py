@@ -5,7 +5,8 @@
 
 A table stands between `<!-- KIND: PATH -->` and `<!-- end table -->`. The kinds: `table`, a folder of evaluations;
 `seeds`, a folder of evaluations NAME-SEED.json, a row a name; `networks`, a file of `trilemma network --json`; `speed`,
-a file of a benchmark against a peer; `bounds`, a folder of `nll`'s files; `figures`, another benchmark's file;
+a file of a benchmark against a peer; `bounds`, a folder of `nll`'s files; `figures`, another benchmark's file; `estimates`, a folder of
+bench_estimates.py's;
 `attack`, `mutants` and `survivors`, the files of tools/attack and tools/mutants.py.
 """
 
@@ -172,6 +173,26 @@ def figures(path: Path) -> str:
     return markdown([counts, ""], rows)
 
 
+def estimates(folder: Path) -> str:
+    """What trainings were estimated to take, and what they took."""
+    rows = []
+    for path in sorted(folder.glob("*.json")):
+        one = json.loads(path.read_text())
+        told, took = one["estimated"], one["actual"]
+        rows.append(
+            [
+                one["recipe"],
+                f"{one['steps']:,}",
+                *(f"{each['seconds']:.1f}" for each in (told, took)),
+                f"{told['seconds'] / took['seconds']:.2f}",
+                *(f"{each['peak_memory'] / 2**20:,.0f}" for each in (told, took)),
+                f"{told['peak_memory'] / took['peak_memory']:.2f}",
+            ]
+        )
+    titles = ["steps", "seconds, estimated", "taken", "ratio", "MiB, estimated", "taken", "ratio"]
+    return markdown(["training", *titles], rows)
+
+
 def attack(path: Path) -> str:
     """What was tried and what survived, by class, and the faults by kind."""
     found = json.loads(path.read_text())
@@ -223,6 +244,7 @@ KINDS: dict[str, Callable[[Path], str]] = {
     "speed": speed,
     "bounds": bounds,
     "figures": figures,
+    "estimates": estimates,
     "attack": attack,
     "mutants": mutants,
     "survivors": survivors,

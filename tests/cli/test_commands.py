@@ -63,12 +63,16 @@ class TestTrain:
         code, out, _ = command("train", recipe, "--out", tmp_path / "new", "--resume", "--set", "training.steps=4")
         assert code == 0 and "steps 2 to 4" in out and "trained to step 4" in out
 
-    def test_dry_run_does_nothing(self, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.chdir(tmp_path)
-        code, out, err = command("train", "demo", "--dry-run", "--set", "training.steps=700")
-        assert code == 0 and err == "" and not list(tmp_path.iterdir())
+    def test_dry_run_does_nothing(
+        self, command: Command, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "here").mkdir()
+        monkeypatch.chdir(tmp_path / "here")
+        code, out, err = command("train", recipe, "--dry-run", "--set", "training.steps=700")
+        assert code == 0 and err == "" and not list((tmp_path / "here").iterdir())
         assert "steps: 700" in out and re.search(r"^# parameters: [\d,]+ ", out, re.MULTILINE)
-        assert "MiB an image" in out and "# not exported to diffusers: network.patch 2 has no counterpart" in out
+        assert re.search(r"^# time: \d+ \w+ in all, on ", out, re.MULTILINE)
+        assert "# not exported to diffusers: network.groups None: the layers have [2, 4, 8] groups" in out
 
     def test_init_begins_from_a_run(self, command: Command, run: Path, recipe: Path, tmp_path: Path) -> None:
         assert command("train", recipe, "--out", tmp_path / "new", "--init", run).code == 0
@@ -129,7 +133,9 @@ def test_from_run_to_report(command: Command, run: Path, data: Path, tmp_path: P
         *shared, "--metrics", "frechet_distance,recall", "--label", "mine", "--out", tmp_path / "e.json"
     )
     assert code == 0 and err == "" and "mine" in out
-    assert out.splitlines()[-1] == f"evaluation: {tmp_path}/e.json"
+    *_, next_, last = out.splitlines()
+    assert last == f"evaluation: {tmp_path}/e.json"
+    assert next_.startswith("next: more samples, 12 are no more than") and next_.endswith(f"evaluate {run} -n 1000")
     against = command(*shared, "--metrics", "frechet_distance", "--reference", stats, "--out", tmp_path / "s.json")
     assert against.code == 0
     figures = [json.loads((tmp_path / f"{name}.json").read_text())["metrics"] for name in ("e", "s")]
@@ -139,6 +145,7 @@ def test_from_run_to_report(command: Command, run: Path, data: Path, tmp_path: P
     assert command(*shared).code == 0
     code, out, err = command("report", run)
     assert code == 0 and err == "" and out.splitlines()[-1] == f"report: {run}/report.html"
+    assert "Next: more samples, 12 are no more than there are features (64)" in out
     page = (run / "report.html").read_text()
     assert "Ancestral" in page and not re.search(r'<(script|link|img)[^>]*(src|href)="http', page)
     assert command("report", tmp_path / "e.json", "--out", tmp_path / "two.html").code == 0

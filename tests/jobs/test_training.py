@@ -21,11 +21,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from trilemma.data import open_data
 from trilemma.errors import InputError
-from trilemma.jobs import dry_run, train
+from trilemma.jobs import train
 from trilemma.jobs.training import prior_warning, second_moment
 from trilemma.machine.locks import locked
 from trilemma.process import SCHEDULES, to_model
-from trilemma.recipes import load
 from trilemma.runs import Run
 from trilemma.runs.logs import Log, Window
 from trilemma.training import Outcome as StepOutcome
@@ -394,29 +393,3 @@ class TestPriorWarning:
         images = open_data(str(data))
         expected = to_model(images.batch(range(24))[0], (0.0, 1.0)).double().square().mean()
         assert second_moment(images, (0.0, 1.0)) == pytest.approx(float(expected))
-
-
-class TestDryRun:
-    def test_says_what_it_would_do_and_does_nothing(
-        self, write_recipe: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.chdir(tmp_path)
-        recipe = write_recipe()
-        before = set(tmp_path.rglob("*"))
-        text = dry_run(recipe, ["training.steps=8"])
-        assert set(tmp_path.rglob("*")) == before
-        (tmp_path / "resolved.yaml").write_text(text)
-        resolved = load(tmp_path / "resolved.yaml")
-        assert resolved.training.steps == 8 and resolved.images is not None
-        run = train(recipe, out=tmp_path / "run")
-        assert f"# parameters: {run.parameters:,} " in text
-        assert "# steps: 8 of 6 images: 2.0 epochs of 24" in text
-
-    def test_memory_grows_with_the_images_at_once(self, write_recipe: Write) -> None:
-        def activations(size: int) -> tuple[float, float]:
-            text = dry_run(write_recipe(), [f"training.micro_batch={size}", "training.batch=2000"])
-            found = re.search(r"activations: about ([\d,]+) MiB .*\(([\d.]+) MiB an image", text)
-            return float(found[1].replace(",", "")), float(found[2])
-
-        (small, an_image), (large, _) = activations(500), activations(1000)
-        assert large == pytest.approx(2 * small, rel=0.05) and an_image > 0

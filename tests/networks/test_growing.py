@@ -49,6 +49,17 @@ def repeated(x: Tensor, like: Tensor) -> Tensor:
 
 
 class TestGrowth:
+    def test_says_which_levels_a_step_runs(self) -> None:
+        network, seen = build(), []
+        heads = [network.unet.head, *network.heads]
+        for k, head in enumerate(heads):
+            head.register_forward_hook(lambda *_, k=k: seen.append(k))
+        for step in (0, 9, 10, 11, 15, 19, 20, 21, 25, 1000):
+            network.grow(step)
+            seen.clear()
+            network(images(2, 2, 16, 16), TIME, LABEL)
+            assert network.running(step) == tuple(k in seen for k in range(len(heads))), step
+
     def test_the_weights_at_each_step(self) -> None:
         network = build()
         found = []

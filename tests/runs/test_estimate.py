@@ -117,11 +117,7 @@ class TestTraining:
             check_memory(large, torch.device("cuda", 1), 1)
         assert asked == [torch.device("cuda", 1)] * 2
 
-    def test_and_sampling_are_told_by_a_dry_run(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        text = dry_run("demo", ["sampling.batch=10"])
-        assert "refused here" not in text
-        found = re.search(r"# memory, sampling: at least ([\d,]+) MiB \(([\d.]+) MiB an image, 10 at once\)", text)
-        assert float(found[1]) == pytest.approx(10 * float(found[2]), abs=1) and float(found[2]) > 0
+    def test_is_told_by_a_dry_run(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(devices, "memory", lambda: 2**26)
         text = dry_run("demo", ["training.batch=4096"])
         assert re.search(r"# refused here: training\.batch 4096: takes .* GiB of memory .* 0\.1 GiB", text)

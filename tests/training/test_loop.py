@@ -286,7 +286,7 @@ class TestNotFinite:
         with pytest.raises(DivergedError, match=r"3 steps in a row .* stopped at step 8") as caught:
             watched()
         assert "\n" not in str(caught.value)
-        assert str(tmp_path / "run" / "checkpoints" / "step-00000004") in str(caught.value)
+        assert Path(str(caught.value).split()[-1]) == tmp_path / "run" / "checkpoints" / "step-00000004", "to copy"
         assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [2, 4]
         again, _ = make_trainer(**settings)
         again.resume()
@@ -294,7 +294,7 @@ class TestNotFinite:
 
     def test_an_absurd_rate_ends_so_too(self, make_trainer: Make) -> None:
         trainer, batches = make_trainer(steps=60, learning_rate=1e30, skip_limit=4)
-        with pytest.raises(DivergedError, match=r"no checkpoint to go back to\..*training\.learning_rate"):
+        with pytest.raises(DivergedError, match=r"learning_rate below 1e\+30; there is no checkpoint to go"):
             list(trainer.run(batches))
         assert trainer.step < 20 and trainer.skipped >= 4
 

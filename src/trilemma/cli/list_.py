@@ -26,7 +26,7 @@ def list_(
     the arguments."""
     if kind is not None and kind not in WORDS:
         raise unknown("kind", kind, WORDS)
-    console = Console(highlight=False, markup=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     for each in WORDS if kind is None else (kind,):
         table = Table(title=each, title_justify="left", title_style="bold", show_header=False, box=None, expand=True)
         table.add_column(no_wrap=True)

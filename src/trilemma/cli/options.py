@@ -48,7 +48,7 @@ Metrics = Annotated[
 Neighbours = Annotated[int, typer.Option(metavar="K", help="k of precision and recall.")]
 FEATURES = typer.Option(
     metavar="NAME",
-    help="Feature extractor, NAME or NAME:ARGUMENT: see `trilemma list features`.",
+    help="Feature extractor, NAME or NAME:ARGUMENT (`trilemma list features`); else the best at hand.",
     autocompletion=completing.parts("features"),
 )
 Root = Annotated[str | None, typer.Option(help="Where the data's files lie, for data that would be downloaded.")]

@@ -111,7 +111,7 @@ def _images(store: Store, split: str) -> ImageSet:
         raise InputError(
             f"{store.where}: expected train/CLASS/* and test/CLASS/* with the classes {', '.join(CLASSES)}"
         )
-    opened = open_tree(store, name=files_name(store), split=split)
+    opened = open_tree(tree, name=files_name(store), split=split)
     if opened.shape != (3, 32, 32):
         raise InputError(f"{store.where}: images are {opened.shape}, expected (3, 32, 32)")
     return opened

@@ -69,7 +69,11 @@ class ImageSet(ABC):
         classes: the names of classes 0..K-1, None when unlabelled.
         labels: the class of every image, None when unlabelled.
         in_memory: whether `batch` only copies; otherwise it decodes files, and worker processes pay.
+        streamed: whether images can only be read forward; `order` is made for it, and each process that reads them
+            reads all of them.
     """
+
+    streamed = False
 
     def __init__(
         self,
@@ -118,6 +122,11 @@ class ImageSet(ABC):
             raise IndexError(f"{self.name}: index outside [0, {len(self)})")
         check_fits(self.name, index.size, self.shape)
         return self._images(index), None if self.labels is None else self.labels[index]
+
+    def order(self, rng: np.random.Generator) -> Int64[np.ndarray, " n"]:
+        """The images in the random order of an epoch: any of all orders, or, of a stream, shards and a buffer shuffled
+        (see `streams.order`)."""
+        return rng.permutation(len(self))
 
     def fingerprint(self) -> str:
         """sha256 over count, shape, decoded pixels and labels, in order; 64 hexadecimal digits, computed once.

@@ -19,16 +19,16 @@ from trilemma.recipes.sampling import FOLLOWED, parse_sampling
 from trilemma.runs.sample_sets import identity, record_of
 
 
-def default_out(run: Path | None, evaluation: Evaluation, features: str | None) -> Path:
-    """A place of its own for each set of samples, reference and features (by the name that was asked for; weights that
-    a path led to are told apart by their hash)."""
+def default_out(run: Path | None, evaluation: Evaluation, features: str | None, name: str | None = None) -> Path:
+    """A place of its own for each set of samples (`name`, or their file's), reference and features (by the name that
+    was asked for; weights that a path led to are told apart by their hash)."""
     against, look, samples = evaluation.reference, evaluation.features, Path(evaluation.samples.file or "")
     parts = [Path(against.data or "").stem, against.split or "", look.name or ""]
     parts += [(look.sha256 or "")[:8]] if features and ":" in features else []
     basis = "-".join(re.sub(r"[^\w.]+", "-", part).strip("-.") for part in parts if part)
     if run is None:
         return samples.with_name(f"{samples.name}-vs-{basis}.json")
-    return run / "evaluations" / f"{samples.stem}-vs-{basis}.json"
+    return run / "evaluations" / f"{name or samples.stem}-vs-{basis}.json"
 
 
 def samples_sha256(path: Path) -> str:

@@ -44,6 +44,11 @@ class Wanted:
         )
 
     @property
+    def classes(self) -> bool:
+        """Whether some metric asks which class an image has."""
+        return self.metrics is None or any("classes" in METRICS[name].needs for name in self.metrics if name in METRICS)
+
+    @property
     def holdout(self) -> bool | None:
         """Whether held-out images are needed; None: if they cost little."""
         return None if self.metrics is None else "memorisation" in self.metrics
@@ -57,7 +62,7 @@ def check_measurable(
     if against.size is not None and against.size != shape:
         raise InputError(f"reference: its images are {against.size}, the run's {shape} (c, h, w)")
     channels, height, width = shape
-    seen = extractor_of(features)(np.zeros((1, height, width, channels), dtype=np.uint8))
+    seen = against.looked(extractor_of(features)(np.zeros((1, height, width, channels), dtype=np.uint8)))
     real, name = against.features, against.record["data"]
     if real.statistics.dim != seen.dim:
         raise InputError(f"reference {name!r}: {real.statistics.dim} features, expected {seen.dim} of {features!r}")

@@ -7,7 +7,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import chain, repeat
 
@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from trilemma.data import ImageSet
 from trilemma.errors import InputError
 from trilemma.jobs.watching import batches_of
-from trilemma.machine.devices import accelerator
+from trilemma.machine.devices import accelerator, free_memory
 from trilemma.metrics import peak_memory
 from trilemma.process import Codec
 from trilemma.recipes import CompletedRecipe
@@ -36,18 +36,35 @@ LEAST, MOST, SECONDS = 2, 40, 4.0
 LIMIT = 3.0
 """Seconds of a step, or of one of each kind, beyond which fewer images than a batch are timed."""
 
+FREE = 0.8
+"""The share of the memory that is free which a step may be expected to take, or fewer images are timed."""
+
 KINDS = 4096
 """Steps of a training that are looked at for what kinds there are, and how many of each."""
 
 
 @dataclass(frozen=True)
-class StepTime:
+class Steps:
     """`seconds` of a training step, over the kinds there are; timed over so many `images`, all of a batch unless that
-    would take minutes; and `warming`: the seconds that the first steps take beyond that."""
+    would take minutes, or more memory than is free; `warming`: the seconds that the first steps take beyond that;
+    `unseen`: bytes that a whole batch takes beyond those images."""
 
     seconds: float
     images: int
     warming: float
+    unseen: int
+
+
+@dataclass(frozen=True)
+class _Timed:
+    """Steps of so many `images`: seconds of the `first` round of one step of each kind, of a `round` once it is warm,
+    and of a step (`seconds`), over the kinds; and the bytes that have been `taken` until then."""
+
+    images: int
+    first: float
+    round: float
+    seconds: float
+    taken: int
 
 
 @contextmanager
@@ -67,81 +84,99 @@ def rehearsal(
 
 
 class Rehearsal:
-    """See `rehearsal`. `building`: the seconds it took to build what is trained. `memory`: what says how many bytes it
-    has taken at most."""
+    """See `rehearsal`. `codec`: the recipe's, None also where it is still to be trained. `building`: the seconds it
+    took to build what is trained. `memory`: what says how many bytes it has taken at most, and of which kind."""
 
     def __init__(
-        self,
-        recipe: CompletedRecipe,
-        data: ImageSet,
-        process: Accelerator,
-        clock: Callable[[], float],
-    ):
-        self.recipe, self.process, self.clock = recipe, process, clock
+        self, recipe: CompletedRecipe, data: ImageSet, process: Accelerator, clock: Callable[[], float]
+    ) -> None:
+        self.recipe, self.data, self.process, self.clock = recipe, data, process, clock
         if process.device.type == "cuda":
             torch.cuda.init()  # or its memory would not be looked at
         self.memory = peak_memory()
         began = clock()
         self.codec = _codec(recipe)
         self.source = data if recipe.codec is None else _latents(recipe, data, self.codec)
+        batches_of(recipe, self.source, process)  # or what cannot be had would show after all that is built
         # Compiling takes longer than all that is timed here.
         endless = {"steps": 10**9, "checkpoint_every": 10**9, "skip_limit": 10**9, "compile": False}
         settings = recipe.training.model_copy(update=endless)
         self.trainer = Trainer(build_learner(recipe, self.codec), settings, process, None)
         self.building = clock() - began
 
-    def step(self) -> StepTime:
+    def steps(self) -> Steps:
         """How long a training step takes: the loop's own, with loading, micro-batches, updates, averages and what the
         log keeps of it. The median of each kind of step, weighted by how many there are of it."""
         batch, few = self.recipe.training.batch, FEW * self.process.num_processes
-        few = min(batch, few)
-        cold, tried = self._timed(few, 1)
-        images = batch
-        if (each := cold / few) * batch > LIMIT:  # or so it seems: the first of all takes longer than others
-            again, tried = self._timed(few, 1)
-            each = again / few
-            images = min(batch, max(few, int(LIMIT / each) // few * few))
-        warm, seconds = self._timed(images, LEAST)
-        if images < batch:
-            slope = (seconds - tried) / (images - few) if images > few else tried / few
-            seconds += max(slope, 0.0) * (batch - images)
-        return StepTime(seconds, images, cold + max(0.0, warm - seconds))
+        seen = [self._timed(min(batch, few), 1)]
+        # From few images on, so that neither hours nor all memory are gone before that shows.
+        while (images := 4 * seen[-1].images) < batch and self._bearable(seen, images):
+            seen.append(self._timed(images, 1))
+        if self._bearable(seen, batch):
+            images = batch
+        else:
+            least = min(batch, max(2 * few, seen[-1].images))  # two sizes tell what does not grow with the images
+            images = next((n for n in range(batch // few * few, least, -few) if self._bearable(seen, n)), least)
+        seen.append(self._timed(images, LEAST))
+        last = seen[-1]
+        seconds = last.seconds + _slope(seen, "seconds") * (batch - images)
+        warming = seen[0].first + max(0.0, last.first - last.round)
+        return Steps(seconds, images, warming, int(self._bytes(seen, batch)))
 
-    def _timed(self, images: int, least: int) -> tuple[float, float]:
-        """Seconds of the first round of steps, and of a step once it is warm, at so many images a step. A round has one
-        of each kind; at least so many are timed."""
+    def _bearable(self, seen: list[_Timed], images: int) -> bool:
+        """Whether steps of so many images take neither too long nor too much memory, by those that were seen."""
+        last = seen[-1]
+        room = self._agreed(FREE * free_memory(self.process.device), min)
+        within = last.round + _slope(seen, "round") * (images - last.images) <= LIMIT
+        return within and self._bytes(seen, images) <= room
+
+    def _bytes(self, seen: list[_Timed], images: int) -> float:
+        """Beyond those that were taken last, for a batch of so many images."""
+        last = self._at_once(seen[-1].images)
+        before = next((one for one in reversed(seen) if self._at_once(one.images) < last), None)
+        if before is None:
+            return 0.0
+        each = max(0, seen[-1].taken - before.taken) / (last - self._at_once(before.images))
+        return each * max(0, self._at_once(images) - last)
+
+    def _at_once(self, images: int) -> int:
+        """How many of a batch of so many images one process takes through the network together."""
+        share = images // self.process.num_processes
+        return min(self.trainer.updates.micro_batch or share, share)
+
+    def _timed(self, images: int, least: int) -> _Timed:
+        """Steps of so many images: at least so many rounds of one of each kind, and no more where one is enough."""
         settings = self.recipe.training
-        small = settings.model_copy(update={"batch": images})
-        batches = batches_of(self.recipe.model_copy(update={"training": small}), self.source, self.process)
+        fewer = settings.model_copy(update={"batch": images})
+        batches = batches_of(self.recipe.model_copy(update={"training": fewer}), self.source, self.process)
         kinds = self._kinds()
         # What loading processes have ready before the first step says nothing of how fast they load.
         ahead = 0 if batches.source.in_memory or least < LEAST else 2 * settings.workers
-        reports, window = self.trainer.run(batches), Window(images)
+        window = Window(images)
+        with closing(self.trainer.run(batches)) as reports:
 
-        def timed(step: int) -> float:
-            began, self.trainer.step = self.clock(), step
-            window.add(self._next(reports))
-            return self.clock() - began
+            def timed(step: int) -> float:
+                began, self.trainer.step = self.clock(), step
+                window.add(self._next(reports))
+                return self.clock() - began
 
-        try:
-            first = self._agreed(sum(timed(step) for step, _ in kinds.values()))
-            rounds = min(max(int(SECONDS / max(first, 1e-9)), least), MOST if least > 1 else 1)
-            for step, _ in chain.from_iterable(repeat(kinds.values(), min(ahead, rounds))):
+            first = self._agreed(sum(timed(step) for step, _ in kinds))
+            rounds = 1 if least < LEAST else min(max(int(SECONDS / max(first, 1e-9)), least), MOST)
+            for step, _ in chain.from_iterable(repeat(kinds, min(ahead, rounds))):
                 timed(step)
-            took = [[timed(step) for step, _ in kinds.values()] for _ in range(rounds)]
-        finally:
-            reports.close()
-        shares = [share for _, share in kinds.values()]
+            took = [[timed(step) for step, _ in kinds] for _ in range(rounds)]
         medians = [statistics.median(each) for each in zip(*took, strict=True)]
-        return first, self._agreed(sum(share * each for share, each in zip(shares, medians, strict=True)))
+        seconds = sum(share * each for (_, share), each in zip(kinds, medians, strict=True))
+        taken = int(self._agreed(self.memory()[0] or 0))
+        return _Timed(images, first, self._agreed(sum(medians)), self._agreed(seconds), taken)
 
-    def _kinds(self) -> dict[tuple[object, ...], tuple[int, float]]:
-        """A step of each kind, and the share of them in all of the recipe's steps."""
-        steps, learner = self.recipe.training.steps, self.trainer.learner
+    def _kinds(self) -> list[tuple[int, float]]:
+        """A step of each kind, and the share of its kind in all of the recipe's steps."""
+        steps, kind = self.recipe.training.steps, self.trainer.learner.kind
         looked = range(steps) if steps <= KINDS else np.random.default_rng(0).integers(steps, size=KINDS).tolist()
-        found = {learner.kind(step): step for step in looked}
-        counts = Counter(learner.kind(step) for step in looked)
-        return {kind: (step, counts[kind] / len(looked)) for kind, step in found.items()}
+        one = {kind(step): step for step in looked}
+        counts = Counter(map(kind, looked))
+        return [(step, counts[what] / len(looked)) for what, step in one.items()]
 
     def _next(self, reports: Iterator[Report]) -> Report:
         report = next(reports)
@@ -151,12 +186,12 @@ class Rehearsal:
             raise SystemExit(128 + self.trainer.stopped)
         return report
 
-    def _agreed(self, seconds: float) -> float:
-        """The slowest process's: they all wait for it, and have to make the same steps."""
+    def _agreed(self, value: float, of: Callable[[list[float]], float] = max) -> float:
+        """One value for all processes, that of the slowest: they wait for it, and have to make the same steps."""
         if self.process.num_processes == 1:
-            return seconds
-        told = torch.tensor([seconds], device=self.process.device)
-        return float(self.process.gather(told).max())
+            return value
+        told = torch.tensor([value], device=self.process.device)
+        return of(self.process.gather(told).tolist())
 
 
 def _codec(recipe: CompletedRecipe) -> Codec | None:
@@ -173,6 +208,15 @@ def _latents(recipe: CompletedRecipe, data: ImageSet, codec: Codec | None) -> La
     if codec is not None:
         return some_latents(data, recipe, codec, count)
     labels = None if data.labels is None else np.resize(data.labels, count)
-    return Latents(
-        np.random.default_rng(0).standard_normal((count, *recipe.space), np.float32), labels, recipe.space[0]
-    )
+    noise = np.random.default_rng(0).standard_normal((count, *recipe.space), np.float32)
+    return Latents(noise, labels, recipe.space[0])
+
+
+def _slope(seen: list[_Timed], of: str) -> float:
+    """What one more image adds to this figure, by the last size and the one before it; its share, where there was one
+    size alone."""
+    last = seen[-1]
+    before = next((one for one in reversed(seen) if one.images < last.images), None)
+    if before is None:
+        return float(getattr(last, of)) / last.images
+    return max(0.0, getattr(last, of) - getattr(before, of)) / (last.images - before.images)

@@ -27,7 +27,7 @@ from trilemma.runs.run import Run, prepare
 from trilemma.runs.trackers import check_trackers
 from trilemma.training import Learner, Trainer, checkpoint
 
-CHANGEABLE = {"steps", "micro_batch", "compile", "workers", "keep", "skip_limit"} | {
+CHANGEABLE = {"steps", "micro_batch", "recompute", "shard", "compile", "workers", "keep", "skip_limit"} | {
     f"{what}_every" for what in ("log", "validate", "grid", "checkpoint")
 }
 """The training settings that may change when a run is resumed: none that its result so far depends on."""
@@ -109,11 +109,11 @@ def _train(
     learner.ready()
     check_grids(learner, chosen, data)
     evaluation = EvaluateEvery(chosen, learner, process) if chosen.evaluate.every else None
+    trainer = Trainer(learner, chosen.training, process, path, chosen.model_dump(mode="json"))
     # Nothing is written before all of this stands: what is refused leaves no run in the way.
     if process.is_main_process:
         prepare(path, chosen)
         console.print(f"run directory: {path}")
-    trainer = Trainer(learner, chosen.training, process, path, chosen.model_dump(mode="json"))
     take_up(trainer, verify)
     if process.is_main_process:
         _introduce(chosen, data, learnt_from, learner, trainer.step)

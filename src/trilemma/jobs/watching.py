@@ -95,8 +95,13 @@ def watched(
     settings, main = recipe.training, trainer.accelerator.is_main_process
     window = Window(settings.batch, trainer.watching)
     bar = progress("training", settings.steps, "steps", start=trainer.step, shown=main and shown)
+    fit = trainer.fitted(batches)
+    if fit is not None and main:
+        say(str(fit))
     logged = Log(path, trainer.step, main, track, recipe.model_dump(mode="json"))
     with keeping(lambda: trainer.safe), logged as log, bar as advance:
+        if fit is not None:
+            log.write({"step": trainer.step, "micro_batch": fit.images})
         for report in trainer.run(batches):
             window.add(report)
             last = report.step == settings.steps
@@ -127,26 +132,30 @@ def _pictures(trainer: Trainer, recipe: CompletedRecipe, folder: Path, data: Sou
     lie. Of an upsampler, made from the low images of the first data. None where nothing is sampled, or by another
     process."""
     denoiser = trainer.learner.denoiser
-    if denoiser is None or not trainer.accelerator.is_main_process:
+    if denoiser is None:
         return {}
-    with trainer.averaged():
-        sampler, labels = _drawn(denoiser, recipe, data)
+    with trainer.averaged():  # for which all processes are needed, if weights lie in parts
+        if not trainer.accelerator.is_main_process:
+            return {}
+        sampler, labels = drawn(denoiser, recipe, data)
         images, strip = sampler.generate_with_strip(GRID, labels, rows=STRIP)
-    drawn = {"grid": image_grid(images, 10), "strip": strip.picture()}
-    return {name: write_png(folder / f"{name}-{trainer.step:08d}.png", image) for name, image in drawn.items()}
+    pictures = {"grid": image_grid(images, 10), "strip": strip.picture()}
+    return {name: write_png(folder / f"{name}-{trainer.step:08d}.png", image) for name, image in pictures.items()}
 
 
 def check_grids(learner: Learner, recipe: CompletedRecipe, data: Source) -> None:
     """Raises InputError where the recipe's sampling section could not draw the grids that training is to draw."""
     if recipe.training.grid_every and learner.denoiser is not None:
-        _drawn(learner.denoiser, recipe, data)
+        drawn(learner.denoiser, recipe, data)
 
 
-def _drawn(denoiser: Denoiser, recipe: CompletedRecipe, data: Source) -> tuple[Sampler, Int64[np.ndarray, "n"] | None]:
+def drawn(
+    denoiser: Denoiser, recipe: CompletedRecipe, data: Source, seeds: range = GRID
+) -> tuple[Sampler, Int64[np.ndarray, "n"] | None]:
     """What draws a grid, and the classes of its images."""
-    labels, low = labels_for(GRID, recipe.classes, None), None
+    labels, low = labels_for(seeds, recipe.classes, None), None
     if (pairs := Pairs.of(recipe.learner.get("low"))) is not None:
-        low, labels = _lows(pairs, recipe, data, len(GRID))
+        low, labels = _lows(pairs, recipe, data, len(seeds))
     return recipe.sampling.build(denoiser, recipe.images.shape, low=low), labels
 
 

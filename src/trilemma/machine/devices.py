@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
 from functools import cache
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator, PartialState
@@ -24,6 +26,19 @@ def accelerator(precision: str) -> Accelerator:
     AcceleratorState._reset_state()
     mixed = "no" if precision == "fp32" else precision
     return Accelerator(mixed_precision=mixed, cpu=not torch.accelerator.is_available())
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes of a device's memory that nobody has taken just now."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        found = re.search(
+            r"^MemAvailable:\s+(\d+) kB$", Path("/proc/meminfo").read_text(encoding="utf-8"), re.MULTILINE
+        )
+    except OSError:
+        found = None
+    return min(memory(), int(found[1]) * 1024) if found else memory()
 
 
 @cache

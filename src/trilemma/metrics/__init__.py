@@ -17,7 +17,7 @@ from trilemma.metrics.kid import kid
 from trilemma.metrics.memorisation import memorisation
 from trilemma.metrics.metric import AXES, METRICS, Metric, metric
 from trilemma.metrics.precision_recall import precision_recall
-from trilemma.metrics.speed import Speed, measure, peak_memory
+from trilemma.metrics.speed import Speed, measure, peak_memory, resident
 from trilemma.metrics.statistics import Moments, Statistics, load_statistics, save_statistics
 
 __all__ = [
@@ -63,6 +63,7 @@ __all__ = [
     "precision_recall",
     "recognisability_by_class",
     "recognised",
+    "resident",
     "sampling_costs",
     "save_statistics",
 ]

@@ -106,7 +106,7 @@ def _in_process() -> Callable[[], tuple[int | None, str | None]]:
     # Garbage of before, let go of meanwhile, and memory that was freed and is kept for later would hide what is taken.
     gc.collect()
     _give_back()
-    before, mark = _resident("VmRSS"), _resident("VmHWM")
+    before, mark = resident(), resident("VmHWM")
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the highest size so far is forgotten
         mark = 0
@@ -114,7 +114,7 @@ def _in_process() -> Callable[[], tuple[int | None, str | None]]:
         pass  # then only a new highest size says something
 
     def grown() -> tuple[int | None, str | None]:
-        highest = _resident("VmHWM")
+        highest = resident("VmHWM")
         if before is None or mark is None or highest is None or highest <= mark:
             return None, None
         return max(highest - before, 0), RESIDENT
@@ -128,7 +128,7 @@ def _give_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _resident(key: str) -> int | None:
+def resident(key: str = "VmRSS") -> int | None:
     """A size of this process in bytes: VmRSS now, VmHWM at its highest; None where there is no such file."""
     try:
         found = re.search(rf"^{key}:\s+(\d+) kB$", Path("/proc/self/status").read_text(encoding="utf-8"), re.MULTILINE)

@@ -185,6 +185,25 @@ class Latents:
         return seen
 
 
+def to_encode(data: ImageSet, recipe: CompletedRecipe) -> int:
+    """How many images are to be encoded before training on their latents: none that are kept."""
+    settings = recipe.codec
+    if settings is None or settings.identity:
+        return 0
+    places = [_place(data, recipe.data.range, _of(recipe), flipped) for flipped in _flips(recipe)]
+    return sum(len(data) for place in places if not place.exists())
+
+
+def _flips(recipe: CompletedRecipe) -> list[bool]:
+    return [False, True] if recipe.training.flip else [False]
+
+
+def _of(recipe: CompletedRecipe) -> str:
+    settings = recipe.codec
+    assert settings is not None
+    return settings.sha256 or settings.name  # the identity has no weights
+
+
 def some_latents(data: ImageSet, recipe: CompletedRecipe, codec: Codec, count: int) -> Latents:
     """The latents of so many images, kept nowhere: what is trained on them takes as long as on those of all."""
     indices = [i % min(len(data), ENCODED) for i in range(count)]
@@ -204,8 +223,7 @@ def latents_of(data: ImageSet, recipe: CompletedRecipe, codec: Codec) -> tuple[L
     settings = recipe.codec
     assert settings is not None
     unscaled = Codec(codec.network)
-    low_high, flips = recipe.data.range, [False, True] if recipe.training.flip else [False]
-    of = settings.sha256 or settings.name  # the identity has no weights
+    low_high, flips, of = recipe.data.range, _flips(recipe), _of(recipe)
     with process_state().local_main_process_first():  # the others find them kept
         sides = [_moments(data, unscaled, low_high, of, flipped) for flipped in flips]
     latents = Latents(sides[0], data.labels, recipe.space[0])
@@ -219,9 +237,7 @@ def latents_of(data: ImageSet, recipe: CompletedRecipe, codec: Codec) -> tuple[L
 def _moments(
     data: ImageSet, codec: Codec, low_high: tuple[float, float], of: str, flipped: bool
 ) -> Float[np.ndarray, "n d h w"]:
-    key = {"format": FORMAT, "data": data.fingerprint(), "range": list(low_high), "codec": of, "flipped": flipped}
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-    place = cache_folder() / "latents" / f"{digest}.npy"
+    place = _place(data, low_high, of, flipped)
     shape = (len(data), *_encoded(data, codec, low_high, flipped, 0, 1).shape[1:])
     if (found := _kept(place, shape)) is not None:
         return found
@@ -238,6 +254,12 @@ def _moments(
     found = _kept(place, shape)
     assert found is not None
     return found
+
+
+def _place(data: ImageSet, low_high: tuple[float, float], of: str, flipped: bool) -> Path:
+    key = {"format": FORMAT, "data": data.fingerprint(), "range": list(low_high), "codec": of, "flipped": flipped}
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    return cache_folder() / "latents" / f"{digest}.npy"
 
 
 def _kept(place: Path, shape: tuple[int, ...]) -> np.ndarray | None:

@@ -6,10 +6,16 @@ import math
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 from torch.optim import Adam, AdamW, Optimizer
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+def _at_once(value: Any) -> Any:
+    if value not in (None, "auto") and (type(value) is not int or value < 1):
+        raise ValueError("expected 1 or more images, or auto")
+    return value
 
 
 class TrainingSettings(BaseModel):
@@ -19,8 +25,15 @@ class TrainingSettings(BaseModel):
 
     steps: int = Field(ge=1, le=10**9, description="optimiser steps in all")
     batch: int = Field(default=64, ge=1, description="images a step, over all processes")
-    micro_batch: int | None = Field(
-        default=None, ge=1, description="most images at once in one process; more accumulate"
+    micro_batch: Annotated[int | Literal["auto"] | None, PlainValidator(_at_once)] = Field(
+        default=None,
+        description="most images at once in one process; more accumulate; auto: as many as memory is found to hold",
+    )
+    recompute: bool = Field(
+        default=False, description="blocks are computed again for the backward pass: slower, in less memory"
+    )
+    shard: bool = Field(
+        default=False, description="weights, moments and averages lie in parts, one a process; channels_last does not"
     )
     learning_rate: float = Field(default=2e-4, gt=0, le=1e30)
     optimizer: Literal["adam", "adamw"] = "adam"
