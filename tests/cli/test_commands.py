@@ -72,7 +72,7 @@ class TestTrain:
         assert code == 0 and err == "" and not list((tmp_path / "here").iterdir())
         assert "steps: 700" in out and re.search(r"^# parameters: [\d,]+ ", out, re.MULTILINE)
         assert re.search(r"^# time: \d+ \w+ in all, on ", out, re.MULTILINE)
-        assert "# not exported to diffusers: network.groups None: the layers have [2, 4, 8] groups" in out
+        assert "# not exported to diffusers: network.groups None: " in out
 
     def test_init_begins_from_a_run(self, command: Command, run: Path, recipe: Path, tmp_path: Path) -> None:
         assert command("train", recipe, "--out", tmp_path / "new", "--init", run).code == 0
