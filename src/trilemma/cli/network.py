@@ -7,11 +7,17 @@ from typing import Annotated
 
 import typer
 
+from trilemma.cli import completing
 from trilemma.errors import InputError
 
 
 def network(
-    recipes: Annotated[list[str], typer.Argument(metavar="RECIPE…", help="Packaged recipes, YAML files or runs.")],
+    recipes: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RECIPE…", help="Packaged recipes, YAML files or runs.", autocompletion=completing.recipes
+        ),
+    ],
     svg: Annotated[Path | None, typer.Option(help="Draw: into FILE.svg, or as DIR/NAME.svg each.")] = None,
     batch: Annotated[int, typer.Option(help="Images at once where time is measured.", min=1)] = 8,
     device: Annotated[str | None, typer.Option(help="Where time is measured, such as cpu or cuda.")] = None,

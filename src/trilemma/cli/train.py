@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from trilemma.cli import completing
 from trilemma.cli import options as o
 
 
@@ -16,6 +17,7 @@ def train(
         typer.Argument(
             metavar="RECIPE|DATA",
             help="A packaged recipe, a YAML file, or images to choose one for: a folder, zip, npz, tar or hub:NAME.",
+            autocompletion=completing.recipes,
         ),
     ],
     out: Annotated[Path | None, typer.Option(help="Run directory; runs/NAME unless given.")] = None,

@@ -27,6 +27,9 @@ EXPORT_FORMATS = ("diffusers",)
 VERSION = "0.32.0"
 """The oldest diffusers that the folder is written for."""
 
+PIPELINE = Path(__file__).with_name("pipeline.py")
+"""The code that lies in the folder of a class-conditional run, and is not run unless it is asked for."""
+
 EXPRESSED = {
     *("name", "base_channels", "multipliers", "blocks", "attention", "middle_attention", "heads", "head_channels"),
     *("dropout", "groups", "norm_eps", "down", "up", "entry", "time_endpoint", "zero_init"),
@@ -39,7 +42,8 @@ def export_run(
     run: str | Path, format: str = "diffusers", *, out: str | Path | None = None, weights: str = "ema"
 ) -> Path:
     """Write a run as the folder `out` (RUN/diffusers unless given) that `DDPMPipeline.from_pretrained` of diffusers
-    loads. diffusers itself is not needed. What of the run's sampling the folder does not carry is said, a line each.
+    loads; one that is conditional on classes with `ClassConditionalPipeline` in it, see there. diffusers itself is not
+    needed. What of the run's sampling the folder does not carry is said, a line each.
 
     `weights`: the `ema` (averaged) or the `raw` ones. Raises InputError for a run whose network, schedule or
     parameterisation diffusers has no counterpart of, naming the setting; nothing is written then."""
@@ -68,6 +72,8 @@ def export_run(
         for name, document in documents.items():
             (partial / name).parent.mkdir(parents=True, exist_ok=True)
             (partial / name).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        if opened.recipe.classes:
+            (partial / PIPELINE.name).write_bytes(PIPELINE.read_bytes())
         checkpoint.write_tensors(partial / "unet" / f"{WEIGHTS}.safetensors", tensors, {"format": "pt"})
     for note in not_carried(opened.recipe, scheduler):
         say(f"note: {note}")

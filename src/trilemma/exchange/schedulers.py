@@ -154,14 +154,20 @@ def scheduler_config(recipe: CompletedRecipe) -> SchedulerConfig:
 
 
 def not_carried(recipe: CompletedRecipe, scheduler: SchedulerConfig) -> list[str]:
-    """What of a run's defaults of sampling its folder does not carry, and how DDPMPipeline is told of it."""
+    """What of a run's defaults of sampling its folder does not carry, and how their pipeline is told of it."""
     sampling, steps = recipe.sampling, (recipe.schedule or {})["steps"]
-    said = ["DDPMPipeline gives no class: call its unet with class_labels"] if recipe.classes else []
+    said, pipeline, usual = [], "DDPMPipeline", PIPELINE_STEPS
+    if recipe.classes:
+        pipeline, usual = "the pipeline", steps
+        said.append(
+            "DDPMPipeline gives no class: DiffusionPipeline.from_pretrained(FOLDER, custom_pipeline='pipeline', "
+            "trust_remote_code=True) runs the folder's pipeline.py, which takes class_labels"
+        )
     if recipe.learner.get("label_dropout"):
         said.append(f"class_labels {len(recipe.classes)} stands for no class, as learner.label_dropout has trained it")
     if sampling.sampler != SAMPLERS[scheduler.class_name]:
         said.append(f"sampling.sampler {sampling.sampler!r} is not in the folder, which has {scheduler.class_name}")
-    elif sampling.sampler == "ddim" and sampling.kernel.clip != "none":
+    elif sampling.sampler == "ddim" and sampling.kernel.clip != "none" and not recipe.classes:
         said.append(
             f"sampling.clip {sampling.kernel.clip!r}: for the noise to follow the clipped image, as here, "
             "DDIMScheduler.step is given use_clipped_model_output=True"
@@ -176,10 +182,10 @@ def not_carried(recipe: CompletedRecipe, scheduler: SchedulerConfig) -> list[str
     if sampling.times is not None or (sampling.steps is None and sampling.spacing not in SPACINGS):
         return said
     count = sampling.steps or steps
-    if count != PIPELINE_STEPS:
+    if count != usual:
         said.append(
-            f"sampling.steps {sampling.steps} is not in the folder: call DDPMPipeline with num_inference_steps={count} "
-            f"(its own default is {PIPELINE_STEPS})"
+            f"sampling.steps {sampling.steps} is not in the folder: call {pipeline} with num_inference_steps={count} "
+            f"(its own default is {usual})"
         )
     # Their leading spacing rounds T/K down before it counts, and DDIMScheduler's steps are so long whatever the
     # spacing; linspace's single time is the table's first, here the last.

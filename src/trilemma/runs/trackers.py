@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -88,7 +87,7 @@ class Trackers:
         self._running: dict[str, Tracker] = {}
         known = _known(path / FILE)
         for name in dict.fromkeys([*known, *names]):
-            self._each(partial(self._begin, name, path, known.get(name), recipe), name)
+            self._do(name, self._begin, name, path, known.get(name), recipe)
         if ids := {name: tracker.id for name, tracker in self._running.items()}:
             write_json(path / FILE, known | ids)
 
@@ -101,22 +100,22 @@ class Trackers:
     def write(self, figures: Mapping[str, float], step: int) -> None:
         """Figures at a step."""
         for name, tracker in list(self._running.items()):
-            self._each(partial(tracker.accelerate.log, dict(figures), step=step), name)
+            self._do(name, tracker.accelerate.log, dict(figures), step=step)
 
     def picture(self, called: str, file: Path, step: int) -> None:
         """A picture at a step: a PNG file."""
         for name, tracker in list(self._running.items()):
-            self._each(partial(tracker.picture, called, file, step), name)
+            self._do(name, tracker.picture, called, file, step)
 
     def close(self) -> None:
         """Finish: what is on its way is sent."""
         for name, tracker in list(self._running.items()):
-            self._each(tracker.accelerate.finish, name)
+            self._do(name, tracker.accelerate.finish)
         self._running.clear()
 
-    def _each(self, act: Callable[[], None], name: str) -> None:
+    def _do(self, name: str, act: Callable[..., None], *given: Any, **named: Any) -> None:
         try:
-            act()
+            act(*given, **named)
         except Exception as error:  # whatever it is: a tracker ends no training
             self._running.pop(name, None)
             reason = one_line(str(error)) or type(error).__name__
