@@ -57,7 +57,7 @@ CASES: dict[str, dict[str, Any]] = {
         "training": {"steps": 2, "learning_rate": 1e-4},
         "evaluate": {"every": 2, "n": 7, "features": "pixels", "metrics": ["frechet_distance"]},
     },
-    # The first step is one process's, the next three are two processes' with weights in parts; a learned schedule is not.
+    # One step is one process's, three are two processes' with weights in parts; a learned schedule stays whole.
     "parts": {
         "network": PLAIN,
         **LEARNED,
@@ -164,7 +164,8 @@ def test_weights_in_parts_learn_what_one_process_does_and_any_set_up_goes_on(tog
     """A step alone, three in two processes with weights in parts, blocks computed again and micro-batches, one more
     alone: losses, figures, grids and whole checkpoints of five steps alone."""
     places = [together.folder / which / "parts" for which in ("one", "two")]
-    train(together.folder / "parts.yaml", out=places[1], resume=True, overrides=["training.shard=true"])
+    again = ["training.steps=5", "training.shard=true"]
+    train(together.folder / "parts.yaml", out=places[1], resume=True, overrides=again)
     by_step: list[dict[int, dict[str, Any]]] = []
     for log in together.logs("parts"):
         by_step.append({line["step"]: {} for line in log})
