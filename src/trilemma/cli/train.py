@@ -28,7 +28,7 @@ def train(
     init: Annotated[Path | None, typer.Option(help="Begin from the averaged weights of this run.")] = None,
     no_verify: o.NoVerify = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the resolved recipe, parameters, memory, steps.")
+        bool, typer.Option("--dry-run", help="Show the resolved recipe and what training it takes here, measured.")
     ] = False,
 ) -> None:
     """Train a recipe, or images by one that is chosen for them. On several devices under `torchrun -m trilemma train …`
