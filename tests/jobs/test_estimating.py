@@ -143,7 +143,7 @@ class TestSteps:
     ) -> None:
         monkeypatch.setattr(rehearsal, "LIMIT", 1.7)
         found = estimate(*opened(write_recipe(training={"batch": 24, "validate_every": 0})), clock=clock)
-        assert found.timed == 4 and found.seconds_per_step == pytest.approx(0.5 + 0.1 * 24)
+        assert found.timed == 12 and found.seconds_per_step == pytest.approx(0.5 + 0.1 * 24)
 
     def test_what_may_not_fit_is_timed_on_fewer_images(
         self, write_recipe: Write, clock: Clock, monkeypatch: pytest.MonkeyPatch
@@ -158,7 +158,7 @@ class TestSteps:
         monkeypatch.setattr(rehearsal, "peak_memory", lambda: lambda: (1000 + 100 * most[0], RESIDENT))
         monkeypatch.setattr(rehearsal, "free_memory", lambda device: 500)
         found = estimate(*opened(write_recipe(training={"batch": 24, "validate_every": 0})), clock=clock)
-        assert found.timed == 12 and most == [12]  # eight, and 0.8 × 500 / 100 more
+        assert found.timed == 8 and most == [8]  # four, and 0.8 × 500 / 100 more
         assert found.peak_memory == 1000 + 100 * 24
         most[0] = 0
         recipe = write_recipe(training={"batch": 24, "micro_batch": 8, "validate_every": 0})

@@ -34,7 +34,7 @@ def train(
     ] = None,
     no_verify: o.NoVerify = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the resolved recipe, parameters, memory, steps.")
+        bool, typer.Option("--dry-run", help="Show the resolved recipe and what training it takes here, measured.")
     ] = False,
 ) -> None:
     """Train a recipe, or images by one that is chosen for them. On several devices under `torchrun -m trilemma train …`

@@ -118,15 +118,17 @@ class Rehearsal:
         log keeps of it. The median of each kind of step, weighted by how many there are of it."""
         batch, few = self.recipe.training.batch, FEW * self.process.num_processes
         seen = [self._timed(min(batch, few), 1)]
-        # From few images on, so that neither hours nor all memory are gone before that shows.
-        while (
-            not self._bearable(seen, batch) and (images := 4 * seen[-1].images) < batch and self._bearable(seen, images)
-        ):
+        # From few images on, so that neither hours nor all memory are gone before that shows; by two sizes, what does not
+        # grow with the images is told from what does.
+        while not self._bearable(seen, batch):
+            alone = len(seen) == 1
+            images = (2 if alone else 4) * seen[-1].images
+            if images >= batch or (seen[0].round > LIMIT if alone else not self._bearable(seen, images)):
+                break
             seen.append(self._timed(images, 1))
-        images = batch
-        if not self._bearable(seen, batch):
-            least = min(batch, max(2 * few, seen[-1].images))  # two sizes tell what does not grow with the images
-            images = next((n for n in range(batch // few * few, least, -few) if self._bearable(seen, n)), least)
+        least = seen[-1].images
+        fewer = (n for n in range(batch // few * few, least, -few) if self._bearable(seen, n))
+        images = batch if self._bearable(seen, batch) else next(fewer, least)
         seen.append(self._timed(images, LEAST))
         last = seen[-1]
         seconds = last.seconds + _slope(seen, "seconds") * (batch - images)
