@@ -15,6 +15,7 @@ from PIL import Image
 
 from trilemma.cli.options import parse_seeds
 from trilemma.errors import InputError
+from trilemma.inventory import needed
 
 Command = Callable[..., Any]
 
@@ -40,6 +41,14 @@ class TestList:
         names = re.findall(r"^\s*([\w-]+)", out, re.MULTILINE)
         assert names[0] == kind and there in names and not_there not in names
 
+    def test_says_what_is_downloaded(self, command: Command) -> None:
+        """Of a recipe by itself, of one whose data are its base's, and of one whose images are at hand."""
+        assert needed("mnist-conditional") == "downloads mnist, 11 MB"
+        assert needed("cifar10-additional-link") == "downloads cifar10, 162 MB"
+        assert needed("imagenet64-adm") == "needs images in ./imagenet" and needed("demo") is None
+        assert "(downloads mnist, 11 MB)" in " ".join(command("list", "recipes").out.split())
+        assert "(downloads 162 MB)" in " ".join(command("list", "data").out.split())
+
 
 class TestTrain:
     def test_names_its_directory_first_and_where_results_are_last(
@@ -63,6 +72,7 @@ class TestTrain:
         assert code == 0 and err == "" and not list((tmp_path / "here").iterdir())
         assert "steps: 700" in out and re.search(r"^# parameters: [\d,]+ ", out, re.MULTILINE)
         assert re.search(r"^# time: \d+ \w+ in all, on ", out, re.MULTILINE)
+        assert "# not exported to diffusers: network.groups None: " in out
 
     def test_init_begins_from_a_run(self, command: Command, run: Path, recipe: Path, tmp_path: Path) -> None:
         assert command("train", recipe, "--out", tmp_path / "new", "--init", run).code == 0
@@ -123,7 +133,9 @@ def test_from_run_to_report(command: Command, run: Path, data: Path, tmp_path: P
         *shared, "--metrics", "frechet_distance,recall", "--label", "mine", "--out", tmp_path / "e.json"
     )
     assert code == 0 and err == "" and "mine" in out
-    assert out.splitlines()[-1] == f"evaluation: {tmp_path}/e.json"
+    *_, next_, last = out.splitlines()
+    assert last == f"evaluation: {tmp_path}/e.json"
+    assert next_.startswith("next: more samples, 12 are no more than") and next_.endswith(f"evaluate {run} -n 1000")
     against = command(*shared, "--metrics", "frechet_distance", "--reference", stats, "--out", tmp_path / "s.json")
     assert against.code == 0
     figures = [json.loads((tmp_path / f"{name}.json").read_text())["metrics"] for name in ("e", "s")]
@@ -133,6 +145,7 @@ def test_from_run_to_report(command: Command, run: Path, data: Path, tmp_path: P
     assert command(*shared).code == 0
     code, out, err = command("report", run)
     assert code == 0 and err == "" and out.splitlines()[-1] == f"report: {run}/report.html"
+    assert "Next: more samples, 12 are no more than there are features (64)" in out
     page = (run / "report.html").read_text()
     assert "Ancestral" in page and not re.search(r'<(script|link|img)[^>]*(src|href)="http', page)
     assert command("report", tmp_path / "e.json", "--out", tmp_path / "two.html").code == 0

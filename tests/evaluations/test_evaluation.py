@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from trilemma.data import open_data, write_samples
 from trilemma.errors import InputError
@@ -109,6 +110,15 @@ class TestOfRun:
         expected = {"sampler": "ddim", "steps": 4, "eta": 0.5, "spacing": "uniform", "clip": "none"}
         assert expected.items() <= made.content()["sampler"].items()
         assert (tmp_path / "e.json").is_file() and Path(str(made.samples.file)) == tmp_path / "set.npz"
+
+    def test_tensorboard_has_it_at_the_checkpoint_s_step(self, run: Run, evaluation: Evaluation) -> None:
+        events = EventAccumulator(str(run.path / "tensorboard" / "Ancestral-all-8-steps-vs-ramps-all-pixels"))
+        events.Reload()
+        for name in ("frechet_distance", "precision", "images_per_second"):
+            (event,) = events.Scalars(f"evaluation/{name}")
+            assert event.step == 6 and event.value == pytest.approx(evaluation.figure(name), rel=1e-6)
+        (shown,) = events.Images("evaluation/samples")
+        assert (shown.step, shown.height, shown.width) == (6, 2 * 10 + 2, 10 * 10 + 2)
 
     def test_defaults_to_its_training_data(self, run: Run) -> None:
         assert evaluate(run, n=5, **PIXELS).reference.data == "ramps.npz"

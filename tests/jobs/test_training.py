@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -79,6 +81,16 @@ class TestRunDirectory:
         grids = sorted((tmp_path / "run" / "samples").glob("grid-*.png"))
         assert [grid.name for grid in grids] == ["grid-00000001.png", "grid-00000002.png"]
         assert grids[0].read_bytes() == grids[1].read_bytes()
+        events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+        events.Reload()
+        for name, rows, columns in (("grid", 4, 10), ("strip", 4, 9)):
+            shown = events.Images(name)
+            assert [event.step for event in shown] == [1, 2]
+            files = sorted((tmp_path / "run" / "samples").glob(f"{name}-*.png"))
+            for event, file in zip(shown, files, strict=True):
+                pixels = np.asarray(Image.open(file))
+                assert np.array_equal(np.asarray(Image.open(io.BytesIO(event.encoded_image_string)))[..., 0], pixels)
+                assert pixels.shape == (rows * 10 + 2, columns * 10 + 2)
 
     def test_trains_a_classifier_too(self, write_recipe: Write, data: Path, tmp_path: Path) -> None:
         values = {
@@ -102,6 +114,20 @@ class TestRunDirectory:
 
 
 class TestResume:
+    def test_a_shortened_warm_up_stays_so(
+        self, write_recipe: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Said once, before; a longer run goes on at the rate that it had reached."""
+        recipe = write_recipe(training={"steps": 20, "warmup": 30, "checkpoint_every": 20, "validate_every": 0})
+        note = "note: warm-up 30 steps: more than the run's 20, shortened to a tenth, 2"
+        assert f"# {note}\n" in dry_run(recipe)
+        train(recipe, out=tmp_path / "run")
+        assert capsys.readouterr().out.splitlines().count(note) == 1
+        train(recipe, out=tmp_path / "run", overrides=["training.steps=22"], resume=True)
+        assert note not in capsys.readouterr().out
+        rates = [line["lr"] for line in log_of(tmp_path / "run") if "lr" in line]
+        assert rates == pytest.approx([5e-4, *[1e-3] * 21])
+
     def test_goes_on_bit_for_bit_with_accumulation(self, write_recipe: Write, outcome: Outcome, tmp_path: Path) -> None:
         recipe = write_recipe(training={"steps": 10, "checkpoint_every": 5, "micro_batch": 4, "validate_every": 5})
         train(recipe, out=tmp_path / "whole")

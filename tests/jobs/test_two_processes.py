@@ -11,7 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
+from PIL import Image
+from safetensors.torch import load_file
 
 from tests.conftest import recipe_values
 from tests.generators import SECTIONS
@@ -122,15 +125,38 @@ def test_sampling_gives_one_process_s_images(run: Run, tmp_path: Path) -> None:
     assert not (tmp_path / "two.npz.parts").exists()
 
 
-def test_figures_while_training_are_one_process_s(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
-    overrides = ["evaluate.every=2", "evaluate.n=7", "evaluate.features=pixels", "evaluate.metrics=[frechet_distance]"]
-    recipe = write_recipe(network={"dropout": 0.0}, training={"steps": 2, "learning_rate": 1e-4})
-    train(recipe, out=tmp_path / "one", overrides=overrides)
-    sets = [word for override in overrides for word in ("--set", override)]
-    in_two_processes("train", recipe, "--out", tmp_path / "two", *sets)
-    found = []
-    for folder in ("one", "two"):
-        lines = [json.loads(line) for line in (tmp_path / folder / "log.jsonl").read_text().splitlines()]
-        found.append([(line["step"], line["frechet_distance"]) for line in lines if "frechet_distance" in line])
-    assert len(found[0]) == len(found[1]) == 1
-    assert found[1][0] == pytest.approx(found[0][0], rel=1e-3)
+EVALUATED = ["evaluate.every=3", "evaluate.n=7", "evaluate.features=pixels", "evaluate.metrics=[frechet_distance]"]
+
+
+def test_weights_in_parts_learn_what_one_process_does_and_any_set_up_goes_on(
+    write_recipe: Callable[..., Path], tmp_path: Path
+) -> None:
+    """A step alone, then three in two processes with weights in parts, blocks computed again and micro-batches, then
+    one more alone: losses, figures, grids and whole checkpoints of five steps alone. A learned schedule stays whole."""
+    recipe = write_recipe(
+        network=PLAIN, training={"steps": 5, "warmup": 0, "learning_rate": 3e-4, "grid_every": 3, "keep": 9}
+    )
+    recipe.write_text(yaml.safe_dump(yaml.safe_load(recipe.read_text()) | LEARNED))
+    one, two = tmp_path / "one", tmp_path / "two"
+    train(recipe, out=one, overrides=[*EVALUATED, "training.checkpoint_every=1"])
+    train(recipe, out=two, overrides=[*EVALUATED, "training.steps=1", "training.checkpoint_every=1"])
+    parts = ["training.steps=4", "training.shard=true", "training.recompute=true", "training.micro_batch=2"]
+    in_two_processes("train", recipe, "--out", two, "--resume", *(word for each in parts for word in ("--set", each)))
+    train(recipe, out=two, resume=True, overrides=["training.steps=5", "training.shard=true"])
+    logs = [[json.loads(line) for line in (path / "log.jsonl").read_text().splitlines()] for path in (one, two)]
+    by_step = [{line["step"]: {} for line in log} for log in logs]
+    for found, log in zip(by_step, logs, strict=True):
+        for line in log:
+            found[line["step"]].update({key: line[key] for key in (*KEYS, "frechet_distance") if key in line})
+    assert "frechet_distance" in by_step[0][3] and "validation_loss" in by_step[0][3]
+    for step, figures in by_step[0].items():
+        assert figures == pytest.approx({key: by_step[1][step][key] for key in figures}, rel=1e-3), step
+    grids = [np.asarray(Image.open(path / "samples" / "grid-00000003.png"), int) for path in (one, two)]
+    assert np.abs(grids[0] - grids[1]).max() <= 1
+    for step in (4, 5):
+        for name in ("model", "ema", "optimizer"):
+            place = f"checkpoints/step-{step:08d}/{name}.safetensors"
+            alone, together = load_file(one / place), load_file(two / place)
+            assert list(alone) == list(together) and (one / place).stat().st_size == (two / place).stat().st_size
+            for key, value in alone.items():
+                torch.testing.assert_close(together[key], value, rtol=1e-3, atol=2e-5, msg=f"{place} {key}")

@@ -107,7 +107,7 @@ def test_every_kind_of_step_is_measured(make_trainer: Make, make_learner: MakeLe
 def test_nothing_fits_is_said_before_anything_is_done(make_trainer: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(micro_batches, "free_memory", lambda device: 1000)
     trainer, batches = make_trainer(micro_batch="auto")
-    with pytest.raises(InputError, match="training.micro_batch 'auto'"):
+    with pytest.raises(InputError, match=r"training\.micro_batch 'auto'"):
         next(trainer.run(batches))
     assert trainer.step == 0
 

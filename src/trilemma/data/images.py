@@ -33,22 +33,27 @@ SPLITS = ("train", "test")
 
 @dataclass(frozen=True)
 class Outline:
-    """What is known of a set of images without its files: (channels, height, width), its classes, and the splits that
-    there are besides `all` of them."""
+    """What is known of a set of images without its files: (channels, height, width), its classes, the splits that there
+    are besides `all` of them, and how much has to be downloaded first, if anything has."""
 
     name: str
     shape: tuple[int, int, int]
     classes: tuple[str, ...] | None = None
     splits: tuple[str, ...] = SPLITS
+    download: str | None = None
 
 
 def outlined(
-    shape: tuple[int, int, int], classes: tuple[str, ...] | None = None, splits: tuple[str, ...] = SPLITS
+    shape: tuple[int, int, int],
+    classes: tuple[str, ...] | None = None,
+    splits: tuple[str, ...] = SPLITS,
+    *,
+    download: str | None = None,
 ) -> Callable[[P], P]:
     """A decorator for a source of images: says what is known of them without opening it, see `Outline`."""
 
     def keep(source: Any) -> Any:
-        source.outline = Outline(source.__name__, shape, classes, splits)
+        source.outline = Outline(source.__name__, shape, classes, splits, download)
         return source
 
     return keep

@@ -83,7 +83,7 @@ class EvaluateEvery:
             return {}
         with gathered_cautions() as cautions:
             try:
-                figures = self._measured(self._joined(parts), labels)
+                figures = self.measured(self._joined(parts), labels)
             except InputError as error:
                 self._say([f"evaluate at step {trainer.step}: {error}"])
                 return {}
@@ -113,7 +113,8 @@ class EvaluateEvery:
             images[first :: len(parts)] = part
         return np.stack(images)
 
-    def _measured(self, images: np.ndarray, labels: np.ndarray | None) -> dict[str, float]:
+    def measured(self, images: UInt8[np.ndarray, "n h w c"], labels: np.ndarray | None) -> dict[str, float]:
+        """The figures of these images, of these classes."""
         look = extractor_of(self.features)
         fake = self.real.looked(extract((images[i : i + BATCH] for i in range(0, len(images), BATCH)), look))
         caution_missing(self.real.classes, self.real.features.features, fake, labels)

@@ -10,6 +10,7 @@ from typing import Any
 
 from trilemma.data import ImageSet, Opening, image_set, parse_reference
 from trilemma.errors import InputError
+from trilemma.evaluations.board import to_board
 from trilemma.evaluations.choosing import features_for
 from trilemma.evaluations.extractors import extractor_of
 from trilemma.evaluations.files import check_out, default_out, is_of_set, written_in
@@ -19,6 +20,7 @@ from trilemma.evaluations.reference import open_reference
 from trilemma.evaluations.subjects import Images, of_run, subject_of
 from trilemma.evaluations.wanted import Wanted, check_measurable
 from trilemma.evaluations.yardstick import Yardstick
+from trilemma.machine.devices import process_state
 from trilemma.metrics import METRICS, gathered_cautions
 from trilemma.runs.cascades import is_run, open_run
 from trilemma.runs.run import Run
@@ -145,7 +147,10 @@ class Protocol:
             sampled = of_run(self.run, self.count, seeds, cls, samples_out, settings)
             evaluation = measured(sampled, self.against, self.wanted)
         evaluation = said(evaluation, [*dict.fromkeys([*self._warnings, *warnings])], began, label)
-        return written(evaluation, out or default_out(self.run.path, evaluation, self._features))
+        found = written(evaluation, out or default_out(self.run.path, evaluation, self._features))
+        if process_state().is_main_process:
+            to_board(self.run.path, found)
+        return found
 
     def standing(self, records: Sequence[Mapping[str, Any]]) -> list[Evaluation | None]:
         """For each sample set, by its record (`Run.record`), the newest evaluation among the run's that measured it as

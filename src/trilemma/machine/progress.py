@@ -14,7 +14,7 @@ from rich.text import Text
 
 from trilemma.errors import one_line
 
-console = Console(highlight=False, soft_wrap=True)
+console = Console(highlight=False, soft_wrap=True, emoji=False)
 
 Advance = Callable[[int, str], None]
 """advance(done, note): so many units are done now, and something to say beside the bar."""
@@ -73,6 +73,16 @@ def _lines(what: str, total: int, unit: str, start: int, every: float = 15.0) ->
     return advance
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Nothing is said meanwhile."""
+    before, console.quiet = console.quiet, True
+    try:
+        yield
+    finally:
+        console.quiet = before
+
+
 def say(line: str) -> None:
     """A line to whoever started this; once, whatever the number of processes."""
     if os.environ.get("RANK", "0") == "0":
@@ -82,7 +92,7 @@ def say(line: str) -> None:
 def show(table: RenderableType) -> None:
     """A table, likewise. Where there is no terminal it gets the width it needs."""
     if os.environ.get("RANK", "0") == "0":
-        wide = console if console.is_terminal else Console(highlight=False, width=140)
+        wide = console if console.is_terminal else Console(highlight=False, emoji=False, width=140)
         wide.print(table)
 
 

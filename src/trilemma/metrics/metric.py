@@ -92,15 +92,18 @@ class Metric:
         return error if error is not None and error >= 0 else self.estimate(figures, count)
 
     def text(self, value: float, error: float | None = None) -> str:
-        """A figure in words; with its standard error to two digits and as many decimals, if there is one."""
-        value = self.scale * value
-        if error is None or self.exact:
-            return self.show(value)
-        if error == 0:
-            return f"{self.show(value)} ± 0"
-        error = self.scale * error
-        decimals = max(0, 1 - math.floor(math.log10(error)))
-        return f"{value:.{decimals}f} ± {error:.{decimals}f}" if decimals < 8 else f"{value:.3g} ± {error:.1e}"
+        """A figure in words; with its standard error, see `in_words`, if there is one."""
+        return in_words(self.scale * value, None if error is None or self.exact else self.scale * error, self.show)
+
+
+def in_words(value: float, error: float | None = None, show: Callable[[float], str] = significant) -> str:
+    """A figure as `show` has it, or with its standard error to two digits and as many decimals, if there is one."""
+    if error is None:
+        return show(value)
+    if error == 0:
+        return f"{show(value)} ± 0"
+    decimals = max(0, 1 - math.floor(math.log10(error)))
+    return f"{value:.{decimals}f} ± {error:.{decimals}f}" if decimals < 8 else f"{value:.3g} ± {error:.1e}"
 
 
 def number(value: Any) -> float | None:

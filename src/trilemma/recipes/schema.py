@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field
 
@@ -133,6 +133,11 @@ class Recipe(Section):
     images: Images | None = None
     source: Source | None = None
     requires: Requirements = Field(default_factory=dict)
+
+    def fitted(self) -> tuple[Self, str | None]:
+        """This as a run begins with it, and what to say of that; see `TrainingSettings.fitted`."""
+        training, note = self.training.fitted()
+        return self.model_copy(update={"training": training}), note
 
     @property
     def space(self) -> tuple[int, int, int]:

@@ -205,6 +205,32 @@ class Sampler:
     ) -> UInt8[np.ndarray, "n h w c"]:
         """The finished images of one batch. Raises InputError for one that is not finite."""
         *_, step = self.walk(seeds, labels)
+        return self._finished(step, seeds)
+
+    def strip(self, seeds: Sequence[int], labels: Int64[np.ndarray, "n"] | None = None, columns: int = 9) -> Strip:
+        """x_t along the walk from noise to image, a row a seed, at `columns` evenly chosen steps."""
+        return self._walked(seeds, labels, len(seeds), columns)[1]
+
+    def generate_with_strip(
+        self, seeds: Sequence[int], labels: Int64[np.ndarray, "n"] | None = None, *, rows: int, columns: int = 9
+    ) -> tuple[UInt8[np.ndarray, "n h w c"], Strip]:
+        """What `generate` gives, and the strip of the first `rows` of these seeds, of one walk."""
+        step, strip = self._walked(seeds, labels, rows, columns)
+        return self._finished(step, seeds), strip
+
+    def _walked(
+        self, seeds: Sequence[int], labels: Int64[np.ndarray, "n"] | None, rows: int, columns: int
+    ) -> tuple[Step, Strip]:
+        """The walk's last step, and the strip of the first `rows`."""
+        wanted = set(np.linspace(0, self.intervals, columns).round().astype(int).tolist())
+        kept = []
+        for step in self.walk(seeds, labels):
+            if step.index in wanted:
+                kept.append((step.t, self.denoiser.decoded(step.x[:rows])))
+        return step, Strip(np.stack([images for _, images in kept], axis=1), tuple(t for t, _ in kept))
+
+    def _finished(self, step: Step, seeds: Sequence[int]) -> UInt8[np.ndarray, "n h w c"]:
+        """The images of the walk's last step. Raises InputError for one that is not finite."""
         broken = ~torch.isfinite(step.x).flatten(1).all(1)
         if bool(broken.any()):
             seed = seeds[int(broken.nonzero()[0])]
@@ -212,12 +238,6 @@ class Sampler:
                 f"seed {seed}: the image is not finite; has the run diverged, or is precision bf16 too coarse?"
             )
         return self.denoiser.decoded(step.x)
-
-    def strip(self, seeds: Sequence[int], labels: Int64[np.ndarray, "n"] | None = None, columns: int = 9) -> Strip:
-        """x_t along the walk from noise to image, a row a seed, at `columns` evenly chosen steps."""
-        wanted = set(np.linspace(0, self.intervals, columns).round().astype(int).tolist())
-        kept = [(step.t, self.denoiser.decoded(step.x)) for step in self.walk(seeds, labels) if step.index in wanted]
-        return Strip(np.stack([images for _, images in kept], axis=1), tuple(t for t, _ in kept))
 
     def walk(self, seeds: Sequence[int], labels: Int64[np.ndarray, "n"] | None = None) -> Iterator[Step]:
         """Every step of the walk for these seeds. Raises InputError for more than memory holds."""

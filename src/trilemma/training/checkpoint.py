@@ -60,7 +60,7 @@ def latest(directory: Path) -> Path:
     """The newest whole checkpoint. Raises InputError if there is none."""
     found = steps(directory)
     if not found:
-        raise InputError(f"{directory.parent} has no finished checkpoint in {directory.name}/")
+        raise InputError(f"{directory.parent} has no finished checkpoint")
     return path_of(directory, found[-1])
 
 

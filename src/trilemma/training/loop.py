@@ -131,11 +131,16 @@ class Trainer:
 
     @property
     def safe(self) -> str:
-        """What there is to go back to, in words."""
+        """What there is to go back to, in words that end with its folder: nothing sticks to a path that is copied."""
         found = checkpoint.steps(self.checkpoints) if self.checkpoints is not None else []
         if self.checkpoints is None or not found:
             return "there is no checkpoint to go back to"
         return f"the last good checkpoint is {checkpoint.path_of(self.checkpoints, found[-1])}"
+
+    @property
+    def _remedy(self) -> str:
+        lower = f"Try training.learning_rate below {self.settings.learning_rate:g}"
+        return lower if self.settings.precision == "fp32" else f"{lower}, or training.precision fp32"
 
     def _check_finite(self) -> None:
         values: dict[str, Tensor] = {f"weight {name!r}": weight for name, weight in self.network.named_parameters()}
@@ -147,8 +152,8 @@ class Trainer:
         for name, good in zip(values, finite.tolist(), strict=True):
             if not good:
                 raise DivergedError(
-                    f"{name} is not finite at step {self.step}: no checkpoint is written of that; {self.safe}. Try a "
-                    "lower training.learning_rate, or training.precision fp32"
+                    f"{name} is not finite at step {self.step}: no checkpoint is written of that. {self._remedy}; "
+                    f"{self.safe}"
                 )
 
     def save(self) -> None:
@@ -210,8 +215,7 @@ class Trainer:
                 if diverged:
                     raise DivergedError(
                         f"{self._bad_in_a_row} steps in a row gave non-finite losses or gradients "
-                        f"(training.skip_limit); stopped at step {self.step}; {self.safe}. "
-                        "Try a lower training.learning_rate, or training.precision fp32"
+                        f"(training.skip_limit); stopped at step {self.step}. {self._remedy}; {self.safe}"
                     )
                 if stop:
                     return
