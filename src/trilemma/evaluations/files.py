@@ -85,7 +85,8 @@ def with_kept(place: Path, evaluation: Evaluation) -> Evaluation:
     return evaluation.model_copy(
         update={
             "reference": reference if "memorisation" in kept else evaluation.reference,
-            "classifier": classifier if any("classifier" in METRICS[key].basis for key in kept.keys() & METRICS.keys())
+            "classifier": classifier
+            if any("classifier" in METRICS[key].basis for key in kept.keys() & METRICS.keys())
             else evaluation.classifier,
             "metrics": kept | evaluation.metrics,
             "warnings": tuple(dict.fromkeys([*evaluation.warnings, *found.warnings])),
