@@ -61,7 +61,7 @@ def check_out(out: str | Path | None, subject: Path | None, reference: str) -> N
 
 def with_kept(place: Path, evaluation: Evaluation) -> Evaluation:
     """The evaluation with those figures of an earlier one of the very same in `place` that asking for other metrics
-    must not lose, and with the earlier warnings and record of held-out images that belong to them.
+    must not lose, and with the earlier warnings and records of held-out images and classifier that belong to them.
 
     Kept are figures that depended on what the evaluation has: precision and recall of the same k, speed and memory of
     the same machine, memorisation of the same held-out images."""
@@ -74,7 +74,10 @@ def with_kept(place: Path, evaluation: Evaluation) -> Evaluation:
     reference, held = evaluation.reference, found.reference.holdout
     if reference.holdout is None and held is not None:
         reference = reference.model_copy(update={"holdout": held})
-    both = evaluation.model_copy(update={"reference": reference, "metrics": found.metrics | evaluation.metrics})
+    classifier = evaluation.classifier or found.classifier
+    both = evaluation.model_copy(
+        update={"reference": reference, "classifier": classifier, "metrics": found.metrics | evaluation.metrics}
+    )
     gone = {key for name, metric in METRICS.items() if unlike(name, found, both) for key in metric.keys}
     kept = {key: value for key, value in found.metrics.items() if key not in evaluation.metrics.keys() | gone}
     if not kept:
@@ -82,6 +85,9 @@ def with_kept(place: Path, evaluation: Evaluation) -> Evaluation:
     return evaluation.model_copy(
         update={
             "reference": reference if "memorisation" in kept else evaluation.reference,
+            "classifier": classifier
+            if any("classifier" in METRICS[key].basis for key in kept.keys() & METRICS.keys())
+            else evaluation.classifier,
             "metrics": kept | evaluation.metrics,
             "warnings": tuple(dict.fromkeys([*evaluation.warnings, *found.warnings])),
         }

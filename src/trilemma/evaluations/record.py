@@ -143,7 +143,8 @@ class ClassifierRecord(ImagesRecord):
         return (*super().identity, self.count, self.classes)
 
     def __str__(self) -> str:
-        return f"fitted to {self.spec}, {self.count} images, {self.classes} classes"
+        right = "" if self.accuracy is None else f", {self.accuracy:.1%} of unseen ones right"
+        return f"fitted to {super().__str__()}, {self.classes} classes{right}"
 
 
 class EnvironmentRecord(Part):

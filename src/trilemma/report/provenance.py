@@ -78,6 +78,7 @@ def facts(evaluation: Evaluation) -> dict[str, str]:
             f"{height}×{width}, {_plural(channels, 'channel')}" if channels else "",
             _hash(reference.sha256),
         ),
+        "Classifier": str(evaluation.classifier or ""),
         "Machine": _join(
             machine.hardware,
             f"device {machine.device}" if machine.device else "",
