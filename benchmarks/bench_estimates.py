@@ -101,14 +101,14 @@ def made(place: Path) -> None:
         folder = place / "shapes" / images.classes[label]
         folder.mkdir(parents=True, exist_ok=True)
         write_png(folder / f"{i}.png", image)
-    recipe = SHAPES | {"name": "shapes", "data": SHAPES["data"] | {"name": "shapes/"}}
+    recipe = SHAPES | {"name": "shapes", "data": SHAPES["data"] | {"name": "./shapes"}}
     (place / "shapes.yaml").write_text(yaml.safe_dump(recipe))
 
 
 def alone(what: str, name: str, place: str) -> dict[str, Any]:
     """What a process of its own prints last."""
     command = [sys.executable, str(Path(__file__).resolve()), "--here", what, name]
-    done = subprocess.run(command, cwd=place, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=place, check=True, stdout=subprocess.PIPE, text=True)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
 

@@ -5,9 +5,9 @@
 
 A table stands between `<!-- KIND: PATH -->` and `<!-- end table -->`. The kinds: `table`, a folder of evaluations;
 `seeds`, a folder of evaluations NAME-SEED.json, a row a name; `networks`, a file of `trilemma network --json`; `speed`,
-a file of a benchmark against a peer; `bounds`, a folder of `nll`'s files; `figures`, another benchmark's file; `estimates`, a folder of
-bench_estimates.py's;
-`attack`, `mutants` and `survivors`, the files of tools/attack and tools/mutants.py.
+a file of a benchmark against a peer; `bounds`, a folder of `nll`'s files; `figures`, another benchmark's file;
+`estimates`, a folder of bench_estimates.py's; `attack`, `mutants` and `survivors`, the files of tools/attack and
+tools/mutants.py.
 """
 
 from __future__ import annotations

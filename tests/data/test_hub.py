@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +12,7 @@ import datasets
 import numpy as np
 import pytest
 
+from tests.hub_server import serving
 from trilemma.data import available_splits, check, open_data, parse_reference
 from trilemma.data import streams as streams_module
 from trilemma.data import trees as trees_module
@@ -115,3 +118,31 @@ def test_what_cannot_be_opened(hub, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(InputError, match=r"pip install 'trilemma\[hub\]'"):
         open_data("hub:x")
+
+
+SCRIPT = """
+from trilemma.data import open_data, trees
+cached = open_data("hub:somebody/pictures")
+trees.MEMORY_LIMIT = 0
+stream = open_data("hub:somebody/pictures", stream=True, size=(4, 5), channels=3)
+print(stream.streamed, cached.fingerprint(), stream.fingerprint())
+try:
+    open_data("hub:somebody/nothing")
+except Exception as error:
+    print(type(error).__name__)
+"""
+
+
+@pytest.mark.slow
+def test_a_set_of_a_served_hub(hub, tmp_path):
+    """The address is read when the library is imported: in a process of its own."""
+    name = hub(SPLITS)
+    own = {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
+    with serving("somebody/pictures", tmp_path / "set") as address:
+        done = subprocess.run(
+            [sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False, timeout=120,
+            env={**os.environ, **own, "HF_ENDPOINT": address},
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    expected = open_data(name).fingerprint()
+    assert done.stdout.splitlines()[-2:] == [f"True {expected} {expected}", "InputError"]

@@ -6,9 +6,11 @@ import io
 import json
 import os
 import re
-import subprocess
+import resource
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from trilemma.cli import main
 from trilemma.data import open_data
 from trilemma.errors import InputError
 from trilemma.jobs import train
@@ -210,15 +213,17 @@ class TestInit:
             train(write_recipe(network={"base_channels": 4}), out=tmp_path / "begun", init=run.path)
 
 
-FULL = """
-import resource, signal, sys
-from trilemma.cli import main
-from trilemma.machine import files
-limit = int(sys.argv.pop(1))
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-main()
-"""
+@contextmanager
+def full_beyond(limit: int) -> Iterator[None]:
+    """A full disk, stood in for: no file of this process grows beyond so many bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ended = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ended)
 
 
 @pytest.mark.parametrize(
@@ -235,9 +240,16 @@ main()
     ids=["train", "sample", "nll", "export", "evaluate"],
 )  # fmt: skip
 def test_a_full_disk_is_one_line_and_loses_nothing(
-    run: Run, write_recipe: Write, data: Path, tmp_path: Path, limit: int, command: list[str], says: str
+    run: Run,
+    write_recipe: Write,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],  # not to a file, which would be full as well
+    limit: int,
+    command: list[str],
+    says: str,
 ) -> None:
-    """Stood in for by a limit on a file's size."""
     (tmp_path / "place").mkdir()
     if command[0] == "export":  # which diffusers has a counterpart of
         run = train(write_recipe(network={"groups": 2}), out=tmp_path / "exported")
@@ -245,11 +257,12 @@ def test_a_full_disk_is_one_line_and_loses_nothing(
     command = [re.sub("RUN|OUT|DATA", lambda found: words[found[0]], word) for word in command]
     if command[0] == "nll":
         command[2:3] = ["--reference", f"{data}:train"]
-    result = subprocess.run(
-        [sys.executable, "-c", FULL, str(limit), *command], capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 2, result.stderr[-2000:]
-    assert re.fullmatch(rf"error: .*{says}.*\n", result.stderr)
+    monkeypatch.setattr(sys, "argv", ["trilemma", *command])
+    capsys.readouterr()
+    with full_beyond(limit), pytest.raises(SystemExit) as ended:
+        main()
+    error = capsys.readouterr().err
+    assert ended.value.code == 2 and re.fullmatch(rf"error: .*{says}.*\n", error), error
     left = [path.name for path in (tmp_path / "place").rglob("*") if path.is_file()]
     assert not [name for name in left if "partial" in name or name.endswith(".lock")]
     assert not list(run.path.rglob("*.partial")) and Run(run.path).step >= 6

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from trilemma.errors import InputError
+from trilemma.metrics import kept_for_backward
 from trilemma.training import Batch, Batches, DenoisingLearner, DivergedError, Outcome, Report, Trainer, checkpoint
 
 Make = Callable[..., tuple[Trainer, Batches]]
@@ -211,6 +212,18 @@ class TestAccumulation:
         assert torch.equal(parts[0].outcome.times, whole[0].outcome.times)
         moments = [{k: v for k, v in held[2].items() if k.startswith("optimizer")} for held in (parts, whole)]
         assert_same(*moments, rtol=1e-3, atol=1e-7)
+
+
+def test_blocks_computed_again_change_no_bit_and_keep_less(make_trainer: Make, make_learner: MakeLearner) -> None:
+    kept = []
+    for where, again in (("plain", False), ("again", True)):
+        trainer, batches = make_trainer(where, make_learner(dropout=0.2), recompute=again, micro_batch=4, steps=2)
+        seen = losses(trainer.run(batches))
+        held, learner = state(trainer), trainer.learner
+        kept.append((seen, held, kept_for_backward(trainer.network, lambda: learner.losses(batches[0]))))  # noqa: B023
+    (expected, plain, much), (found, recomputed, little) = kept
+    assert found == expected and little < 0.7 * much
+    assert_same(recomputed, plain)
 
 
 def test_gradients_are_clipped_to_the_norm(make_trainer: Make) -> None:

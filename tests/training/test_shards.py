@@ -1,4 +1,4 @@
-"""What can lie in parts; that it learns what whole weights do, two processes show (tests/jobs/test_two_processes.py)."""
+"""What can lie in parts. That it learns what whole weights do is in tests/jobs/test_two_processes.py."""
 
 from __future__ import annotations
 

@@ -26,6 +26,7 @@ COMMANDS = {
     "recipe": "recipe.recipe",
     "sample": "sample.sample",
     "evaluate": "evaluate.evaluate",
+    "measure": "measure.measure",
     "sweep": "sweep.sweep",
     "stats": "stats.stats",
     "data": "data.data_",

@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from trilemma.data import parse_reference
 from trilemma.errors import InputError, an
 from trilemma.evaluations.cache import BATCH
-from trilemma.evaluations.choosing import features_for
+from trilemma.evaluations.choosing import choice_in_training, told
 from trilemma.evaluations.classes import caution_missing
 from trilemma.evaluations.extractors import extractor_of
 from trilemma.evaluations.record import NEIGHBOURS
@@ -50,18 +50,13 @@ class EvaluateEvery:
             return
         data, settings = recipe.data, recipe.evaluate
         reference, images = settings.reference or f"{data.name}:{data.split}", recipe.images
-        name, split = parse_reference(reference)
-        opening = data.opening(name)
         with gathered_cautions() as cautions:
-            self.features = settings.features or features_for(
-                images.shape, images.classes if settings.reference is None else None,
-                lambda: opening(name, split), reference=reference,
-            )  # fmt: skip
+            self.features = settings.features or told(*choice_in_training(recipe))
             wanted = Wanted.of(settings.metrics, self.features, NEIGHBOURS, None)
             self.real = open_reference(
                 reference,
                 self.features,
-                opening,
+                data.opening(parse_reference(reference)[0]),
                 features=wanted.reference_features,
                 classes=wanted.classes,
                 holdout=bool(wanted.holdout),
@@ -88,7 +83,7 @@ class EvaluateEvery:
             return {}
         with gathered_cautions() as cautions:
             try:
-                figures = self._measured(self._joined(parts), labels)
+                figures = self.measured(self._joined(parts), labels)
             except InputError as error:
                 self._say([f"evaluate at step {trainer.step}: {error}"])
                 return {}
@@ -118,7 +113,8 @@ class EvaluateEvery:
             images[first :: len(parts)] = part
         return np.stack(images)
 
-    def _measured(self, images: np.ndarray, labels: np.ndarray | None) -> dict[str, float]:
+    def measured(self, images: UInt8[np.ndarray, "n h w c"], labels: np.ndarray | None) -> dict[str, float]:
+        """The figures of these images, of these classes."""
         look = extractor_of(self.features)
         fake = self.real.looked(extract((images[i : i + BATCH] for i in range(0, len(images), BATCH)), look))
         caution_missing(self.real.classes, self.real.features.features, fake, labels)

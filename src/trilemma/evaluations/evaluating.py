@@ -208,6 +208,7 @@ def measure(
         against = open_reference(
             whole, wanted.features, opening,
             features=wanted.reference_features, classes=wanted.classes, holdout=wanted.holdout,
+            shape=(channels, height, width),
         )  # fmt: skip
         evaluation = measured(subject, against, wanted)
     evaluation = said(evaluation, warnings, began, label)

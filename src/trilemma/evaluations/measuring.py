@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64
 
-from trilemma.errors import InputError
 from trilemma.evaluations.cache import BATCH
 from trilemma.evaluations.classes import caution_missing
 from trilemma.evaluations.extractors import extractor_of
@@ -23,7 +22,7 @@ from trilemma.evaluations.record import (
     ReferenceRecord,
     SamplerRecord,
 )
-from trilemma.evaluations.reference import Reference
+from trilemma.evaluations.reference import Reference, check_shape
 from trilemma.evaluations.subjects import Subject
 from trilemma.evaluations.wanted import Wanted
 from trilemma.machine.devices import process_state
@@ -39,12 +38,7 @@ def measured(
     `lenient`: without what there are too few images for, also where it is asked for by name."""
     images = subject.images
     _, height, width, channels = images.shape
-    if against.size is not None and (channels, height, width) != against.size:
-        resize = f"; --size {min(height, width)} brings both to one" if against.size[0] == channels else ""
-        raise InputError(
-            f"reference {against.record['data']!r}: its images are {against.size}, the samples "
-            f"{(channels, height, width)} (channels, height, width){resize}"
-        )
+    check_shape(against.record["data"], against.size, (channels, height, width))
     look, state = extractor_of(wanted.features), process_state()
     if fake is None:
         fake = extract((images[i : i + BATCH] for i in range(0, len(images), BATCH)), look)

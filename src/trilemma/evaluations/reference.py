@@ -29,6 +29,8 @@ from trilemma.metrics import (
     save_statistics,
 )
 
+Shape = tuple[int, int, int]
+
 AS_STORED = Opening()
 
 FEW = 10_000
@@ -42,7 +44,7 @@ class Reference:
 
     features: ReferenceFeatures
     record: dict[str, Any]
-    size: tuple[int, int, int] | None
+    size: Shape | None
     classes: ClassKnowledge | None = None
 
     def looked(self, fake: Features) -> Features:
@@ -67,15 +69,17 @@ def features_of(name: str, split: str, extractor: str, opening: Opening = AS_STO
     return seen.features, seen.record
 
 
-def _seen_of(name: str, split: str, extractor: str, opening: Opening) -> Seen:
+def _seen_of(name: str, split: str, extractor: str, opening: Opening, shape: Shape | None = None) -> Seen:
     look = extractor_of(extractor)
     versions = (look.name, look.sha256, look.resize, stamp(Path(name)))
-    return _opened(name, split, extractor, opening, versions)
+    return _opened(name, split, extractor, opening, versions, shape)
 
 
 @lru_cache(maxsize=4)
-def _opened(name: str, split: str, extractor: str, opening: Opening, versions: Stamp) -> Seen:
-    return _seen(opening(name, split), extractor_of(extractor))
+def _opened(name: str, split: str, extractor: str, opening: Opening, versions: Stamp, shape: Shape | None) -> Seen:
+    data = opening(name, split)
+    check_shape(data.name, data.shape, shape)
+    return _seen(data, extractor_of(extractor))
 
 
 def _seen(data: ImageSet, look: Extractor) -> Seen:
@@ -102,6 +106,7 @@ def open_reference(
     features: bool = True,
     classes: bool = True,
     holdout: bool | None = None,
+    shape: Shape | None = None,
 ) -> Reference:
     """The reference seen by the named extractor: DATA[:SPLIT], a set of images, or a file of statistics (see
     `open_statistics`).
@@ -109,13 +114,15 @@ def open_reference(
     `opening`: how data are opened. `features`: whether more than statistics is needed; `classes`: whether images are to
     be classified, by what is fitted to the reference's labels where the extractor cannot. `holdout`: with the features
     of data's test split beside those of its training split, for memorisation; None: of fewer than `FEW` training
-    images, or with features that are kept. Raises InputError for what is neither data nor statistics."""
+    images, or with features that are kept. `shape`: the (c, h, w) of the images that are to be held against it. Raises
+    InputError for what is neither data nor statistics, and for another shape."""
     if isinstance(spec, ImageSet):
+        check_shape(spec.name, spec.shape, shape)
         return _reference(_seen(spec, extractor_of(extractor)), classes)
     if holds_statistics(spec):
         return Reference(*open_statistics(spec, extractor_of(extractor), features=features))
     name, split = parse_reference(spec)
-    seen = _seen_of(name, split, extractor, opening)
+    seen = _seen_of(name, split, extractor, opening, shape)
     if seen.features.logits is None and extractor_of(extractor).classes is not None:
         caution(f"features {extractor!r} are a classifier's of other classes than {name}'s: distances say little")
     held = None
@@ -124,6 +131,15 @@ def open_reference(
         if data is not None and (asked or place_of(data, extractor_of(extractor)).exists()):
             held = _seen_of(name, "test", extractor, opening)
     return _reference(seen, classes, held)
+
+
+def check_shape(name: str, of: Shape | None, shape: Shape | None) -> None:
+    """Raises InputError where a reference's images are of another shape (c, h, w) than those held against it."""
+    if of is not None and shape is not None and of != shape:
+        resize = f"; --size {min(shape[1:])} brings both to one" if of[0] == shape[0] else ""
+        raise InputError(
+            f"reference {name!r}: its images are {of}, the samples {shape} (channels, height, width){resize}"
+        )
 
 
 def held_out(name: str, opening: Opening) -> ImageSet | None:

@@ -11,6 +11,7 @@ from trilemma.errors import InputError
 from trilemma.evaluations.extractors import extractor_of
 from trilemma.evaluations.reference import Reference
 from trilemma.metrics import METRICS, check_needs
+from trilemma.metrics.computing import check_names
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Wanted:
             raise InputError(f"counts: {list(counts)}, expected whole numbers from 2")
         if metrics is not None and not metrics:
             raise InputError("metrics: none are named, expected one or more, or nothing for all that can be had")
+        if metrics is not None:
+            check_names(metrics)
         if metrics is not None and counts is not None:
             metrics = [*dict.fromkeys([*metrics, "frechet_by_count"])]
         return Wanted(metrics, features, neighbours, counts)

@@ -39,7 +39,7 @@ class Yardstick:
             return None
         with gathered_cautions() as warnings:
             subject = of_data(data, f"{own.name}:{data.split}", self.count)
-            names = self._names(subject.labels is not None)
+            names = self._names(subject.labels is not None, subject.samples.count)
             if not names:
                 return None
             if (found := self._there(subject.samples.sha256, names)) is not None:
@@ -52,8 +52,8 @@ class Yardstick:
             say(f"yardstick: {made.samples.count} held-out images: {made.summary()}; {place}")
         return made
 
-    def _names(self, labels: bool) -> list[str]:
-        """The metrics wanted that real images can have."""
+    def _names(self, labels: bool, count: int) -> list[str]:
+        """The metrics wanted that so many real images can have."""
         real = self.against.features
         if real.features is None:
             return []
@@ -61,7 +61,7 @@ class Yardstick:
         dim, k = real.statistics.dim, self.wanted.neighbours
         asked = METRICS if self.wanted.metrics is None else self.wanted.metrics
         able = [name for name in asked if METRICS[name].needs <= met and METRICS[name].axis != "speed"]
-        return [name for name in able if METRICS[name].least(dim, k) <= self.count]
+        return [name for name in able if METRICS[name].least(dim, k) <= count]
 
     def _there(self, sha256: str | None, names: list[str]) -> Evaluation | None:
         """The newest evaluation of these images as they would be measured now that has these metrics."""

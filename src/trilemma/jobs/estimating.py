@@ -12,10 +12,9 @@ from accelerate import Accelerator
 
 from trilemma.data import ImageSet
 from trilemma.jobs import occasions
-from trilemma.jobs.rehearsal import Rehearsal, rehearsal
+from trilemma.jobs.rehearsal import rehearsal
 from trilemma.jobs.watching import GRID
 from trilemma.machine.devices import memory_of
-from trilemma.metrics import resident
 from trilemma.recipes import CompletedRecipe
 from trilemma.runs.build import parameter_count
 from trilemma.training import TrainingSettings, sampled
@@ -98,21 +97,21 @@ def estimate(
     files nor what random generators drew. `process`: as it is to be trained, alone unless given; `place`: where.
 
     Raises InputError for what training would refuse to begin."""
-    held = (resident() or 0) if process is None or process.device.type == "cpu" else 0
     with rehearsal(recipe, data, process=process, clock=clock) as training:
         steps = training.steps()
         peak, kind = training.memory()
         saving, size = occasions.saving(training)
         encoding, latents = occasions.encoding(training)
+        measuring = occasions.evaluation(training)
         once = {
             "building and first steps": training.building + steps.warming,
             "latents": encoding,
-            "features of the reference": occasions.reference(training),
+            "features of the reference": measuring.once if measuring else 0.0,
         }
         each = {
             "validation": occasions.validation(training),
             "grids": occasions.grid(training),
-            "evaluation": occasions.evaluation(training),
+            "evaluation": measuring.each if measuring else 0.0,
             "checkpoints": saving,
         }
         later, _ = training.memory()
@@ -133,12 +132,12 @@ def estimate(
             occasions={name: Occasion(times[name], each[name]) for name in each if each[name]},
             peak_memory=peak,
             memory_kind=kind,
-            held=held,
+            held=training.held,
             memory=memory_of(training.process.device),
             disk=_disk(recipe, size, times, grids=learner.denoiser is not None)
             | ({"latents": latents} if latents else {}),
             free=shutil.disk_usage(next(folder for folder in (where, *where.parents) if folder.exists())).free,
-            left_out=tuple(_left_out(recipe, training)),
+            left_out=tuple(_left_out(recipe, training.uncoded, measuring is None or measuring.whole)),
         )
 
 
@@ -172,12 +171,12 @@ def _disk(recipe: CompletedRecipe, checkpoint: int, times: Mapping[str, int], gr
     return {name: size for name, size in kept.items() if size}
 
 
-def _left_out(recipe: CompletedRecipe, training: Rehearsal) -> list[str]:
+def _left_out(recipe: CompletedRecipe, uncoded: bool, measured: bool) -> list[str]:
     found = []
     if recipe.training.compile:
         found.append("compiling, and what it gains: the steps were timed uncompiled")
-    if recipe.codec is not None and training.codec is None:
+    if recipe.codec is not None and uncoded:
         found.append(f"the codec {recipe.codec.name}, which is still to be trained: latents, validation and samples")
-    if recipe.evaluate.every:
-        found.append("the arithmetic of evaluations, beyond samples and features")
+    if not measured:
+        found.append("the arithmetic of evaluations, beyond samples and features, and its memory")
     return found

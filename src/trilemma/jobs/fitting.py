@@ -117,6 +117,8 @@ def _reports(
     finally:
         if trainer.ema is not None:
             trainer.ema.module.load_state_dict(trainer.ema.shadow)
+        if trainer.updates.shards is not None:
+            trainer.updates.shards.gather()
         trainer.network.eval()
     if trainer.stopped == signal.SIGINT:
         raise KeyboardInterrupt

@@ -5,28 +5,36 @@ from __future__ import annotations
 import statistics
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
 
 from trilemma.data import open_data, parse_reference
 from trilemma.errors import InputError
-from trilemma.evaluations.cache import BATCH, place_of
-from trilemma.evaluations.choosing import features_for
+from trilemma.evaluations.cache import place_of
+from trilemma.evaluations.choosing import choice_in_training
+from trilemma.evaluations.during_training import EvaluateEvery
 from trilemma.evaluations.extractors import extractor_of
 from trilemma.evaluations.statistics_files import holds_statistics
 from trilemma.jobs.rehearsal import Rehearsal
-from trilemma.jobs.watching import GRID, drawn, validation_of
-from trilemma.metrics import Extractor
+from trilemma.jobs.watching import GRID, drawn
+from trilemma.metrics import Extractor, gathered_cautions
 from trilemma.process import to_model
 from trilemma.process.codec import ENCODED
+from trilemma.recipes import CompletedRecipe
 from trilemma.runs.latents import Latents, to_encode
+from trilemma.runs.sample_sets import labels_for
 from trilemma.training import checkpoint
 
 SECONDS = 2.0
 """A walk is followed for about so long, and the rest of it taken to be as fast."""
+
+FEW = 16
+"""Images whose features are computed first."""
 
 WRITTEN = 2**28
 """Bytes of a checkpoint that are written for a trial; the rest takes as long each."""
@@ -34,9 +42,7 @@ WRITTEN = 2**28
 
 def validation(training: Rehearsal) -> float:
     """Seconds of a look at the held-out images."""
-    if training.recipe.codec is not None and training.codec is None:
-        return 0.0
-    batch = validation_of(training.recipe, training.codec)
+    batch = training.validation
     if batch is None:
         return 0.0
     part, *others = batch.split(training.trainer.updates.micro_batch or 64)
@@ -49,27 +55,52 @@ def grid(training: Rehearsal) -> float:
     return _sampling(training, len(GRID)) if training.recipe.training.grid_every else 0.0
 
 
-def evaluation(training: Rehearsal) -> float:
-    """Seconds of the samples of an `evaluate` section and of their features; what is computed of these is left out."""
-    settings = training.recipe.evaluate
-    if not settings.every:
-        return 0.0
-    count = min(settings.n, training.recipe.sampling.batch)
-    return _sampling(training, count) * settings.n / count + _extracting(training) * settings.n
+@dataclass(frozen=True)
+class Evaluation:
+    """Seconds of the features of what is measured against, `once`, and of `each` evaluation of samples. `whole`:
+    whether one was made, and not only the features of some images, which the others are taken to take as long as."""
+
+    once: float
+    each: float
+    whole: bool
 
 
-def reference(training: Rehearsal) -> float:
-    """Seconds of the features of what an `evaluate` section measures against, once; none of those that are kept."""
+def evaluation(training: Rehearsal) -> Evaluation | None:
+    """What an `evaluate` section takes, if there is one. Raises InputError as training would."""
     recipe, settings = training.recipe, training.recipe.evaluate
-    if not settings.every or (settings.reference is not None and holds_statistics(settings.reference)):
-        return 0.0
+    if not settings.every:
+        return None
+    count = min(settings.n, recipe.sampling.batch)
+    sampling = _sampling(training, count) * settings.n / count
+    look = extractor_of(choice_in_training(recipe)[0])
+    some = _noise(recipe, FEW)
+    feature = min(_seconds(training, lambda: look(some)) for _ in range(2)) / FEW
+    reference = _reference(training, look)
+    if feature * (settings.n + reference) > SECONDS:
+        return Evaluation(feature * reference, sampling + feature * settings.n, False)
+    made: list[EvaluateEvery] = []
+    once = _seconds(training, lambda: made.append(EvaluateEvery(recipe, training.trainer.learner, training.process)))
+    labels = labels_for(range(settings.n), recipe.classes, None)
+    with gathered_cautions():  # noise is not what they are of
+        measuring = _seconds(training, lambda: made[0].measured(_noise(recipe, settings.n), labels))
+    return Evaluation(once, sampling + measuring, True)
+
+
+def _reference(training: Rehearsal, look: Extractor) -> int:
+    """How many images' features are to be computed before the first evaluation: none that are kept."""
+    recipe, named = training.recipe, training.recipe.evaluate.reference
+    if named is not None and holds_statistics(named):
+        return 0
     data = training.data
-    if settings.reference is not None:
-        name, split = parse_reference(settings.reference)
+    if named is not None:
+        name, split = parse_reference(named)
         data = open_data(name, split=split, size=recipe.data.size, channels=recipe.data.channels)
-    if place_of(data, _extractor(training)).exists():
-        return 0.0
-    return _extracting(training) * len(data)
+    return 0 if place_of(data, look).exists() else len(data)
+
+
+def _noise(recipe: CompletedRecipe, count: int) -> UInt8[np.ndarray, "n h w c"]:
+    channels, height, width = recipe.images.shape
+    return np.random.default_rng(0).integers(256, size=(count, height, width, channels), dtype=np.uint8)
 
 
 def encoding(training: Rehearsal) -> tuple[float, int]:
@@ -110,7 +141,7 @@ def _sampling(training: Rehearsal, count: int) -> float:
     """Seconds of so many samples at once, by the recipe's sampling section: the first steps of their walk, a step of
     the rest taken to be as fast as the median."""
     denoiser, recipe = training.trainer.learner.denoiser, training.recipe
-    if denoiser is None or (recipe.codec is not None and training.codec is None):
+    if denoiser is None or training.uncoded:
         return 0.0
     with training.trainer.averaged():
         sampler, labels = drawn(denoiser, recipe, training.data, range(count))
@@ -126,22 +157,6 @@ def _sampling(training: Rehearsal, count: int) -> float:
     start, *steps = took
     warm = steps[1:] or steps
     return start + decoding + (statistics.median(warm) if warm else 0.0) * step.count
-
-
-def _extractor(training: Rehearsal) -> Extractor:
-    """What an `evaluate` section looks at images by."""
-    recipe = training.recipe
-    chosen = recipe.evaluate.features or features_for(recipe.images.shape, recipe.images.classes, lambda: training.data)
-    return extractor_of(chosen)
-
-
-def _extracting(training: Rehearsal) -> float:
-    """Seconds of one image's features."""
-    channels, height, width = training.recipe.images.shape
-    count = min(BATCH, training.recipe.evaluate.n, 64)
-    images = np.random.default_rng(0).integers(256, size=(count, height, width, channels), dtype=np.uint8)
-    look = _extractor(training)
-    return min(_seconds(training, lambda: look(images)) for _ in range(2)) / count
 
 
 def _seconds(training: Rehearsal, run: Callable[[], Any]) -> float:

@@ -17,9 +17,10 @@ from accelerate import Accelerator
 
 from trilemma.data import ImageSet
 from trilemma.errors import InputError
-from trilemma.jobs.watching import batches_of
-from trilemma.machine.devices import accelerator, free_memory
-from trilemma.metrics import peak_memory
+from trilemma.jobs.watching import batches_of, validation_of
+from trilemma.machine.devices import accelerator, free_memory, give_back
+from trilemma.machine.progress import quiet
+from trilemma.metrics import peak_memory, resident
 from trilemma.process import Codec
 from trilemma.recipes import CompletedRecipe
 from trilemma.runs.build import build_learner
@@ -75,17 +76,18 @@ def rehearsal(
     process: Accelerator | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Iterator[Rehearsal]:
-    """A training that leaves nothing behind: no file, no run, and the random generators as they were."""
+    """A training that leaves nothing behind, no file, no run, no word, and the random generators as they were."""
     if process is None:
         process = accelerator(recipe.training.precision)
     cuda = [process.device] if process.device.type == "cuda" else []
-    with torch.random.fork_rng(cuda):
+    with torch.random.fork_rng(cuda), quiet():
         yield Rehearsal(recipe, data, process, clock)
 
 
 class Rehearsal:
-    """See `rehearsal`. `codec`: the recipe's, None also where it is still to be trained. `building`: the seconds it
-    took to build what is trained. `memory`: what says how many bytes it has taken at most, and of which kind."""
+    """See `rehearsal`. `codec`: the recipe's, None also where it is still to be trained. `validation`: held-out images,
+    if it looks at some. `building`: the seconds it took to build what is trained. `memory`: what says how many bytes it
+    has taken at most, and of which kind, beyond what the process `held` before."""
 
     def __init__(
         self, recipe: CompletedRecipe, data: ImageSet, process: Accelerator, clock: Callable[[], float]
@@ -94,6 +96,7 @@ class Rehearsal:
         if process.device.type == "cuda":
             torch.cuda.init()  # or its memory would not be looked at
         self.memory = peak_memory()
+        self.held = (resident() or 0) if process.device.type == "cpu" else 0
         began = clock()
         self.codec = _codec(recipe)
         self.source = data if recipe.codec is None else _latents(recipe, data, self.codec)
@@ -101,8 +104,14 @@ class Rehearsal:
         # Compiling takes longer than all that is timed here.
         endless = {"steps": 10**9, "checkpoint_every": 10**9, "skip_limit": 10**9, "compile": False}
         settings = recipe.training.model_copy(update=endless)
+        self.validation = None if self.uncoded else validation_of(recipe, self.codec)
         self.trainer = Trainer(build_learner(recipe, self.codec), settings, process, None)
         self.building = clock() - began
+
+    @property
+    def uncoded(self) -> bool:
+        """Whether latents are learnt from and there is no codec yet."""
+        return self.recipe.codec is not None and self.codec is None
 
     def steps(self) -> Steps:
         """How long a training step takes: the loop's own, with loading, micro-batches, updates, averages and what the
@@ -110,11 +119,12 @@ class Rehearsal:
         batch, few = self.recipe.training.batch, FEW * self.process.num_processes
         seen = [self._timed(min(batch, few), 1)]
         # From few images on, so that neither hours nor all memory are gone before that shows.
-        while (images := 4 * seen[-1].images) < batch and self._bearable(seen, images):
+        while (
+            not self._bearable(seen, batch) and (images := 4 * seen[-1].images) < batch and self._bearable(seen, images)
+        ):
             seen.append(self._timed(images, 1))
-        if self._bearable(seen, batch):
-            images = batch
-        else:
+        images = batch
+        if not self._bearable(seen, batch):
             least = min(batch, max(2 * few, seen[-1].images))  # two sizes tell what does not grow with the images
             images = next((n for n in range(batch // few * few, least, -few) if self._bearable(seen, n)), least)
         seen.append(self._timed(images, LEAST))
@@ -131,13 +141,11 @@ class Rehearsal:
         return within and self._bytes(seen, images) <= room
 
     def _bytes(self, seen: list[_Timed], images: int) -> float:
-        """Beyond those that were taken last, for a batch of so many images."""
-        last = self._at_once(seen[-1].images)
-        before = next((one for one in reversed(seen) if self._at_once(one.images) < last), None)
-        if before is None:
-            return 0.0
-        each = max(0, seen[-1].taken - before.taken) / (last - self._at_once(before.images))
-        return each * max(0, self._at_once(images) - last)
+        """Beyond those that were taken last, for a batch of so many images: at most, where there was one size alone."""
+        sizes = [(0, 0), *((self._at_once(one.images), one.taken) for one in seen)]
+        last, taken = sizes[-1]
+        less, before = next(size for size in reversed(sizes) if size[0] < last)
+        return max(0, taken - before) / (last - less) * max(0, self._at_once(images) - last)
 
     def _at_once(self, images: int) -> int:
         """How many of a batch of so many images one process takes through the network together."""
@@ -153,6 +161,7 @@ class Rehearsal:
         # What loading processes have ready before the first step says nothing of how fast they load.
         ahead = 0 if batches.source.in_memory or least < LEAST else 2 * settings.workers
         window = Window(images)
+        give_back()  # what other sizes of a batch have left is of no use to this one
         with closing(self.trainer.run(batches)) as reports:
 
             def timed(step: int) -> float:

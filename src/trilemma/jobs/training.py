@@ -174,6 +174,8 @@ def _introduce(
         f"{recipe.name}: {parameter_count(learner.network) / 1e6:.2f} M parameters, {len(data)} images of {data.name} "
         f"({'×'.join(map(str, data.shape))}), batch {settings.batch}, steps {step} to {settings.steps}"
     )
+    if settings.shard and process_state().num_processes == 1:
+        console.print("training.shard: one process alone holds all weights")
     if recipe.codec is not None:
         console.print(
             f"latents {'×'.join(map(str, recipe.space))} of {recipe.codec.name}, scale {recipe.codec.scale:.4g}"

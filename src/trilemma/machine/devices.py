@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import re
 import time
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -26,6 +29,14 @@ def accelerator(precision: str) -> Accelerator:
     AcceleratorState._reset_state()
     mixed = "no" if precision == "fp32" else precision
     return Accelerator(mixed_precision=mixed, cpu=not torch.accelerator.is_available())
+
+
+def give_back() -> None:
+    """Have garbage collected, and what the allocator keeps of freed memory given back to the system, if it is one that
+    can."""
+    gc.collect()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def free_memory(device: torch.device) -> int:

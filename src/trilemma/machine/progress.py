@@ -73,6 +73,16 @@ def _lines(what: str, total: int, unit: str, start: int, every: float = 15.0) ->
     return advance
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Nothing is said meanwhile."""
+    before, console.quiet = console.quiet, True
+    try:
+        yield
+    finally:
+        console.quiet = before
+
+
 def say(line: str) -> None:
     """A line to whoever started this; once, whatever the number of processes."""
     if os.environ.get("RANK", "0") == "0":

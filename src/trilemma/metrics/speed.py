@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import re
 import statistics
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ from typing import Any
 import torch
 
 from trilemma.errors import InputError
+from trilemma.machine.devices import give_back
 
 ALLOCATED = "allocated on the GPU, weights included"
 RESIDENT = "resident, beyond what the process held before"
@@ -103,9 +101,7 @@ def _in_process() -> Callable[[], tuple[int | None, str | None]]:
     """What will say by how many bytes this process has outgrown its present size at most, as Linux keeps it.
 
     Before the warm-up, since an allocator keeps the memory of a first batch for the next."""
-    # Garbage of before, let go of meanwhile, and memory that was freed and is kept for later would hide what is taken.
-    gc.collect()
-    _give_back()
+    give_back()  # or what was freed before would hide what is taken
     before, mark = resident(), resident("VmHWM")
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the highest size so far is forgotten
@@ -120,12 +116,6 @@ def _in_process() -> Callable[[], tuple[int | None, str | None]]:
         return max(highest - before, 0), RESIDENT
 
     return grown
-
-
-def _give_back() -> None:
-    """Have the allocator give freed memory back to the system, where it is one that can."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def resident(key: str = "VmRSS") -> int | None:
