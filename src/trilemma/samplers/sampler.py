@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Float64, Int64, UInt8
-from torch import Tensor, nn
+from torch import Tensor
 
 from trilemma.errors import InputError
 from trilemma.guidance import Guide, bind
