@@ -68,10 +68,12 @@ class TestTrain:
     ) -> None:
         (tmp_path / "here").mkdir()
         monkeypatch.chdir(tmp_path / "here")
-        code, out, err = command("train", recipe, "--dry-run", "--set", "training.steps=700")
+        longer = ("--set", "training.steps=700", "--set", "training.warmup=900")
+        code, out, err = command("train", recipe, "--dry-run", *longer)
         assert code == 0 and err == "" and not list((tmp_path / "here").iterdir())
         assert "steps: 700" in out and re.search(r"^# parameters: [\d,]+ ", out, re.MULTILINE)
         assert re.search(r"^# time: \d+ \w+ in all, on ", out, re.MULTILINE)
+        assert "\n# note: warm-up 900 steps: more than the run's 700, shortened to a tenth, 70\n" in out
         assert "# not exported to diffusers: network.groups None: " in out
 
     def test_init_begins_from_a_run(self, command: Command, run: Path, recipe: Path, tmp_path: Path) -> None:

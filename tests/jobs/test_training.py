@@ -123,7 +123,6 @@ class TestResume:
         """Said once, before; a longer run goes on at the rate that it had reached."""
         recipe = write_recipe(training={"steps": 20, "warmup": 30, "checkpoint_every": 20, "validate_every": 0})
         note = "note: warm-up 30 steps: more than the run's 20, shortened to a tenth, 2"
-        assert f"# {note}\n" in dry_run(recipe)
         train(recipe, out=tmp_path / "run")
         assert capsys.readouterr().out.splitlines().count(note) == 1
         train(recipe, out=tmp_path / "run", overrides=["training.steps=22"], resume=True)
