@@ -118,8 +118,8 @@ class Rehearsal:
         log keeps of it. The median of each kind of step, weighted by how many there are of it."""
         batch, few = self.recipe.training.batch, FEW * self.process.num_processes
         seen = [self._timed(min(batch, few), 1)]
-        # From few images on, so that neither hours nor all memory are gone before that shows; by two sizes, as some of it
-        # does not grow with the images.
+        # From few images on, so that neither hours nor all memory are gone before that shows; by two sizes, as some of
+        # it does not grow with the images.
         while not self._bearable(seen, batch):
             alone = len(seen) == 1
             images = (2 if alone else 4) * seen[-1].images
