@@ -18,7 +18,7 @@ from PIL import Image
 from torch import nn
 
 import trilemma as tl
-from trilemma.data import SOURCES, MemorySet, mnist5k
+from trilemma.data import SOURCES, MemorySet
 from trilemma.evaluations import speed
 from trilemma.jobs import gradient_noise, network_costs, sweeping
 from trilemma.recipes import files
@@ -101,12 +101,11 @@ def drawn(name: str, count: int = 200) -> Any:
 
 
 @pytest.fixture
-def at_smoke_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def at_smoke_size(half_the_digits: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a folder of its own, every recipe shrunk as it is read; half of the embedded digits; noise for what would be
     downloaded; sweeps of 20 images; whatever is timed or averaged over batches timed once, averaged over two."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(files, "parse", lambda values, parse=files.parse: parse(shrunk(values)))
-    monkeypatch.setattr(mnist5k, "_table", functools.cache(lambda table=mnist5k._table: table()[::2]))
     for name in ("mnist", "cifar10"):
         monkeypatch.setitem(SOURCES._parts, name, drawn(name))
     monkeypatch.setattr(sweeping, "IMAGES", 20)
