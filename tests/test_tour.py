@@ -18,8 +18,8 @@ from PIL import Image
 from torch import nn
 
 import trilemma as tl
-from trilemma.data import SOURCES, MemorySet, mnist5k
-from trilemma.evaluations import speed
+from trilemma.data import SOURCES, MemorySet
+from trilemma.evaluations import evaluating, speed
 from trilemma.jobs import gradient_noise, network_costs, sweeping
 from trilemma.recipes import files
 
@@ -33,7 +33,7 @@ KINDS = {"shell": "\ntrilemma ", "python": "python\n", "refused": "\n$ trilemma 
 PROMISES = {
     "list": r"^ *samplers *$",
     "train": r"^trained to step 2: (\S+)",
-    "train --dry-run": r"^# parameters: [\d,]+ (?s:.*)^# memory(?s:.*)^# checkpoints",
+    "train --dry-run": r"^# parameters: [\d,]+(?s:.*)^# time: (?s:.*)^# memory: ",
     "recipe": r"^learner:",
     "sample": r"^samples: (\S+)$",
     "evaluate": r"^evaluation: (\S+)$",
@@ -41,7 +41,8 @@ PROMISES = {
     "sweep": r"^page: (\S+)$",
     "compare": r"better, worse: 2 standard errors",
     "stats": r"^statistics: (\S+)$",
-    "data": r"damaged +none",
+    "data check": r"damaged +none",
+    "data pack": r"^packed: (\S+)",
     "report": r"^report: (\S+)$",
     "schedule": r"^picture: (\S+)$",
     "nll": r"total, a bound on(?s:.*)^likelihood: (\S+)$",
@@ -101,15 +102,15 @@ def drawn(name: str, count: int = 200) -> Any:
 
 
 @pytest.fixture
-def at_smoke_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def at_smoke_size(half_the_digits: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a folder of its own, every recipe shrunk as it is read; half of the embedded digits; noise for what would be
     downloaded; sweeps of 20 images; whatever is timed or averaged over batches timed once, averaged over two."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(files, "parse", lambda values, parse=files.parse: parse(shrunk(values)))
-    monkeypatch.setattr(mnist5k, "_table", functools.cache(lambda table=mnist5k._table: table()[::2]))
     for name in ("mnist", "cifar10"):
         monkeypatch.setitem(SOURCES._parts, name, drawn(name))
     monkeypatch.setattr(sweeping, "IMAGES", 20)
+    monkeypatch.setattr(evaluating, "IMAGES", 40)
     monkeypatch.setattr(speed, "measure", functools.partial(speed.measure, repeats=1, warmup=0))
     monkeypatch.setattr(network_costs, "REPEATS", 1)
     average = gradient_noise._measure
@@ -175,7 +176,8 @@ def test_the_tour_runs_line_by_line(placeholders: None, command: Command) -> Non
                 assert done.code == 0, f"{line}\n{done.err}"
                 if place is not None:
                     Path(place).write_text(done.out, encoding="utf-8")
-                promise = PROMISES[f"{words[0]} --dry-run" if "--dry-run" in words else words[0]]
+                what = [word for word in words if word in ("--dry-run", "check", "pack")]
+                promise = PROMISES[" ".join([words[0], *what])]
                 said = re.search(promise, done.out, re.MULTILINE)
                 assert said, f"{line}\n{done.out}"
                 written = [word for option, word in pairwise(words) if option in WRITES]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 from collections.abc import Callable
@@ -173,24 +172,6 @@ class TestDataCheck:
         code, out, err = command("data", "check", folder)
         assert code == 1 and err == ""
         assert "b.png" in out and re.search(r"images\s+1\b", out)
-
-
-def test_demo_ends_in_a_table_and_a_report(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    room = importlib.import_module("trilemma.jobs.demonstration")
-    train = room.train
-    small = ["training.steps=2", "training.warmup=0", "training.validation_images=8", "schedule.steps=32"]
-    small += ["network.base_channels=8", "network.attention=[]", "network.patch=4", "sampling.steps=4"]
-    small += ["training.precision=fp32", "sampling.precision=fp32", "training.batch=8"]
-    monkeypatch.setattr(room, "train", lambda name, **given: train(name, overrides=small, **given))
-    code, out, err = command("demo", "--out", tmp_path / "demo", "-n", 20)
-    assert code == 0 and err == ""
-    assert out.splitlines()[0] == f"run directory: {tmp_path}/demo"
-    assert re.match(rf"report: {tmp_path}/demo/report\.html  \(\d+ s in all\)", out.splitlines()[-1])
-    for label in ("Ancestral", "DDIM", "Real images"):
-        assert label in out
-    assert f"samples: {tmp_path}/demo/samples/grid-00000002.png" in out.splitlines()
-    page = (tmp_path / "demo" / "report.html").read_text()
-    assert "Real images" in page and not re.search(r'<(script|link|img)[^>]*(src|href)="http', page)
 
 
 def test_help_of_every_command(command: Command) -> None:

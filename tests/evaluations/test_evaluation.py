@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import scipy.linalg
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from tests.conftest import Command
 from trilemma.data import open_data, write_samples
 from trilemma.errors import InputError
 from trilemma.evaluations import Evaluation, evaluate, measure, write_statistics
@@ -235,9 +238,14 @@ class TestRefusal:
 
 
 class TestDemo:
-    def test_trains_samples_three_ways_and_measures(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        import importlib
-
+    def test_trains_samples_three_ways_measures_and_reports(
+        self,
+        command: Command,
+        half_the_digits: None,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capfd: pytest.CaptureFixture[str],
+    ) -> None:
         room = importlib.import_module("trilemma.jobs.demonstration")
         train: Callable[..., Run] = room.train
         small = ["training.steps=3", "training.warmup=0", "training.validation_images=8", "schedule.steps=32"]
@@ -245,12 +253,13 @@ class TestDemo:
         small += ["training.precision=fp32", "sampling.precision=fp32", "training.batch=8"]
         monkeypatch.setattr(room, "train", lambda name, **given: train(name, overrides=small, **given))
         run, evaluations = room.demo(tmp_path / "demo", n=20)
+        assert f"samples: {tmp_path}/demo/samples/grid-00000003.png" in capfd.readouterr().out.splitlines()
         assert run.recipe.name == "demo" and run.step == 3
         assert [e.subject.kind for e in evaluations] == ["run", "run", "run", "data"]
         ways = [(e.sampler.sampler, e.sampler.network_evaluations) for e in evaluations[:3]]  # guided: two a step
         assert ways == [("ancestral", 32), ("ancestral", 32), ("ddim", 8)]
         for e in evaluations:
-            assert e.reference.count == 4500
+            assert e.reference.count == 2250
             assert {"frechet_distance", "recognised", "recall", "balance_kl"} <= e.metrics.keys()
         assert all(e.metrics["images_per_second"] > 0 for e in evaluations[:3])
         assert evaluations[3].metrics["recognised"] > 0.98 and evaluations[3].samples.count == 20
@@ -261,11 +270,18 @@ class TestDemo:
         def generate(*_: object) -> None:
             raise AssertionError("sampled again")
 
+        # The command, which takes up all that is there.
         monkeypatch.setattr(room, "_write_strip", lambda *_: None)
         monkeypatch.setattr(Sampler, "generate", generate)
-        _, again = room.demo(tmp_path / "demo", n=20)
-        figures = [[e.metrics[key] for key in ("frechet_distance", "recall")] for e in (*evaluations, *again)]
-        assert figures[:4] == figures[4:]
+        code, out, err = command("demo", "--out", tmp_path / "demo", "-n", 20)
+        assert code == 0 and err == ""
+        assert f"run directory: {tmp_path}/demo" in out.splitlines()
+        assert re.match(rf"report: {tmp_path}/demo/report\.html  \(\d+ s in all\)", out.splitlines()[-1])
+        page = (tmp_path / "demo" / "report.html").read_text()
+        assert all(label in out and label in page for label in ("Ancestral", "DDIM", "Real images"))
+        for e in evaluations:
+            assert e.path is not None
+            assert all(read(e.path).metrics[key] == e.metrics[key] for key in ("frechet_distance", "recall"))
 
 
 class TestMeasure:
