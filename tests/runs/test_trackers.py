@@ -147,7 +147,7 @@ def records(content: bytes) -> Iterator[bytes]:
 
 def test_wandb_offline(grid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By wandb itself, read back from the file that it would send."""
-    pytest.importorskip("wandb")
+    wandb = pytest.importorskip("wandb")
     from wandb.proto.wandb_internal_pb2 import Record
 
     from trilemma.machine.devices import process_state
@@ -159,6 +159,7 @@ def test_wandb_offline(grid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     tracked.write({"loss": 0.5}, 3)
     tracked.picture("grid", grid, 3)
     tracked.close()
+    wandb.teardown()  # its own process, which writes the file, has ended
     known = json.loads((tmp_path / "trackers.json").read_text())["wandb"]
     (written,) = tmp_path.glob(f"wandb/offline-run-*-{known}/run-{known}.wandb")
     config, history = {}, {}
