@@ -20,7 +20,7 @@ from torch import nn
 import trilemma as tl
 from trilemma.data import SOURCES, MemorySet
 from trilemma.evaluations import evaluating, speed
-from trilemma.jobs import gradient_noise, network_costs, sweeping
+from trilemma.jobs import gradient_noise, network_costs, sweeping, training
 from trilemma.recipes import files
 
 Command = Callable[..., Any]
@@ -104,7 +104,8 @@ def drawn(name: str, count: int = 200) -> Any:
 @pytest.fixture
 def at_smoke_size(half_the_digits: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a folder of its own, every recipe shrunk as it is read; half of the embedded digits; noise for what would be
-    downloaded; sweeps of 20 images; whatever is timed or averaged over batches timed once, averaged over two."""
+    downloaded; sweeps of 20 images; whatever is timed or averaged over batches timed once, averaged over two; networks
+    not weighed before they are trained."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(files, "parse", lambda values, parse=files.parse: parse(shrunk(values)))
     for name in ("mnist", "cifar10"):
@@ -113,6 +114,8 @@ def at_smoke_size(half_the_digits: None, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(evaluating, "IMAGES", 40)
     monkeypatch.setattr(speed, "measure", functools.partial(speed.measure, repeats=1, warmup=0))
     monkeypatch.setattr(network_costs, "REPEATS", 1)
+    monkeypatch.setattr(training, "check_memory", lambda *_: None)
+    monkeypatch.setattr(gradient_noise, "_fill", lambda *_: None)
     average = gradient_noise._measure
     monkeypatch.setattr(gradient_noise, "_measure", lambda *given: average(*given[:-1], 2))
 
