@@ -20,7 +20,7 @@ from torch import nn
 import trilemma as tl
 from trilemma.data import SOURCES, MemorySet
 from trilemma.evaluations import evaluating, speed
-from trilemma.jobs import gradient_noise, network_costs, sweeping, training
+from trilemma.jobs import gradient_noise, network_costs, rehearsal, sweeping, training
 from trilemma.recipes import files
 
 Command = Callable[..., Any]
@@ -88,15 +88,19 @@ def named(section: Any) -> Any:
     return {"sampler": section} if isinstance(section, str) else section
 
 
-def drawn(name: str, count: int = 200) -> Any:
-    """A source of the same name, kind and classes as one that would be downloaded: noise."""
+def stand_in(name: str, count: int = 200) -> Any:
+    """A source of the same name, kind and classes as one that would be downloaded: embedded digits, which are known for
+    such, or noise."""
     source = SOURCES[name]
     depth, height, width = source.outline.shape
 
     @functools.wraps(source)
     def opened(split: str, *, root: str | None = None) -> MemorySet:
         images = np.random.default_rng(0).integers(0, 256, (count, height, width, depth), dtype=np.uint8)
-        return MemorySet(images, np.arange(count) % 10, name=name, split=split, classes=source.outline.classes)
+        labels = np.arange(count) % 10
+        if name == "mnist":
+            images, labels = tl.open_data("mnist5k").batch(range(0, 2 * count, 2))
+        return MemorySet(images, labels, name=name, split=split, classes=source.outline.classes)
 
     return opened
 
@@ -109,11 +113,12 @@ def at_smoke_size(half_the_digits: None, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(files, "parse", lambda values, parse=files.parse: parse(shrunk(values)))
     for name in ("mnist", "cifar10"):
-        monkeypatch.setitem(SOURCES._parts, name, drawn(name))
+        monkeypatch.setitem(SOURCES._parts, name, stand_in(name))
     monkeypatch.setattr(sweeping, "IMAGES", 20)
     monkeypatch.setattr(evaluating, "IMAGES", 40)
     monkeypatch.setattr(speed, "measure", functools.partial(speed.measure, repeats=1, warmup=0))
     monkeypatch.setattr(network_costs, "REPEATS", 1)
+    monkeypatch.setattr(rehearsal, "SECONDS", 0.2)
     monkeypatch.setattr(training, "check_memory", lambda *_: None)
     monkeypatch.setattr(gradient_noise, "_fill", lambda *_: None)
     average = gradient_noise._measure
