@@ -148,6 +148,25 @@ def run(_trained: Path, tmp_path: Path) -> Any:
 
 
 @pytest.fixture
+def half_the_digits(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """`mnist5k` is every second of its digits, for commands that look at all of them; what one process remembers of
+    references is of these alone, and forgotten in the end."""
+    from trilemma.data import mnist5k
+    from trilemma.evaluations import reference
+
+    def forget() -> None:
+        for kept in vars(reference).values():
+            if hasattr(kept, "cache_clear"):
+                kept.cache_clear()
+
+    table = mnist5k._table()[::2]
+    monkeypatch.setattr(mnist5k, "_table", lambda: table)
+    forget()
+    yield
+    forget()
+
+
+@pytest.fixture
 def outcome() -> Callable[[Path], dict[str, Any]]:
     """All that a run came to, as plain values: tensors of its newest checkpoint, state, log; less the clock's."""
     from safetensors.torch import load_file

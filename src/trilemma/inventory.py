@@ -69,6 +69,38 @@ def _texts(folder: str) -> dict[str, str]:
     return {file.stem: file.read_text(encoding="utf-8") for file in (PACKAGE / "recipes" / folder).glob("*.yaml")}
 
 
+def needed(recipe: str) -> str | None:
+    """What a packaged recipe waits for that the installation does not bring: its data's download, or their folder."""
+    name = _data_of(recipe)
+    if name in downloads():
+        return f"downloads {name}, {downloads()[name]}"
+    return f"needs images in {name}" if name.startswith("./") else None
+
+
+@cache
+def downloads() -> dict[str, str]:
+    """The package's own sources of images that are downloaded, and how much, as they are `outlined`."""
+    nodes = [node for room in ROOMS["data"] for file in (PACKAGE / room).glob("*.py") for node in _definitions(file)]
+    found: dict[str, str] = {}
+    for node in nodes:
+        calls = [call for call in node.decorator_list if isinstance(call, ast.Call) and _called(call) == "outlined"]
+        sizes = [_text(word.value) for call in calls for word in call.keywords if word.arg == "download"]
+        found |= {name: size for name in _registered("data", node) for size in sizes if size}
+    return found
+
+
+@cache
+def _data_of(recipe: str) -> str:
+    """The name of a packaged recipe's data: its own, or that of the last of its bases that has one."""
+    import yaml
+
+    text = packaged().get(recipe) or variants().get(recipe.removeprefix(f"{VARIANTS}/"), "")
+    values = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
+    base = values.get("base", [])
+    named = [_data_of(each) for each in (base if isinstance(base, list) else [base])]
+    return str(values.get("data", {}).get("name") or next((name for name in reversed(named) if name), ""))
+
+
 def headline(recipe: str) -> str:
     """The first line of a recipe's head comment: what it is."""
     return recipe.splitlines()[0].lstrip("# ").strip()
@@ -149,11 +181,22 @@ def _arguments(node: Definition, tree: ast.Module | None = None) -> dict[str, st
         if isinstance(inner, ast.FunctionDef) and inner.name == "__init__":
             return _arguments(inner)
     inherited = {key: text for base in _bases(node, tree) for key, text in _arguments(*base).items()}
-    fields = [inner for inner in node.body if isinstance(inner, ast.AnnAssign) and isinstance(inner.target, ast.Name)]
-    return inherited | {
+    own = _fields(node) if any("dataclass" in ast.unparse(each) for each in node.decorator_list) else {}
+    return inherited | own
+
+
+def fields(file: Path, name: str) -> dict[str, str]:
+    """The annotated fields of a class in a source file, each with its default as it is written ("" for none)."""
+    found = _defined(file, name)
+    return _fields(found) if isinstance(found, ast.ClassDef) else {}
+
+
+def _fields(node: ast.ClassDef) -> dict[str, str]:
+    return {
         ast.unparse(field.target): ast.unparse(field.value) if field.value else ""
-        for field in fields
-        if any("dataclass" in ast.unparse(each) for each in node.decorator_list)
+        for field in node.body
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
         and "ClassVar" not in ast.unparse(field.annotation)
     }
 
@@ -193,8 +236,12 @@ def _unloaded(kind: Kind, name: str, point: EntryPoint, origin: str) -> Entry:
 
 def _defined(file: Path, name: str) -> Definition | None:
     """A file's function or class of this name."""
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    return next((node for node in tree.body if isinstance(node, Definition) and node.name == name), None)
+    return next((node for node in _definitions(file) if node.name == name), None)
+
+
+def _definitions(file: Path) -> list[Definition]:
+    """A file's functions and classes."""
+    return [node for node in ast.parse(file.read_text(encoding="utf-8")).body if isinstance(node, Definition)]
 
 
 def _paragraph(node: Definition) -> str:

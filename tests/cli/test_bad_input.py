@@ -114,7 +114,7 @@ def test_sampling_what_cannot_be_sampled(
     ("arguments", "says"),
     [
         (["--metrics", "frechet_distanse"], "did you mean 'frechet_distance'"),
-        (["--metrics", "recognised"], "needs"),
+        (["--metrics", "memorisation"], "needs"),
         (["--features", "pixles"], "did you mean 'pixels'"),
         (["--reference", "mnist6k"], "did you mean 'mnist5k'"),
         (["--reference", "mnist5k"], "(1, 28, 28)"),

@@ -64,7 +64,7 @@ def test_from_two_recipes_to_a_report(
     result = command("report", "runs/large")
     assert result.code == 0, result.err
     page = Path("runs/large/report.html").read_text()
-    again = re.search(r"trilemma evaluate runs/small\+runs/large .*", page)
+    again = re.search(r"trilemma evaluate runs/small\+runs/large --weights .*", page)
     assert again is not None and "--steps 3" in again[0] and "--sampler ancestral" in again[0]
     assert command("report", chain).code == 0
     assert command("evaluate", "cut.npz+runs/large", "-n", 2).code != 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from PIL import Image
 
 from trilemma.cli.options import parse_seeds
 from trilemma.errors import InputError
+from trilemma.inventory import needed
 
 Command = Callable[..., Any]
 
@@ -40,6 +40,14 @@ class TestList:
         names = re.findall(r"^\s*([\w-]+)", out, re.MULTILINE)
         assert names[0] == kind and there in names and not_there not in names
 
+    def test_says_what_is_downloaded(self, command: Command) -> None:
+        """Of a recipe by itself, of one whose data are its base's, and of one whose images are at hand."""
+        assert needed("mnist-conditional") == "downloads mnist, 11 MB"
+        assert needed("cifar10-additional-link") == "downloads cifar10, 162 MB"
+        assert needed("imagenet64-adm") == "needs images in ./imagenet" and needed("demo") is None
+        assert "(downloads mnist, 11 MB)" in " ".join(command("list", "recipes").out.split())
+        assert "(downloads 162 MB)" in " ".join(command("list", "data").out.split())
+
 
 class TestTrain:
     def test_names_its_directory_first_and_where_results_are_last(
@@ -59,10 +67,13 @@ class TestTrain:
     ) -> None:
         (tmp_path / "here").mkdir()
         monkeypatch.chdir(tmp_path / "here")
-        code, out, err = command("train", recipe, "--dry-run", "--set", "training.steps=700")
+        longer = ("--set", "training.steps=700", "--set", "training.warmup=900")
+        code, out, err = command("train", recipe, "--dry-run", *longer)
         assert code == 0 and err == "" and not list((tmp_path / "here").iterdir())
         assert "steps: 700" in out and re.search(r"^# parameters: [\d,]+ ", out, re.MULTILINE)
         assert re.search(r"^# time: \d+ \w+ in all, on ", out, re.MULTILINE)
+        assert "\n# note: warm-up 900 steps: more than the run's 700, shortened to a tenth, 70\n" in out
+        assert "# not exported to diffusers: network.groups None: " in out
 
     def test_init_begins_from_a_run(self, command: Command, run: Path, recipe: Path, tmp_path: Path) -> None:
         assert command("train", recipe, "--out", tmp_path / "new", "--init", run).code == 0
@@ -123,7 +134,9 @@ def test_from_run_to_report(command: Command, run: Path, data: Path, tmp_path: P
         *shared, "--metrics", "frechet_distance,recall", "--label", "mine", "--out", tmp_path / "e.json"
     )
     assert code == 0 and err == "" and "mine" in out
-    assert out.splitlines()[-1] == f"evaluation: {tmp_path}/e.json"
+    *_, next_, last = out.splitlines()
+    assert last == f"evaluation: {tmp_path}/e.json"
+    assert next_.startswith("next: more samples, 12 are no more than") and next_.endswith(f"evaluate {run} -n 1000")
     against = command(*shared, "--metrics", "frechet_distance", "--reference", stats, "--out", tmp_path / "s.json")
     assert against.code == 0
     figures = [json.loads((tmp_path / f"{name}.json").read_text())["metrics"] for name in ("e", "s")]
@@ -133,6 +146,7 @@ def test_from_run_to_report(command: Command, run: Path, data: Path, tmp_path: P
     assert command(*shared).code == 0
     code, out, err = command("report", run)
     assert code == 0 and err == "" and out.splitlines()[-1] == f"report: {run}/report.html"
+    assert "Next: more samples, 12 are no more than there are features (64)" in out
     page = (run / "report.html").read_text()
     assert "Ancestral" in page and not re.search(r'<(script|link|img)[^>]*(src|href)="http', page)
     assert command("report", tmp_path / "e.json", "--out", tmp_path / "two.html").code == 0
@@ -158,24 +172,6 @@ class TestDataCheck:
         code, out, err = command("data", "check", folder)
         assert code == 1 and err == ""
         assert "b.png" in out and re.search(r"images\s+1\b", out)
-
-
-def test_demo_ends_in_a_table_and_a_report(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    room = importlib.import_module("trilemma.jobs.demonstration")
-    train = room.train
-    small = ["training.steps=2", "training.warmup=0", "training.validation_images=8", "schedule.steps=32"]
-    small += ["network.base_channels=8", "network.attention=[]", "network.patch=4", "sampling.steps=4"]
-    small += ["training.precision=fp32", "sampling.precision=fp32", "training.batch=8"]
-    monkeypatch.setattr(room, "train", lambda name, **given: train(name, overrides=small, **given))
-    code, out, err = command("demo", "--out", tmp_path / "demo", "-n", 20)
-    assert code == 0 and err == ""
-    assert out.splitlines()[0] == f"run directory: {tmp_path}/demo"
-    assert re.match(rf"report: {tmp_path}/demo/report\.html  \(\d+ s in all\)", out.splitlines()[-1])
-    for label in ("Ancestral", "DDIM", "Real images"):
-        assert label in out
-    assert f"samples: {tmp_path}/demo/samples/grid-00000002.png" in out.splitlines()
-    page = (tmp_path / "demo" / "report.html").read_text()
-    assert "Real images" in page and not re.search(r'<(script|link|img)[^>]*(src|href)="http', page)
 
 
 def test_help_of_every_command(command: Command) -> None:

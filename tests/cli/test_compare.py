@@ -49,11 +49,18 @@ def test_baseline_markdown_and_json(command: Command, files: list[Path], tmp_pat
     assert [row["label"] for row in held["rows"]] == ["second", "first", "third"]
 
 
+@pytest.mark.parametrize("form", [(), ("--markdown",)])
+def test_one_evaluation_is_shown(command: Command, files: list[Path], form: tuple[str, ...], tmp_path: Path) -> None:
+    code, out, err = command("compare", files[0], *form, "--strict", "--json", tmp_path / "one.json")
+    assert (code, err) == (0, "")
+    assert "One evaluation, which nothing is held against; features: digits" in out and "chance alone" not in out
+    assert json.loads((tmp_path / "one.json").read_text())["differences"] == []
+
+
 def test_refuses_in_one_line(command: Command, files: list[Path], tmp_path: Path) -> None:
     before = files[0].read_bytes()
     for arguments, says in (
         ([*files, "--strict"], "third.json: not comparable with"),
-        ([files[0]], "alone, expected two or more"),
         ([files[0], files[0]], "named twice"),
         ([*files, "--baseline", "fist"], "did you mean 'first'"),
         ([*files, tmp_path / "none.json"], "none.json: no such file"),

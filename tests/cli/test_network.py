@@ -58,6 +58,13 @@ def test_needs_no_data_and_no_time(command: Command, tmp_path: Path, monkeypatch
     code, out, err = command("network", "cifar10-shallowres1", "imagenet64-adm", "--no-timing")
     assert code == 0 and err == "" and not list(tmp_path.iterdir())
     assert row(out, "cifar10-shallowres1")[1] == "17.02"
+
+
+def test_says_what_is_not_exported(command: Command) -> None:
+    _, out, _ = command("network", "cifar10-shallowres1", "imagenet128-adm", "demo-classifier", "--no-timing")
+    said = [line for line in out.splitlines() if "not exported" in line]
+    assert [line.partition(",")[0] for line in said] == ["imagenet128-adm", "demo-classifier"]
+    assert "network.heads 4 at [512, 768, 1024] channels has no counterpart in diffusers" in said[0]
     assert "forward and backward" not in out and "FID in A table 4.3: of 50,000 images" in out
 
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from tests.conftest import recipe_values
 from tests.generators import SECTIONS
 from trilemma.data import open_data
 from trilemma.errors import InputError
+from trilemma.machine.devices import accelerator
 from trilemma.process import to_model
 from trilemma.recipes import CompletedRecipe, parse
 from trilemma.registry import registry
@@ -48,7 +48,7 @@ def learner_of(recipe: CompletedRecipe) -> Learner:
 
 def trainer_of(recipe: CompletedRecipe, folder: Path) -> tuple[Trainer, Batches]:
     batches = Batches(open_data(recipe.data.name), to_model, batch=recipe.training.batch, seed=0)
-    return Trainer(learner_of(recipe), recipe.training, Accelerator(cpu=True), folder), batches
+    return Trainer(learner_of(recipe), recipe.training, accelerator("fp32"), folder), batches
 
 
 def saved(folder: Path) -> dict[str, Tensor]:

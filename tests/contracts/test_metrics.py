@@ -37,8 +37,9 @@ DIM = 4
 
 def features(seed: int, count: int, there: frozenset[Need], shift: float = 0.0) -> Features:
     rng = np.random.default_rng(seed)
-    pooled, logits, spatial = (rng.standard_normal((count, dim)).astype(np.float32) + shift for dim in (DIM, 3, 5))
-    return Features(pooled, logits if "logits" in there else None, spatial if "spatial" in there else None)
+    parts = dict(zip(("logits", "spatial", "classes"), (3, 5, 3), strict=True))
+    pooled, *others = (rng.standard_normal((count, dim)).astype(np.float32) + shift for dim in (DIM, *parts.values()))
+    return Features(pooled, **{name: part for name, part in zip(parts, others, strict=True) if name in there})
 
 
 def figures(name: str, there: frozenset[Need], count: int = 120) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import gzip
 import io
 import struct
 from collections.abc import Callable
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 
 import numpy as np
@@ -53,3 +54,14 @@ def idx_bytes() -> Callable[[np.ndarray], bytes]:
         return gzip.compress(head + values.tobytes())
 
     return make
+
+
+@pytest.fixture
+def quiet() -> type[SimpleHTTPRequestHandler]:
+    """A handler that serves files and says nothing of it."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    return Quiet

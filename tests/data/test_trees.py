@@ -157,5 +157,5 @@ def test_nothing_to_open(folder, tmp_path):
         open_data(str(tmp_path / "empty"))
     with pytest.raises(InputError, match="cannot be read as a zip"):
         open_data(str(folder({"x.zip": b"PK not really"}) / "x.zip"))
-    with pytest.raises(InputError, match=r"expected a folder of images or a \.zip"):
+    with pytest.raises(InputError, match=r"expected a folder of images, a \.zip or a \.tar"):
         open_data(str(folder({"x.csv": b"1,2"}) / "x.csv"))

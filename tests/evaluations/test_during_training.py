@@ -98,7 +98,7 @@ def test_what_cannot_be_measured_ends_no_training(
     ("overrides", "says"),
     [
         (["evaluate.metrics=[frechet_distanse]"], "did you mean 'frechet_distance'"),
-        (["evaluate.metrics=[recognised]"], "metric 'recognised' needs features that classify"),
+        (["evaluate.metrics=[inception_score]"], "metric 'inception_score' needs features that classify"),
         (["evaluate.metrics=[images_per_second]"], "needs a sampler to time"),
         (["evaluate.metrics=[memorisation]"], "needs held-out images"),
         (["evaluate.metrics=[]"], "evaluate.metrics"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,9 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from tests.conftest import Command
 from trilemma.data import open_data, write_samples
 from trilemma.errors import InputError
 from trilemma.evaluations import Evaluation, evaluate, measure, write_statistics
@@ -110,6 +114,15 @@ class TestOfRun:
         assert expected.items() <= made.content()["sampler"].items()
         assert (tmp_path / "e.json").is_file() and Path(str(made.samples.file)) == tmp_path / "set.npz"
 
+    def test_tensorboard_has_it_at_the_checkpoint_s_step(self, run: Run, evaluation: Evaluation) -> None:
+        events = EventAccumulator(str(run.path / "tensorboard" / "Ancestral-all-8-steps-vs-ramps-all-pixels"))
+        events.Reload()
+        for name in ("frechet_distance", "precision", "images_per_second"):
+            (event,) = events.Scalars(f"evaluation/{name}")
+            assert event.step == 6 and event.value == pytest.approx(evaluation.figure(name), rel=1e-6)
+        (shown,) = events.Images("evaluation/samples")
+        assert (shown.step, shown.height, shown.width) == (6, 2 * 10 + 2, 10 * 10 + 2)
+
     def test_defaults_to_its_training_data(self, run: Run) -> None:
         assert evaluate(run, n=5, **PIXELS).reference.data == "ramps.npz"
 
@@ -170,7 +183,8 @@ class TestRefusal:
         ("arguments", "says"),
         [
             ({"metrics": ["frechet_distanse"]}, "metric 'frechet_distanse': did you mean 'frechet_distance'"),
-            ({"metrics": ["recognised"]}, "metric 'recognised' needs"),
+            ({"metrics": ["inception_score"]}, "metric 'inception_score' needs"),
+            ({"metrics": ["fid-50k"]}, "metric 'fid-50k': did you mean 'frechet_distance'"),
             ({"features": "digitz"}, "features 'digitz': did you mean 'digits'"),
             ({"features": "digits"}, r"1x8x8.*expected 1x28x28"),
             ({"reference": "mnist5k"}, r"reference: its images are \(1, 28, 28\), the run's \(1, 8, 8\)"),
@@ -224,9 +238,14 @@ class TestRefusal:
 
 
 class TestDemo:
-    def test_trains_samples_three_ways_and_measures(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        import importlib
-
+    def test_trains_samples_three_ways_measures_and_reports(
+        self,
+        command: Command,
+        half_the_digits: None,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capfd: pytest.CaptureFixture[str],
+    ) -> None:
         room = importlib.import_module("trilemma.jobs.demonstration")
         train: Callable[..., Run] = room.train
         small = ["training.steps=3", "training.warmup=0", "training.validation_images=8", "schedule.steps=32"]
@@ -234,15 +253,16 @@ class TestDemo:
         small += ["training.precision=fp32", "sampling.precision=fp32", "training.batch=8"]
         monkeypatch.setattr(room, "train", lambda name, **given: train(name, overrides=small, **given))
         run, evaluations = room.demo(tmp_path / "demo", n=20)
+        assert f"samples: {tmp_path}/demo/samples/grid-00000003.png" in capfd.readouterr().out.splitlines()
         assert run.recipe.name == "demo" and run.step == 3
         assert [e.subject.kind for e in evaluations] == ["run", "run", "run", "data"]
         ways = [(e.sampler.sampler, e.sampler.network_evaluations) for e in evaluations[:3]]  # guided: two a step
         assert ways == [("ancestral", 32), ("ancestral", 32), ("ddim", 8)]
         for e in evaluations:
-            assert e.reference.count == 4500
+            assert e.reference.count == 2250
             assert {"frechet_distance", "recognised", "recall", "balance_kl"} <= e.metrics.keys()
         assert all(e.metrics["images_per_second"] > 0 for e in evaluations[:3])
-        assert evaluations[3].metrics["recognised"] > 0.98 and evaluations[3].samples.count == 500
+        assert evaluations[3].metrics["recognised"] > 0.98 and evaluations[3].samples.count == 20
         for name in ("forward-strip", "reverse-strip"):
             with np.load(run.path / "samples" / f"{name}.npz") as strip:
                 assert strip["images"].dtype == np.uint8 and strip["images"].shape[1] == len(strip["times"])
@@ -250,11 +270,18 @@ class TestDemo:
         def generate(*_: object) -> None:
             raise AssertionError("sampled again")
 
+        # The command, which takes up all that is there.
         monkeypatch.setattr(room, "_write_strip", lambda *_: None)
         monkeypatch.setattr(Sampler, "generate", generate)
-        _, again = room.demo(tmp_path / "demo", n=20)
-        figures = [[e.metrics[key] for key in ("frechet_distance", "recall")] for e in (*evaluations, *again)]
-        assert figures[:4] == figures[4:]
+        code, out, err = command("demo", "--out", tmp_path / "demo", "-n", 20)
+        assert code == 0 and err == ""
+        assert f"run directory: {tmp_path}/demo" in out.splitlines()
+        assert re.match(rf"report: {tmp_path}/demo/report\.html  \(\d+ s in all\)", out.splitlines()[-1])
+        page = (tmp_path / "demo" / "report.html").read_text()
+        assert all(label in out and label in page for label in ("Ancestral", "DDIM", "Real images"))
+        for e in evaluations:
+            assert e.path is not None
+            assert all(read(e.path).metrics[key] == e.metrics[key] for key in ("frechet_distance", "recall"))
 
 
 class TestMeasure:
@@ -279,14 +306,6 @@ class TestMeasure:
         for one in (held_out, "mnist5k:test"):
             assert measure(one, held_out, ["recall"]).yardstick
         assert not measure(digits, held_out, ["recall"]).yardstick
-
-    def test_chooses_features_that_fit_and_says_so(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        monkeypatch.setenv("TRILEMMA_INCEPTION", str(tmp_path / "none.pth"))
-        shapes = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3), dtype=np.uint8)
-        made = measure(shapes, shapes[:10], ["precision"])
-        assert made.features.name == "pixels" and "features 'pixels', as none are named" in made.warnings[0]
-        digits = measure("mnist5k:test", "mnist5k:test", ["frechet_distance"])
-        assert digits.features.name == "digits" and not digits.warnings
 
     def test_refuses_what_are_no_images(self, tmp_path: Path) -> None:
         images = np.zeros((4, 8, 8, 1), np.uint8)

@@ -36,7 +36,7 @@ def later(**changes: Any) -> Evaluation:
     made = OLD.content() | {"metrics": {"kid": 0.2, "frechet_distance": 3.0}, "warnings": ["new", "few images"]}
     del made["reference"]["holdout"]
     for section, items in changes.items():
-        made[section] = made[section] | items if isinstance(items, dict) else items
+        made[section] = made.get(section, {}) | items if isinstance(items, dict) else items
     return Evaluation.model_validate(made)
 
 
@@ -52,6 +52,18 @@ def test_figures_are_kept_with_their_warnings_and_held_out_images(place: Path) -
     assert whole.metrics == OLD.metrics | {"kid": 0.2, "frechet_distance": 3.0}
     assert whole.warnings == ("new", "few images", "old")
     assert whole.reference.holdout == OLD.reference.holdout
+
+
+@pytest.mark.parametrize(("other", "kept"), [(None, True), ({"count": 9, "sha256": "o"}, False)])
+def test_a_classifier_s_figures_are_kept_with_it_but_not_beside_another(
+    tmp_path: Path, other: dict[str, Any] | None, kept: bool
+) -> None:
+    made = {"recognised": 0.7, "precision": 0.9}
+    old = Evaluation.model_validate(OLD.content() | {"classifier": {"count": 9, "sha256": "c"}, "metrics": made})
+    old.write(tmp_path / "e.json")
+    whole = with_kept(tmp_path / "e.json", later(**({"classifier": other} if other else {})))
+    assert ("recognised" in whole.metrics) == kept and whole.metrics["precision"] == 0.9
+    assert whole.classifier is not None and whole.classifier.sha256 == ("c" if kept else "o")
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ class TestInTheProcess:
 
 class TestHoldout:
     def test_is_the_test_split_of_a_source(self) -> None:
-        found = open_reference("mnist5k", "pixels")
+        found = open_reference("mnist5k", "pixels", classes=False)
         held = found.features.holdout
         test = open_data("mnist5k", split="test")
         assert held is not None
@@ -133,26 +133,26 @@ class TestHoldout:
 
     @pytest.mark.parametrize(("spec", "asked"), [("mnist5k:test", None), ("mnist5k:all", True), ("mnist5k", False)])
     def test_is_of_a_training_split_only_and_of_none_when_unwanted(self, spec: str, asked: bool | None) -> None:
-        found = open_reference(spec, "pixels", holdout=asked)
+        found = open_reference(spec, "pixels", classes=False, holdout=asked)
         assert found.features.holdout is None and "holdout" not in found.record
 
     def test_that_takes_long_is_computed_when_asked_for_or_kept(
         self, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
     ) -> None:
-        monkeypatch.setattr(reference, "FEW", 499)
-        assert open_reference("mnist5k", "pixels").features.holdout is None
-        assert open_reference("mnist5k", "pixels", holdout=True).features.holdout is not None
+        monkeypatch.setattr(reference, "FEW", 4500)
+        assert open_reference("mnist5k", "pixels", classes=False).features.holdout is None
+        assert open_reference("mnist5k", "pixels", classes=False, holdout=True).features.holdout is not None
         request.getfixturevalue("slow")
         features_of_set(open_data("mnist5k", split="test"), PixelExtractor())
-        assert open_reference("mnist5k", "pixels").features.holdout is not None
+        assert open_reference("mnist5k", "pixels", classes=False).features.holdout is not None
 
-    def test_of_a_path_is_computed_when_asked_for(self, tmp_path: Path) -> None:
+    def test_of_a_path_is_its_test_folder_or_what_is_held_out(self, tmp_path: Path) -> None:
         images = np.random.default_rng(0).integers(0, 256, (8, 4, 4, 1), dtype=np.uint8)
         write_samples(tmp_path / "set" / "train", images[:5])
         write_samples(tmp_path / "set" / "test", images[5:])
         spec = str(tmp_path / "set")
-        assert open_reference(spec, "pixels").features.holdout is None
-        held = open_reference(spec, "pixels", holdout=True).features.holdout
+        held = open_reference(spec, "pixels").features.holdout
         assert held is not None and len(held) == 3
+        assert open_reference(spec, "pixels", holdout=False).features.holdout is None
         write_samples(tmp_path / "plain.npz", images)
         assert open_reference(str(tmp_path / "plain.npz"), "pixels", holdout=True).features.holdout is None

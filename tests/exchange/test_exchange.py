@@ -20,7 +20,9 @@ from tests.exchange.openai_unet import Model
 from trilemma.errors import InputError
 from trilemma.evaluations import evaluate
 from trilemma.exchange import export_run, import_run
+from trilemma.exchange.schedulers import not_carried, scheduler_config
 from trilemma.jobs import train
+from trilemma.recipes.sampling import parse_sampling
 from trilemma.report.html import build_report
 from trilemma.runs import Run
 
@@ -305,7 +307,7 @@ def test_label_dropout_goes_out_and_comes_back(
 
 
 class TestExportSays:
-    CLASSES, STEPS = "note: DDPMPipeline gives no class", "note: sampling.steps None .*num_inference_steps=8"
+    STEPS = "sampling.steps None .*num_inference_steps=8"
 
     @pytest.mark.parametrize(
         ("sampling", "kind", "lines"),
@@ -350,28 +352,25 @@ class TestExportSays:
         ],
     )
     def test_what_of_sampling_is_left_out(
-        self,
-        sampling: dict[str, Any],
-        kind: str,
-        lines: list[str],
-        expressible: Run,
-        tmp_path: Path,
-        capsys: pytest.CaptureFixture[str],
+        self, sampling: dict[str, Any], kind: str, lines: list[str], expressible: Run
     ) -> None:
-        path = expressible.path / "recipe.yaml"
-        path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "sampling": sampling}))
-        capsys.readouterr()
-        folder = export_run(expressible.path, out=tmp_path / "out")
-        said = capsys.readouterr().out.splitlines()
-        expected = [self.CLASSES, *lines]
-        assert len(said) == len(expected), said
-        for line, pattern in zip(said, expected, strict=True):
-            assert line.startswith("note: ") and re.search(pattern, line), (line, pattern)
-        classes = [
-            json.loads((folder / "scheduler/scheduler_config.json").read_text())["_class_name"],
-            json.loads((folder / "model_index.json").read_text())["scheduler"][1],
-        ]
-        assert classes == [f"{kind}Scheduler"] * 2
+        learner = {**expressible.recipe.learner, "conditional": False}
+        recipe = expressible.recipe.model_copy(update={"sampling": parse_sampling(sampling), "learner": learner})
+        config = scheduler_config(recipe)
+        said = not_carried(recipe, config)
+        assert config.class_name == f"{kind}Scheduler" and len(said) == len(lines), said
+        assert all(re.search(pattern, line) for line, pattern in zip(said, lines, strict=True)), said
+
+    def test_how_classes_are_asked_for(self, expressible: Run, capsys: pytest.CaptureFixture[str]) -> None:
+        """The pipeline in the folder takes every step, unless told otherwise, and DDIM's clipping as it is here."""
+        sampling = expressible.recipe.sampling.changed(sampler="ddim", clip="static")
+        recipe = expressible.recipe.model_copy(update={"sampling": sampling})
+        (said,) = not_carried(recipe, scheduler_config(recipe))
+        assert said.startswith(
+            "DDPMPipeline gives no class: DiffusionPipeline.from_pretrained(FOLDER, custom_pipeline="
+        )
+        export_run(expressible.path)
+        assert f"note: {said}" in capsys.readouterr().out
 
     def test_ddim_of_a_learned_variance(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         """DDIMScheduler would take the half that is the variance for noise."""

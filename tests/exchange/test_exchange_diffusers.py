@@ -329,6 +329,34 @@ class TestSameImages:
         levels = [((x.clamp(-1, 1) + 1) * 127.5).round() for x in (found, expected)]
         assert float((levels[0] - levels[1]).abs().max()) <= 1
 
+    @pytest.mark.parametrize("kind", ["DDPMScheduler", "DDIMScheduler"])
+    def test_of_the_classes_asked_for(self, kind: str, tmp_path: Path) -> None:
+        """By the pipeline in the folder, which is run where it is asked for, every draw from one generator."""
+        run = import_run(folder(tmp_path / "theirs", model(**MODELS["classes"]), kind=kind), "diffusers",
+                         out=tmp_path / "run")  # fmt: skip
+        place = export_run(run.path)
+        assert type(diffusers.DiffusionPipeline.from_pretrained(place)) is diffusers.DDPMPipeline
+        asked = {"custom_pipeline": "pipeline", "trust_remote_code": True}
+        pipeline = diffusers.DiffusionPipeline.from_pretrained(place, **asked)
+        pipeline.set_progress_bar_config(disable=True)
+        labels, generator = torch.tensor([2, 0, 3]), torch.Generator().manual_seed(0)
+        theirs = pipeline(labels.tolist(), generator, num_inference_steps=10, output_type="pt").images
+        with pytest.raises(ValueError, match="expected numbers from 0 to 3"):
+            pipeline([4])
+        again = torch.Generator().manual_seed(0)
+        x = torch.randn(3, 1, 8, 8, generator=again)
+        kernel: Any = run.sampler(steps=10).kernel
+        times = grid(run.denoiser().schedule, 10, run.recipe.sampling.spacing)
+        bound = run.denoiser().bind(Condition(labels))
+        with torch.inference_mode():
+            for t, s in pairwise(times):
+                noise = torch.zeros_like(x)
+                if kind == "DDPMScheduler" and s > 0:
+                    noise = torch.randn(x.shape, generator=again)
+                x, _ = kernel.step(bound, x, t, s, None, cast(Any, Given(noise)))
+        assert theirs.std() > 0.05
+        torch.testing.assert_close((x / 2 + 0.5).clamp(0, 1), theirs, rtol=0, atol=1e-4)
+
     def test_their_pipeline_runs(self, tmp_path: Path) -> None:
         run = import_run(folder(tmp_path / "theirs", model(sample_size=(8, 12))), "diffusers", out=tmp_path / "run")
         pipeline = diffusers.DDPMPipeline.from_pretrained(export_run(run.path, out=tmp_path / "out"))

@@ -1,5 +1,5 @@
 """Train in a process that is killed (SIGKILL) just before it changes the file system, then resume: once for each kind
-of change that training makes.
+of change that training makes. And as a command that is sent a signal.
 
     python killed.py RECIPE.yaml FOLDER
 
@@ -10,10 +10,12 @@ nothing, so each costs a fraction of a second.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -21,7 +23,10 @@ from typing import Any
 
 import torch._dynamo  # noqa: F401 — what an optimiser's first step would import, a second's work, in every fork
 
+from trilemma import cli
 from trilemma.jobs import train
+from trilemma.jobs.network_costs import anatomy, resolve
+from trilemma.training import checkpoint
 
 CHANGES = {"os.rename", "os.link", "os.mkdir", "os.remove", "os.rmdir", "os.symlink", "open", "shutil.rmtree"}
 
@@ -65,8 +70,35 @@ def child(work: Callable[[int], Any]) -> tuple[int, list[str]]:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), lines
 
 
+def signalled(recipe: str, folder: Path, number: signal.Signals) -> None:
+    run = folder / number.name
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.dup2(writing, 1), os.dup2(writing, 2)
+        longer = ["training.steps=1000000", "training.checkpoint_every=3"]
+        sys.argv = ["trilemma", "train", recipe, "--out", str(run), "--set", longer[0], "--set", longer[1]]
+        code: Any = 1
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code
+        finally:
+            sys.stdout.flush()
+            os._exit(code or 0)
+    os.close(writing)
+    while not checkpoint.steps(run / "checkpoints") and os.waitpid(pid, os.WNOHANG) == (0, 0):
+        time.sleep(0.02)
+    os.kill(pid, number)
+    with os.fdopen(reading) as pipe:
+        said = pipe.read()
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    run.with_suffix(".json").write_text(json.dumps({"said": said, "code": code}))
+
+
 def main() -> None:
     recipe, folder = sys.argv[1], Path(sys.argv[2])
+    anatomy(resolve(recipe))
 
     def broken(out: Path, last: int, told: int) -> None:
         watch(out, told, last)
@@ -83,6 +115,8 @@ def main() -> None:
         print(before[-1], flush=True)
         status, _ = child(lambda told, out=out: train(recipe, out=out, resume=True))
         assert status == 0, f"killed before {before[-1]}, it cannot be resumed"
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signalled(recipe, folder, number)
 
 
 if __name__ == "__main__":

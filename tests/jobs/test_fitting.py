@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -46,28 +45,6 @@ def denoiser(network: type[nn.Module] = MyNet, **schedule: Any) -> tl.Denoiser:
 
 def weights(path: Path) -> dict[str, Tensor]:
     return {f"{f.stem}/{k}": v for f in sorted(path.glob("*.safetensors")) for k, v in load_file(f).items()}
-
-
-def test_the_code_at_the_front_door_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """What `import trilemma` and the README say, on fewer steps and images."""
-    monkeypatch.chdir(tmp_path)
-    code = tl.__doc__.split("\n\n")[2]
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    assert all(re.sub(r"  #.*", "", line) in readme for line in code.splitlines())
-    for many, few in (
-        ("steps=128", "steps=8"),
-        ("steps=1500", "steps=2"),
-        ("steps=20", "steps=2"),
-        ("1000", "40"),
-        ('"mnist5k"', '"mnist5k", split="test"'),
-    ):
-        assert many in code
-        code = code.replace(many, few)
-    exec(code, {"tl": tl, "MyNet": MyNet})
-    said = capsys.readouterr().out
-    assert said.startswith("1 ") and "FD-40: " in said and "recall: " in said
 
 
 def test_from_data_to_an_evaluation(data: Path, tmp_path: Path) -> None:

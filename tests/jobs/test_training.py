@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
-import subprocess
+import resource
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from trilemma.cli import main
 from trilemma.data import open_data
 from trilemma.errors import InputError
 from trilemma.jobs import train
@@ -79,6 +84,16 @@ class TestRunDirectory:
         grids = sorted((tmp_path / "run" / "samples").glob("grid-*.png"))
         assert [grid.name for grid in grids] == ["grid-00000001.png", "grid-00000002.png"]
         assert grids[0].read_bytes() == grids[1].read_bytes()
+        events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+        events.Reload()
+        for name, rows, columns in (("grid", 4, 10), ("strip", 4, 9)):
+            shown = events.Images(name)
+            assert [event.step for event in shown] == [1, 2]
+            files = sorted((tmp_path / "run" / "samples").glob(f"{name}-*.png"))
+            for event, file in zip(shown, files, strict=True):
+                pixels = np.asarray(Image.open(file))
+                assert np.array_equal(np.asarray(Image.open(io.BytesIO(event.encoded_image_string)))[..., 0], pixels)
+                assert pixels.shape == (rows * 10 + 2, columns * 10 + 2)
 
     def test_trains_a_classifier_too(self, write_recipe: Write, data: Path, tmp_path: Path) -> None:
         values = {
@@ -102,6 +117,19 @@ class TestRunDirectory:
 
 
 class TestResume:
+    def test_a_shortened_warm_up_stays_so(
+        self, write_recipe: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Said once, before; a longer run goes on at the rate that it had reached."""
+        recipe = write_recipe(training={"steps": 20, "warmup": 30, "checkpoint_every": 20, "validate_every": 0})
+        note = "note: warm-up 30 steps: more than the run's 20, shortened to a tenth, 2"
+        train(recipe, out=tmp_path / "run")
+        assert capsys.readouterr().out.splitlines().count(note) == 1
+        train(recipe, out=tmp_path / "run", overrides=["training.steps=22"], resume=True)
+        assert note not in capsys.readouterr().out
+        rates = [line["lr"] for line in log_of(tmp_path / "run") if "lr" in line]
+        assert rates == pytest.approx([5e-4, *[1e-3] * 21])
+
     def test_goes_on_bit_for_bit_with_accumulation(self, write_recipe: Write, outcome: Outcome, tmp_path: Path) -> None:
         recipe = write_recipe(training={"steps": 10, "checkpoint_every": 5, "micro_batch": 4, "validate_every": 5})
         train(recipe, out=tmp_path / "whole")
@@ -185,15 +213,17 @@ class TestInit:
             train(write_recipe(network={"base_channels": 4}), out=tmp_path / "begun", init=run.path)
 
 
-FULL = """
-import resource, signal, sys
-from trilemma.cli import main
-from trilemma.machine import files
-limit = int(sys.argv.pop(1))
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-main()
-"""
+@contextmanager
+def full_beyond(limit: int) -> Iterator[None]:
+    """A full disk, stood in for: no file of this process grows beyond so many bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ended = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ended)
 
 
 @pytest.mark.parametrize(
@@ -210,9 +240,16 @@ main()
     ids=["train", "sample", "nll", "export", "evaluate"],
 )  # fmt: skip
 def test_a_full_disk_is_one_line_and_loses_nothing(
-    run: Run, write_recipe: Write, data: Path, tmp_path: Path, limit: int, command: list[str], says: str
+    run: Run,
+    write_recipe: Write,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],  # not to a file, which would be full as well
+    limit: int,
+    command: list[str],
+    says: str,
 ) -> None:
-    """Stood in for by a limit on a file's size."""
     (tmp_path / "place").mkdir()
     if command[0] == "export":  # which diffusers has a counterpart of
         run = train(write_recipe(network={"groups": 2}), out=tmp_path / "exported")
@@ -220,11 +257,12 @@ def test_a_full_disk_is_one_line_and_loses_nothing(
     command = [re.sub("RUN|OUT|DATA", lambda found: words[found[0]], word) for word in command]
     if command[0] == "nll":
         command[2:3] = ["--reference", f"{data}:train"]
-    result = subprocess.run(
-        [sys.executable, "-c", FULL, str(limit), *command], capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 2, result.stderr[-2000:]
-    assert re.fullmatch(rf"error: .*{says}.*\n", result.stderr)
+    monkeypatch.setattr(sys, "argv", ["trilemma", *command])
+    capsys.readouterr()
+    with full_beyond(limit), pytest.raises(SystemExit) as ended:
+        main()
+    error = capsys.readouterr().err
+    assert ended.value.code == 2 and re.fullmatch(rf"error: .*{says}.*\n", error), error
     left = [path.name for path in (tmp_path / "place").rglob("*") if path.is_file()]
     assert not [name for name in left if "partial" in name or name.endswith(".lock")]
     assert not list(run.path.rglob("*.partial")) and Run(run.path).step >= 6

@@ -146,6 +146,11 @@ class TestShapes:
 
         # Resolutions 16, 8, 4, 2 (the shorter side), one layer each on the way down and two on the way up.
         assert [attended((), False), attended((), True), attended((8,), False), attended((16, 4), True)] == [0, 1, 3, 7]
+        # Or levels from the coarsest: −3 is at 8, −4 and −2 at 16 and 4.
+        assert [attended((-3,), False), attended((-4, -2), True), attended((-3, 8), False)] == [3, 7, 3]
+        for attention in ((7,), (-5,), (0,)):
+            with pytest.raises(ValueError, match=r"resolutions, \[16, 8, 4, 2\], or its levels .* -4, -3, -2, -1"):
+                attended(attention, False)
 
 
 @pytest.mark.parametrize("classes", [0, 5])

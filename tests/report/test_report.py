@@ -21,7 +21,7 @@ from trilemma.report.sources import read_log, read_sources
 from trilemma.report.tables import build_table
 
 SECTIONS = ["verdict", "figures", "trilemma", "samples", "strips", "loss", "balance", "provenance"]
-VOID = {"meta", "img", "br", "link", "input", "hr"}
+VOID = {"meta", "img", "br", "link", "input", "hr", "source"}
 
 
 class Page(HTMLParser):
@@ -32,6 +32,7 @@ class Page(HTMLParser):
         self.open: list[str] = []
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.words: list[str] = []
+        self.headings: list[tuple[str, str]] = []
         self.feed(text)
         assert not self.open
 
@@ -46,6 +47,8 @@ class Page(HTMLParser):
     def handle_data(self, data):
         if not self.open or self.open[-1] not in ("script", "style"):
             self.words.append(data)
+        if self.open and self.open[-1] in ("h1", "h2"):
+            self.headings.append((self.open[-1], data))
 
     @property
     def text(self) -> str:
@@ -53,7 +56,8 @@ class Page(HTMLParser):
 
     @property
     def sections(self) -> list[str]:
-        return [attrs["id"] for tag, attrs in self.elements if tag == "section"]
+        """Those below where the run stands, which is said, or not, by what a log and evaluations allow."""
+        return [attrs["id"] for tag, attrs in self.elements if tag == "section" and attrs["id"] != "standing"]
 
     def images(self, kind: str) -> list[bytes]:
         found = [str(attrs["src"]) for tag, attrs in self.elements if tag == "img"]
@@ -86,6 +90,7 @@ def test_whole_report(run):
     assert "N = 500 is less than 10 times the feature dimension" in page.text
     assert "The same place holds the same seed in each block." in page.text
     assert not [p for p in run.iterdir() if p.name.startswith(".")]
+    assert out.stat().st_size < 500_000
 
 
 def test_nothing_is_fetched_from_elsewhere(run):
@@ -95,6 +100,10 @@ def test_nothing_is_fetched_from_elsewhere(run):
         assert tag not in ("link", "iframe", "object", "embed", "base")
         for name in ("src", "href", "srcset", "data", "poster", "action"):
             assert (attrs.get(name) or "#").startswith(("#", "data:")), (tag, attrs)
+    assert not re.search(
+        r"\b(fetch|import|XMLHttpRequest|WebSocket)\b",
+        "".join(re.findall(r"<script>(.*?)</script>", out.read_text(), re.DOTALL)),
+    )
     style = re.search(r"<style>(.*?)</style>", out.read_text(), re.DOTALL)
     assert style
     assert "url(" not in style[1]
@@ -106,12 +115,11 @@ def test_nothing_is_fetched_from_elsewhere(run):
 def test_pictures_are_the_samples_and_have_words(run):
     page = read(build_report([run]))
     pictures = [Image.open(io.BytesIO(data)) for data in page.images("png")]
-    assert [picture.size for picture in pictures] == [(5 * 30, 10 * 30)] * 3 + [(11 * 30, 4 * 30)] * 2
-    with np.load(run / "samples" / "way-0.npz") as file:
+    assert [picture.size for picture in pictures] == [(5 * 30, 30)] * 30 + [(11 * 30, 4 * 30)] * 2
+    with np.load(run / "samples" / "way-1.npz") as file:
         images = file["arr_0"]
-    grid = np.asarray(pictures[0])
     for label, column in ((0, 0), (3, 1), (9, 4)):
-        cell = grid[30 * label + 1 : 30 * label + 29, 30 * column + 1 : 30 * column + 29]
+        cell = np.asarray(pictures[label])[1:29, 30 * column + 1 : 30 * column + 29]
         np.testing.assert_array_equal(cell, images[label + 10 * column, :, :, 0])
     assert all(attrs.get("alt") for tag, attrs in page.elements if tag == "img")
 
@@ -176,8 +184,8 @@ def test_rgb_samples_and_non_square_strips(run):
     page = read(build_report([run]))
     pictures = [Image.open(io.BytesIO(data)) for data in page.images("png")]
     assert pictures[0].mode == "RGB"
-    assert pictures[0].height == 2 * 66
-    assert pictures[3].size == (3 * 34, 66)
+    assert pictures[0].height == 66
+    assert pictures[-1].size == (11 * 30, 4 * 30) and (3 * 34, 66) in [picture.size for picture in pictures]
     assert "t = 0" in page.text
 
 
@@ -189,6 +197,23 @@ def test_evaluation_files_alone_make_a_report_in_the_working_directory(run, tmp_
     page = read(out)
     assert page.sections == ["verdict", "figures", "trilemma", "samples", "balance", "provenance"]
     assert "2 ways of sampling" in page.text
+
+
+def test_a_run_and_its_classes_have_their_names(run, tmp_path):
+    products = run.rename(tmp_path / "products")
+    names = [f"kind <{i}>" for i in range(10)]
+    (products / "recipe.yaml").write_text(f"images: {{channels: 1, height: 28, width: 28, classes: {names}}}")
+    page = read(build_report([products]))
+    assert ("h1", "products") in page.headings
+    assert page.text.count("kind <3>") == 3 + 1 + 1, "beside samples of three ways, in the balance, in the recipe"
+    assert "Samples of class kind <3>: DDIM, 10 steps" in [attrs.get("alt") for _, attrs in page.elements]
+
+
+def test_ways_are_in_the_order_of_their_numbers(run):
+    for i, steps in enumerate((100, 5, 20)):
+        edit(run / "evaluations" / f"way-{i}.json", lambda e, steps=steps: e.update(label=f"ddim, {steps} steps"))
+    text = build_report([run]).read_text()
+    assert re.findall(r'<th scope="row">(ddim, \d+)', text)[:3] == ["ddim, 5", "ddim, 20", "ddim, 100"]
 
 
 def test_two_runs_are_told_apart(run, tmp_path):

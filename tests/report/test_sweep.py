@@ -48,9 +48,9 @@ def words(svg: str) -> list[str]:
 class TestAxes:
     def test_are_the_settings_with_several_values_the_fastest_last(self, evaluation: Make) -> None:
         sweep = Sweep.of(points(evaluation, steps=[20, 5], sampler=["ddim", "heun"]))
-        assert sweep.axes == {"steps": [20, 5], "sampler": ["ddim", "heun"]}
+        assert sweep.axes == {"steps": [5, 20], "sampler": ["ddim", "heun"]}, "numbers in their order"
         assert [row.label for row in sweep.table.rows] == [
-            f"{steps} steps, {name}" for steps in (20, 5) for name in ("ddim", "heun")
+            f"{steps} steps, {name}" for steps in (5, 20) for name in ("ddim", "heun")
         ]
 
     def test_are_none_of_one_point(self, evaluation: Make) -> None:
@@ -161,12 +161,11 @@ class TestPage:
         found = re.findall(r'<section id="([\w-]+)"', text)
         assert found == ["verdict", "dial-eta", "dial-steps", "trilemma", "figures", "provenance"]
         assert "<h1>demo: eta × steps</h1>" in text and "4 points of 500 images" in text
-        outside = re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)
-        assert not re.search(r'(src|href)="https?:', outside)
+        assert not re.search(r'(src|href)="https?:', text)
         assert re.findall(r'<th scope="row">([^<]*)&nbsp;◆</th>', text) == ["eta 0, 5 steps", "eta 0, 10 steps"]
         for label in ("eta 0, 5 steps", "eta 0, 10 steps"):
-            assert f'"text":"{label}"' in text
-        assert '"text":"eta 5, 5 steps"' not in text
+            assert f">{label}</text>" in text
+        assert ">eta 5, 5 steps</text>" not in text
         assert text.count("trilemma evaluate runs/demo --") == 4
 
     def test_other_points_have_another_page(self, evaluation: Make) -> None:

@@ -6,8 +6,9 @@ import io
 
 from rich.console import Console
 
-from trilemma.report.table_views import to_html, to_markdown, to_rich
-from trilemma.report.tables import DASH, build_table
+from trilemma.report.html import render
+from trilemma.report.table_views import to_markdown, to_rich
+from trilemma.report.tables import DASH, build_table, natural
 
 
 def best(table):
@@ -57,7 +58,7 @@ def test_what_was_measured_otherwise_is_marked_and_never_best(evaluation):
     assert table.reasons == {"a": "other N: 300 against 500"}, "most of a column decide, not the first"
     assert all(odd.cells[name].letters == ("a",) and not odd.cells[name].best for name in marked)
     assert all(cell.comparable for row in others for cell in row.cells.values())
-    html = to_html(table)
+    html = render([], [row.evaluation for row in table.rows])
     assert html.count('href="#note-a"') == len(marked) and 'id="note-a"' in html
     assert "<sup>a</sup> not comparable: other N: 300 against 500" in to_markdown(table)
 
@@ -97,8 +98,14 @@ def test_terminal_table_holds_every_figure_and_fits_100_columns(evaluation, eval
 
 
 def test_html_table_groups_axes_and_escapes(evaluation):
-    html = to_html(build_table([evaluation('<script>alert("x")</script>'), evaluation("b")]))
+    html = render([], [evaluation('<script>alert("x")</script>'), evaluation("b")])
     assert '<th colspan="3" scope="colgroup" class="axis quality">' in html
     assert '<th colspan="2" scope="colgroup" class="axis coverage">' in html
-    assert "<script" not in html
+    assert "<script>alert" not in html
     assert "&lt;script&gt;" in html
+
+
+def test_labels_sort_as_numbers():
+    labels = ["ddim, 2 steps", "ddim, 10 steps", "ddim, 10 steps, guidance 0.5", "ddim, 10 steps, guidance 2"]
+    labels += ["DDIM, 10 steps, guidance 10", "ddim, 100 steps", "heun, 5 steps"]
+    assert sorted(reversed(labels), key=natural) == labels

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from trilemma.report.compare import compare
-from trilemma.report.sources import read_compared
+from trilemma.report.html import build_report
+from trilemma.report.sources import read_compared, read_sources
 from trilemma.report.table_views import to_markdown
 from trilemma.report.tables import build_table
-from trilemma.report.verdict import axis_verdicts, deciding_column, ranked, verdict
+from trilemma.report.verdict import axis_verdicts, deciding_column, ranked, standing_lines, verdict
 
 
 def test_each_axis_has_its_leader_and_the_price_of_speed_is_named(evaluations):
@@ -112,3 +113,28 @@ def test_verdict_bold_and_comparison_say_the_same_of_the_demos_figures():
     assert verdict(table)[0].startswith(
         "“DDIM, 16 steps, guidance 0.5” wins on quality and speed; “Ancestral, 32 steps” and"
     )
+
+
+def test_where_a_run_stands_is_said_under_its_own_name_by_what_lies_in_it(run, tmp_path, evaluation):
+    """The directory's name, whatever the recipe and the evaluations' subjects are called."""
+    products = run.rename(tmp_path / "products")
+    runs, evaluations = read_sources([products])
+    stands, *advice = standing_lines(runs, evaluations, named=True)
+    assert stands.text.startswith("products: 5.11 ± 0.54 times as far from the training images as held-out images are")
+    assert "by “Ancestral, 200 steps”, against 1.93 ± 0.20" in stands.text
+    assert advice[0].text.startswith("Next: ") and len(advice) <= 3
+    assert all(one.command == "" or "products" in one.command for one in advice)
+    elsewhere = evaluation("elsewhere", metrics__frechet_distance=0.1)
+    assert standing_lines(runs, [*evaluations, elsewhere], named=True)[0] == stands
+    page = build_report([products]).read_text()
+    assert f'<p title="{"; ".join(map(str, stands.figures))}">5.11 ± 0.54 times as far' in page
+    assert f"<br><code>{advice[0].command}</code>" in page
+    assert page.index('id="standing"') < page.index('id="verdict"')
+
+
+def test_a_recipe_that_cannot_be_read_costs_no_report(run):
+    (run / "recipe.yaml").write_text("learner: {name: of a package that is not here}\nimages: 3")
+    runs, evaluations = read_sources([run])
+    assert standing_lines(runs, evaluations, named=False)[0].text.startswith("5.11")
+    (run / "recipe.yaml").write_text("[")
+    assert read_sources([run])[0][0].values == {}

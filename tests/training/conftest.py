@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 
+from trilemma.machine.devices import accelerator
 from trilemma.networks import UNet
 from trilemma.objectives import OBJECTIVES
 from trilemma.process import SCHEDULES, TIME_SAMPLERS, Denoiser
@@ -73,7 +73,7 @@ def make_trainer(tmp_path: Path) -> Callable[..., tuple[Trainer, Batches]]:
     def make(where: str = "run", learner: Learner | None = None, **settings: Any) -> tuple[Trainer, Batches]:
         given = {"steps": 4, "batch": 6, "learning_rate": 1e-3, "ema": 0.9, "flip": True, "checkpoint_every": 100}
         chosen = TrainingSettings(**{**given, **settings})
-        trainer = Trainer(learner or build_learner(), chosen, Accelerator(), tmp_path / where)
+        trainer = Trainer(learner or build_learner(), chosen, accelerator("fp32"), tmp_path / where)
         return trainer, Batches(Pixels(), to_floats, batch=chosen.batch, seed=chosen.seed, flip=chosen.flip)
 
     return make

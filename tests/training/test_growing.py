@@ -1,11 +1,7 @@
-"""Training a network that grows: over all its stages, across their borders, in two processes, half-grown."""
+"""Training a network that grows: over all its stages, across their borders, half-grown."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -132,21 +128,6 @@ def recipe(tmp_path: Path) -> Path:
     path = tmp_path / "growing.yaml"
     path.write_text(yaml.safe_dump(values))
     return path
-
-
-def test_two_processes_have_one_process_s_losses(recipe: Path, tmp_path: Path) -> None:
-    """At every stage some weights have no gradients for a process to wait for."""
-    train(recipe, out=tmp_path / "one")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "trilemma"]
-    command = [*launcher, "train", str(recipe), "--out", str(tmp_path / "two")]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=dict(os.environ))
-    assert result.returncode == 0, result.stderr[-3000:]
-    one, two = (
-        [json.loads(line)["loss"] for line in (tmp_path / which / "log.jsonl").read_text().splitlines()]
-        for which in ("one", "two")
-    )
-    assert len(one) == 6
-    assert two == pytest.approx(one, rel=1e-4)
 
 
 def test_a_half_grown_run_samples_at_full_size(recipe: Path, tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 
 from tests.training.conftest import Pixels, to_floats
+from trilemma.machine.devices import accelerator
 from trilemma.process import Importance
 from trilemma.training import Batches, DenoisingLearner, Trainer, TrainingSettings
 
@@ -20,7 +20,7 @@ def test_ten_steps_are_five_and_five(make_learner: Callable[..., DenoisingLearne
         times = Importance(learner.denoiser.schedule, history=2, bins=10, extra=2)
         learner.times = times
         settings = TrainingSettings(steps=10, batch=4, checkpoint_every=5)
-        return Trainer(learner, settings, Accelerator(cpu=True), tmp_path / name), times
+        return Trainer(learner, settings, accelerator("fp32"), tmp_path / name), times
 
     batches = Batches(Pixels(), to_floats, batch=4, seed=0)
     whole, history = trainer("whole")

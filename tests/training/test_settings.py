@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from pydantic import ValidationError
 from torch import nn
 
 from trilemma.training import TrainingSettings
@@ -39,9 +38,12 @@ def test_decay_ends_at_zero() -> None:
         assert TrainingSettings(steps=10, decay=decay).rate(10) == pytest.approx(0.0, abs=1e-12)
 
 
-def test_warm_up_longer_than_the_run_is_refused() -> None:
-    with pytest.raises(ValidationError, match="warmup 11 is longer than the 10 steps"):
-        TrainingSettings(steps=10, warmup=11)
+def test_a_warm_up_longer_than_the_run_is_a_tenth_of_it() -> None:
+    fitted, note = TrainingSettings(steps=500, warmup=5000).fitted()
+    assert fitted == TrainingSettings(steps=500, warmup=50)
+    assert note == "warm-up 5,000 steps: more than the run's 500, shortened to a tenth, 50"
+    whole = TrainingSettings(steps=500, warmup=500)
+    assert whole.fitted() == (whole, None)
 
 
 def stepped(optimizer: str, gradient: float, weight_decay: float = 0.1) -> float:

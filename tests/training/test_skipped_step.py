@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 
 from tests.training.conftest import Pixels, to_floats
+from trilemma.machine.devices import accelerator
 from trilemma.training import Batches, DenoisingLearner, Trainer, TrainingSettings
 
 BATCH_NORM = {"block": "double", "norm": "batch", "entry": "bottom", "skips": "level", "down": "max", "up": "bilinear"}
@@ -19,7 +19,7 @@ def test_batch_statistics_are_those_before_it(make_learner: Callable[..., Denois
     network: dict[str, Any] = {**BATCH_NORM, "time_range": 20}
     learner = make_learner(**network)
     settings = TrainingSettings(steps=3, batch=4, ema=0.9)
-    trainer = Trainer(learner, settings, Accelerator(cpu=True), tmp_path)
+    trainer = Trainer(learner, settings, accelerator("fp32"), tmp_path)
 
     def spoilt(images: Any) -> torch.Tensor:
         return to_floats(images) * (float("nan") if trainer.step == 1 else 1.0)

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import softplus
@@ -16,6 +15,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from torch.optim import Optimizer
 
 from tests.training.conftest import Pixels, to_floats
+from trilemma.machine.devices import accelerator
 from trilemma.networks.norms import BatchNorm2d
 from trilemma.process import Draw
 from trilemma.training import Batch, Batches, Learner, Loop, Outcome, Trainer, TrainingSettings
@@ -85,5 +85,5 @@ def adversaries(folder: Path, learner: Learner | None = None, **settings: object
     torch.manual_seed(0)
     given = {"steps": 8, "batch": 6, "learning_rate": 1e-2, "ema": 0.9, "warmup": 2, "checkpoint_every": 4}
     chosen = TrainingSettings(**{**given, **settings})
-    trainer = Trainer(learner or Adversaries(), chosen, Accelerator(cpu=True), folder)
+    trainer = Trainer(learner or Adversaries(), chosen, accelerator("fp32"), folder)
     return trainer, Batches(Pixels(), to_floats, batch=6, seed=0)

@@ -5,14 +5,17 @@ from __future__ import annotations
 
 import io
 import os
+import platform
 import sys
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from trilemma import __version__
 from trilemma.errors import InputError, one_line, shown
 from trilemma.inventory import summary
 from trilemma.registry import load_plugin
@@ -23,6 +26,7 @@ COMMANDS = {
     "recipe": "recipe.recipe",
     "sample": "sample.sample",
     "evaluate": "evaluate.evaluate",
+    "measure": "measure.measure",
     "sweep": "sweep.sweep",
     "stats": "stats.stats",
     "data": "data.data_",
@@ -89,12 +93,18 @@ def _summary(place: str) -> str:
     return summary(Path(__file__).with_name(f"{module}.py"), function).partition(". ")[0].rstrip(".")
 
 
-app = typer.Typer(name="trilemma", no_args_is_help=True, cls=Commands, **PLAIN)
+app = typer.Typer(name="trilemma", no_args_is_help=True, cls=Commands, **{**PLAIN, "add_completion": True})
 
 
 def _load(plugins: list[str] | None) -> None:
     for spec in plugins or []:
         load_plugin(spec)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"trilemma {__version__}, PyTorch {version('torch')}, Python {platform.python_version()}")
+        raise typer.Exit
 
 
 @app.callback()
@@ -105,6 +115,9 @@ def trilemma(
             metavar="FILE.py|MODULE", callback=_load, help="Whose samplers, metrics, data … can be named; repeatable."
         ),
     ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Say which this is, and end.")
+    ] = False,
 ) -> None:
     """Train, sample, measure and compare diffusion models of images: quality, coverage, speed."""
 
@@ -117,7 +130,7 @@ def main() -> None:
     try:
         for word in sys.argv[1:]:
             _check_word(word)
-        app()
+        app(prog_name="trilemma")
     except InputError as error:
         _say(f"error: {error}")
         sys.exit(2)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from trilemma.cli import options as o
 from trilemma.errors import InputError
+
+if TYPE_CHECKING:
+    from trilemma.evaluations import Evaluation
 
 
 @o.sampling()
@@ -21,7 +25,7 @@ def evaluate(
         str | None, typer.Option(help="DATA[:SPLIT], or statistics as an .npz; a run's training data unless given.")
     ] = None,
     metrics: o.Metrics = None,
-    features: Annotated[str, o.FEATURES] = "digits",
+    features: Annotated[str | None, o.FEATURES] = None,
     neighbours: o.Neighbours = 3,
     counts: Annotated[
         str | None, typer.Option(metavar="N,N,…", help="Fréchet distance from so many of the images, each in turn.")
@@ -63,7 +67,25 @@ def evaluate(
     say(str(evaluation))
     for warning in evaluation.warnings:
         say(f"warning: {warning}")
+    if line := _next(subject, evaluation):
+        say(line)
     say(f"evaluation: {evaluation.path}")
+
+
+def _next(subject: Path, evaluation: Evaluation) -> str:
+    """The next thing to try with what was measured, if it is a run and its figures ask for anything."""
+    from trilemma.report.sources import read_run
+    from trilemma.report.verdict import standing_of
+    from trilemma.runs.cascades import split_spec
+
+    path = Path(split_spec(subject)[-1])
+    if not (path / "recipe.yaml").is_file():
+        return ""
+    with suppress(InputError):  # another file that cannot be read costs the line, not the evaluation
+        run, found = read_run(path)
+        others = [one for one in found if one.path != evaluation.path]
+        return standing_of(run, [*others, evaluation]).next
+    return ""
 
 
 def parse_counts(text: str | None) -> list[int] | None:

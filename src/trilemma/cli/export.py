@@ -14,7 +14,7 @@ def export(
     out: Annotated[Path | None, typer.Option(help="Folder to write; RUN/diffusers unless given.")] = None,
     weights: Annotated[str, typer.Option(help="ema (averaged) or raw.")] = "ema",
 ) -> None:
-    """Write a run as a folder that diffusers' DDPMPipeline loads."""
+    """Write a run as a folder that diffusers' DDPMPipeline loads, with a pipeline that takes classes if it has any."""
     from trilemma import exchange
     from trilemma.machine import say
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -9,19 +10,23 @@ from rich.console import Console
 from rich.table import Table
 
 from trilemma.errors import unknown
-from trilemma.inventory import Entry, entries, headline, packaged
+from trilemma.inventory import Entry, downloads, entries, headline, needed, packaged
 from trilemma.registry import KINDS, OWN, Kind
 
 PLURAL: dict[str, Kind] = {kind if kind in ("data", "times", "features") else f"{kind}s": kind for kind in KINDS}
 WORDS = ("recipes", *PLURAL)
 
 
-def list_(kind: Annotated[str | None, typer.Argument(help=" | ".join(WORDS))] = None) -> None:
+def list_(
+    kind: Annotated[
+        str | None, typer.Argument(help=" | ".join(WORDS), autocompletion=lambda incomplete: list(WORDS))
+    ] = None,
+) -> None:
     """List the recipes and the parts that they can name, with what each is and where it comes from; of one kind also
     the arguments."""
     if kind is not None and kind not in WORDS:
         raise unknown("kind", kind, WORDS)
-    console = Console(highlight=False, markup=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     for each in WORDS if kind is None else (kind,):
         table = Table(title=each, title_justify="left", title_style="bold", show_header=False, box=None, expand=True)
         table.add_column(no_wrap=True)
@@ -35,9 +40,18 @@ def list_(kind: Annotated[str | None, typer.Argument(help=" | ".join(WORDS))] = 
 
 def _entries(word: str) -> list[Entry]:
     if word == "recipes":
-        return [Entry(name, headline(text), OWN, {}) for name, text in packaged().items()]
+        return [Entry(name, _with(headline(text), needed(name)), OWN, {}) for name, text in packaged().items()]
     path = Entry("PATH", "a folder of images (with or without class folders), a .zip, an .npz", OWN, {})
-    return [*entries(PLURAL[word]), *([path] if word == "data" else [])]
+    found = entries(PLURAL[word])
+    if word != "data":
+        return found
+    sizes = {name: f"downloads {size}" for name, size in downloads().items()}
+    return [*(replace(each, description=_with(each.description, sizes.get(each.name))) for each in found), path]
+
+
+def _with(text: str, needed: str | None) -> str:
+    """A description and what it waits for, before its full stop."""
+    return f"{text.rstrip('.')} ({needed})" if needed else text
 
 
 def _whole(entry: Entry) -> str:

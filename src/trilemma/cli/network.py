@@ -7,11 +7,17 @@ from typing import Annotated
 
 import typer
 
+from trilemma.cli import completing
 from trilemma.errors import InputError
 
 
 def network(
-    recipes: Annotated[list[str], typer.Argument(metavar="RECIPE…", help="Packaged recipes, YAML files or runs.")],
+    recipes: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RECIPE…", help="Packaged recipes, YAML files or runs.", autocompletion=completing.recipes
+        ),
+    ],
     svg: Annotated[Path | None, typer.Option(help="Draw: into FILE.svg, or as DIR/NAME.svg each.")] = None,
     batch: Annotated[int, typer.Option(help="Images at once where time is measured.", min=1)] = 8,
     device: Annotated[str | None, typer.Option(help="Where time is measured, such as cpu or cuda.")] = None,
@@ -20,6 +26,7 @@ def network(
 ) -> None:
     """Print networks' parameters, multiply-adds, activation memory and time beside their sources' figures. Needs none
     of the recipes' data."""
+    from trilemma.exchange import why_not_exported
     from trilemma.jobs import network_costs as job
     from trilemma.machine import say, show
     from trilemma.report.network_drawing import write_drawing
@@ -36,6 +43,9 @@ def network(
     ]
     costs = job.network_costs(found, batch=batch, timing=not no_timing, device=device)
     show(network_tables(costs, job.machine(device)))
+    for one in found:
+        if reason := why_not_exported(one.recipe):
+            say(f"{one.recipe.name}, not exported to diffusers: {reason}")
     for picture in drawn:
         say(f"drawing: {picture}")
     if json is not None:

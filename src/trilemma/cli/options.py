@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_a
 import typer
 from typer.core import TyperCommand
 
+from trilemma.cli import completing
 from trilemma.errors import InputError, shown
 
 if TYPE_CHECKING:
@@ -37,9 +38,19 @@ def _renamed(old: str, new: str) -> Any:
 
 Grid = _renamed("--grid", "--picture, a PNG of the samples, or --spacing")
 Out = _renamed("--out", "--picture")
-Metrics = Annotated[str | None, typer.Option(help="Names with commas between (see `trilemma list metrics`).")]
+Metrics = Annotated[
+    str | None,
+    typer.Option(
+        help="Names with commas between (see `trilemma list metrics`).",
+        autocompletion=completing.parts("metric", several=True),
+    ),
+]
 Neighbours = Annotated[int, typer.Option(metavar="K", help="k of precision and recall.")]
-FEATURES = typer.Option(metavar="NAME", help="Feature extractor, NAME or NAME:ARGUMENT: see `trilemma list features`.")
+FEATURES = typer.Option(
+    metavar="NAME",
+    help="Feature extractor, NAME or NAME:ARGUMENT (`trilemma list features`); else the best at hand.",
+    autocompletion=completing.parts("features"),
+)
 Root = Annotated[str | None, typer.Option(help="Where the data's files lie, for data that would be downloaded.")]
 NoVerify = Annotated[
     bool, typer.Option("--no-verify", help="Do not hold the checkpoint's files against their hashes: quicker to begin.")
@@ -130,11 +141,9 @@ class SamplingCommand(TyperCommand):
 
     def make_context(self, *arguments: Any, **more: Any) -> Any:
         function = inspect.unwrap(self.callback)  # type: ignore[arg-type]
-        options = {
-            option.name: option
-            for option in sampling_options(function.several)
-            if not function.sampling or option.name in function.sampling
-        }
+        # A shell that completes asks for names alone, and waits.
+        known = completed_options() if more.get("resilient_parsing") else sampling_options(function.several)
+        options = {option.name: option for option in known if not function.sampling or option.name in function.sampling}
 
         def call(**given: Any) -> None:
             settings = {name: given.pop(name) for name in options}
@@ -149,6 +158,15 @@ class SamplingCommand(TyperCommand):
         whole = typer.main.get_command(app)
         self.params, self.callback = whole.params, whole.callback
         return super().make_context(*arguments, **more)
+
+
+def completed_options() -> Iterator[inspect.Parameter]:
+    """The same by name, as a shell that completes has to know them."""
+    for name, flag in completing.sampling_names():
+        option = typer.Option(autocompletion=completing.parts("sampler") if name == "sampler" else None)
+        kind: Any = bool if flag else str
+        annotation = Annotated[kind | None, option]
+        yield inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
 def sampling_options(several: bool = False) -> Iterator[inspect.Parameter]:

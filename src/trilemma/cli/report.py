@@ -12,15 +12,19 @@ def report(
     sources: Annotated[list[Path], typer.Argument(metavar="RUN|EVALUATION.json ...", help="What to report on.")],
     out: Annotated[Path | None, typer.Option(help="FILE.html to write; RUN/report.html unless given.")] = None,
 ) -> None:
-    """Write one self-contained HTML page of runs and evaluations: table, figures, samples, what was run and on what."""
+    """Write one self-contained HTML page of runs and evaluations: where a run stands and what to try next, table,
+    figures, samples, what was run and on what."""
     from trilemma.machine import say, show
     from trilemma.report.html import build_report
     from trilemma.report.sources import read_sources
     from trilemma.report.table_views import to_rich
     from trilemma.report.tables import build_table
+    from trilemma.report.verdict import standing_lines
 
     page = build_report(sources, out)
-    _, evaluations = read_sources(sources)
+    runs, evaluations = read_sources(sources)
+    for line in standing_lines(runs, evaluations, named=True):
+        say(str(line))
     if evaluations:
         show(to_rich(build_table(evaluations)))
     say(f"report: {page}")

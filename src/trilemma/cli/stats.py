@@ -14,7 +14,10 @@ from trilemma.errors import InputError
 def stats(
     data: Annotated[str, typer.Argument(metavar="DATA[:SPLIT]", help="A source or a path, and its split.")],
     out: Annotated[Path, typer.Option(help="STATS.npz to write.")],
-    features: Annotated[str, o.FEATURES] = "digits",
+    features: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Feature extractor, NAME or NAME:ARGUMENT: see `trilemma list features`."),
+    ] = "digits",
     adm: Annotated[bool, typer.Option("--adm", help="With mu_s and sigma_s, for sFID, as ADM's have them.")] = False,
     images: Annotated[bool, typer.Option("--images", help="With the images themselves, as arr_0.")] = False,
     root: o.Root = None,

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from trilemma.cli import completing
 from trilemma.cli import options as o
 
 
@@ -16,6 +17,7 @@ def train(
         typer.Argument(
             metavar="RECIPE|DATA",
             help="A packaged recipe, a YAML file, or images to choose one for: a folder, zip, npz, tar or hub:NAME.",
+            autocompletion=completing.recipes,
         ),
     ],
     out: Annotated[Path | None, typer.Option(help="Run directory; runs/NAME unless given.")] = None,
@@ -26,6 +28,10 @@ def train(
     set_: o.Set = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint.")] = False,
     init: Annotated[Path | None, typer.Option(help="Begin from the averaged weights of this run.")] = None,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME,…", help="Log to these too: wandb, mlflow; a resumed run goes on in its own there."),
+    ] = None,
     no_verify: o.NoVerify = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the resolved recipe and what training it takes here, measured.")
@@ -41,5 +47,8 @@ def train(
     if dry_run:
         print(jobs.dry_run(recipe, overrides, **wanted), end="")
         return
-    run = jobs.train(recipe, out=out, overrides=overrides, resume=resume, init=init, verify=not no_verify, **wanted)
+    run = jobs.train(
+        recipe, out=out, overrides=overrides, resume=resume, init=init, verify=not no_verify,
+        track=[name.strip() for names in track or [] for name in names.split(",")], **wanted,
+    )  # fmt: skip
     say(f"trained to step {run.step}: {run.path}  (next: trilemma {o.following(run)})")

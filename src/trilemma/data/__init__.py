@@ -7,6 +7,7 @@ from trilemma.data.catalogue import SOURCES, Opening, available_splits, open_dat
 from trilemma.data.check import DataReport, check
 from trilemma.data.decoding import DamagedImageError, Resize
 from trilemma.data.images import ImageSet, MemorySet, Outline, outlined, split_parts
+from trilemma.data.pack import pack
 from trilemma.data.samples import check_out, check_png, read_samples, write_png, write_samples
 from trilemma.data.shapes import ShapesSet
 
@@ -28,6 +29,7 @@ __all__ = [
     "open_data",
     "outline",
     "outlined",
+    "pack",
     "parse_reference",
     "read_samples",
     "split_parts",

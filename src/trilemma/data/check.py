@@ -5,19 +5,16 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import Counter
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import UInt8
 
-from trilemma.data.catalogue import SOURCES, open_data
+from trilemma.data.catalogue import SOURCES, available_splits, open_data, title, tree_of
 from trilemma.data.cifar10 import files_name, image_files
 from trilemma.data.decoding import DamagedImageError, decode, header
 from trilemma.data.images import ImageSet
-from trilemma.data.stores import Store
-from trilemma.data.trees import open_store, read_tree
-from trilemma.machine.untrusted import kind_of
+from trilemma.data.trees import Tree, read_tree
 
 
 @dataclass(frozen=True)
@@ -75,11 +72,11 @@ class DataReport:
         return rows
 
 
-def check(name: str, root: str | None = None, split: str = "all") -> DataReport:
+def check(name: str, root: str | None = None, split: str = "all", config: str | None = None) -> DataReport:
     """Read every image of a source and report; a damaged image file is listed and passed over.
 
     Args:
-        name, root: as for `open_data`.
+        name, root, config: as for `open_data`.
         split: `all` by default.
 
     Raises:
@@ -89,10 +86,19 @@ def check(name: str, root: str | None = None, split: str = "all") -> DataReport:
     if name == "cifar10" and root is not None:
         store = image_files(root)
         if store is not None:
-            return _check_files(store, files_name(store), split)
-    if name not in SOURCES and kind_of(name) and Path(name).suffix.lower() != ".npz":
-        return _check_files(open_store(Path(name)), Path(name).resolve().name, split)
-    return _check_set(open_data(name, split=split, root=root))
+            return _check_tree(read_tree(store), files_name(store), split)
+    if name not in SOURCES and not name.lower().endswith(".npz"):
+        tree = tree_of(name, split, config=config)
+        report = _check_tree(tree, title(name), split)
+        return _advised(report) if split == "all" and "test" not in tree.parts else report
+    report = _check_set(open_data(name, split=split, root=root))
+    return _advised(report) if split == "all" and "test" not in available_splits(name) else report
+
+
+def _advised(report: DataReport) -> DataReport:
+    """The report of data without a test split."""
+    advice = "no test split: data.holdout=0.1 keeps a tenth of the images aside, to measure against"
+    return replace(report, notes=(*report.notes, advice))
 
 
 @dataclass
@@ -155,9 +161,8 @@ class _Tally:
         return advice
 
 
-def _check_files(store: Store, name: str, split: str) -> DataReport:
-    tree = read_tree(store)
-    tally = _Tally()
+def _check_tree(tree: Tree, name: str, split: str) -> DataReport:
+    tally, store = _Tally(), tree.store
     for i in tree.chosen(split, name):
         file = store.label(tree.names[i])
         try:

@@ -26,9 +26,9 @@ _RECORD = 1 + 3 * 32 * 32
 
 
 @register("data", "cifar10")
-@outlined((3, 32, 32), CLASSES)
+@outlined((3, 32, 32), CLASSES, download="162 MB")
 def open_cifar10(split: str, *, root: str | None = None) -> ImageSet:
-    """Small photographs, 3x32x32, 10 classes, 162 MB download (train 50 000, test 10 000).
+    """Small photographs, 3x32x32, 10 classes (train 50 000, test 10 000).
 
     Only the binary version is read; the Python version is a pickle, which could run code.
 
@@ -111,7 +111,7 @@ def _images(store: Store, split: str) -> ImageSet:
         raise InputError(
             f"{store.where}: expected train/CLASS/* and test/CLASS/* with the classes {', '.join(CLASSES)}"
         )
-    opened = open_tree(store, name=files_name(store), split=split)
+    opened = open_tree(tree, name=files_name(store), split=split)
     if opened.shape != (3, 32, 32):
         raise InputError(f"{store.where}: images are {opened.shape}, expected (3, 32, 32)")
     return opened

@@ -33,22 +33,27 @@ SPLITS = ("train", "test")
 
 @dataclass(frozen=True)
 class Outline:
-    """What is known of a set of images without its files: (channels, height, width), its classes, and the splits that
-    there are besides `all` of them."""
+    """What is known of a set of images without its files: (channels, height, width), its classes, the splits that there
+    are besides `all` of them, and how much has to be downloaded first, if anything has."""
 
     name: str
     shape: tuple[int, int, int]
     classes: tuple[str, ...] | None = None
     splits: tuple[str, ...] = SPLITS
+    download: str | None = None
 
 
 def outlined(
-    shape: tuple[int, int, int], classes: tuple[str, ...] | None = None, splits: tuple[str, ...] = SPLITS
+    shape: tuple[int, int, int],
+    classes: tuple[str, ...] | None = None,
+    splits: tuple[str, ...] = SPLITS,
+    *,
+    download: str | None = None,
 ) -> Callable[[P], P]:
     """A decorator for a source of images: says what is known of them without opening it, see `Outline`."""
 
     def keep(source: Any) -> Any:
-        source.outline = Outline(source.__name__, shape, classes, splits)
+        source.outline = Outline(source.__name__, shape, classes, splits, download)
         return source
 
     return keep
@@ -64,7 +69,11 @@ class ImageSet(ABC):
         classes: the names of classes 0..K-1, None when unlabelled.
         labels: the class of every image, None when unlabelled.
         in_memory: whether `batch` only copies; otherwise it decodes files, and worker processes pay.
+        streamed: whether images can only be read forward; `order` is made for it, and each process that reads them
+            reads all of them.
     """
+
+    streamed = False
 
     def __init__(
         self,
@@ -113,6 +122,11 @@ class ImageSet(ABC):
             raise IndexError(f"{self.name}: index outside [0, {len(self)})")
         check_fits(self.name, index.size, self.shape)
         return self._images(index), None if self.labels is None else self.labels[index]
+
+    def order(self, rng: np.random.Generator) -> Int64[np.ndarray, " n"]:
+        """The images in the random order of an epoch: any of all orders, or, of a stream, shards and a buffer shuffled
+        (see `streams.order`)."""
+        return rng.permutation(len(self))
 
     def fingerprint(self) -> str:
         """sha256 over count, shape, decoded pixels and labels, in order; 64 hexadecimal digits, computed once.

@@ -63,16 +63,16 @@ CLASSES = {
 
 
 @register("data", "mnist")
-@outlined((1, 28, 28), CLASSES["mnist"])
+@outlined((1, 28, 28), CLASSES["mnist"], download="11 MB")
 def open_mnist(split: str, *, root: str | None = None) -> MemorySet:
-    """Handwritten digits, 1x28x28, 10 classes, 11 MB download (train 60 000, test 10 000)."""
+    """Handwritten digits, 1x28x28, 10 classes (train 60 000, test 10 000)."""
     return _open("mnist", split, root)
 
 
 @register("data", "fashion-mnist")
-@outlined((1, 28, 28), CLASSES["fashion-mnist"])
+@outlined((1, 28, 28), CLASSES["fashion-mnist"], download="30 MB")
 def open_fashion_mnist(split: str, *, root: str | None = None) -> MemorySet:
-    """Pieces of clothing, 1x28x28, 10 classes, 30 MB download (train 60 000, test 10 000)."""
+    """Pieces of clothing, 1x28x28, 10 classes (train 60 000, test 10 000)."""
     return _open("fashion-mnist", split, root)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 
 from trilemma.data.npz import read_npz
-from trilemma.data.trees import open_store, open_tree
+from trilemma.data.trees import open_store, open_tree, read_tree
 from trilemma.errors import InputError
 from trilemma.machine.files import check_writable, replacing, write_npz
 from trilemma.machine.untrusted import kind_of
@@ -74,7 +74,7 @@ def read_samples(path: str | Path) -> tuple[UInt8[np.ndarray, "n h w c"], Int64[
         raise InputError(f"samples: {source} does not exist")
     if kind == "file" and _is_npz(source):
         return read_npz(source)
-    opened = open_tree(open_store(source), name=source.name, split="all")
+    opened = open_tree(read_tree(open_store(source)), name=source.name, split="all")
     return opened.batch(range(len(opened)))
 
 

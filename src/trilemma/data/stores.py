@@ -17,6 +17,9 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+from jaxtyping import Int64
+
 from trilemma.data.decoding import blaming
 from trilemma.errors import InputError
 from trilemma.machine.untrusted import open_archive, open_file, read_bounded
@@ -60,10 +63,30 @@ class Store(ABC):
         Raises:
             InputError: there is none.
         """
-        found = [name for name in self.names if name.lower().endswith(IMAGE_SUFFIXES) and not _hidden(name)]
+        found = self._images()
         if not found:
             raise InputError(f"{self.where}: holds no images (looked for {', '.join(IMAGE_SUFFIXES)})")
         return found
+
+    def has_images(self) -> bool:
+        return bool(self._images())
+
+    def _images(self) -> list[str]:
+        return [name for name in self.names if name.lower().endswith(IMAGE_SUFFIXES) and not _hidden(name)]
+
+
+class LabelledStore(Store):
+    """One that says itself, in the order of its names, which are all images, what their classes are: `labels`, -1 where
+    there is none; `classes`, if they have names; and `splits`, unless the first folder of a name says so."""
+
+    labels: Int64[np.ndarray, " n"]
+    classes: tuple[str, ...] | None = None
+    splits: tuple[str, ...] | None = None
+
+    def images(self) -> list[str]:
+        if not self.names:
+            raise InputError(f"{self.where}: holds no images")
+        return self.names
 
 
 class FolderStore(Store):
@@ -137,7 +160,7 @@ class TarStore(Store):
         self._content: dict[str, bytes] = {}
         try:
             # Not unpacked by tarfile: its headers, too, can be larger than memory.
-            with open_unpacked(where) as unpacked, tarfile.open(fileobj=_Bounded(unpacked), mode="r|") as archive:
+            with open_unpacked(where) as packed, tarfile.open(fileobj=Bounded(packed, TAR_LIMIT), mode="r|") as archive:
                 for member in archive:
                     if member.size > TAR_LIMIT:
                         raise ValueError(f"{member.name} has {member.size:,} bytes, expected at most {TAR_LIMIT:,}")
@@ -162,18 +185,27 @@ def open_unpacked(path: Path) -> Iterator[IO[bytes]]:
             yield stream
 
 
-class _Bounded(io.RawIOBase):
-    """A stream that ends in an error after `TAR_LIMIT` bytes."""
+class Bounded(io.RawIOBase):
+    """A stream that ends in an error after `limit` bytes, counted from where they were last `renew`ed."""
 
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream, self._left = stream, TAR_LIMIT
+    def __init__(self, stream: IO[bytes], limit: int) -> None:
+        self._stream, self._limit, self._left = stream, limit, limit
+
+    def renew(self, more: int = 0) -> None:
+        self._left = self._limit + more
 
     def read(self, count: int = -1, /) -> bytes:
-        content = self._stream.read(count)
+        content = self._stream.read(count if 0 <= count <= self._left else self._left + 1)
         self._left -= len(content)
         if self._left < 0:
-            raise ValueError(f"it unpacks to more than {TAR_LIMIT:,} bytes")
+            raise ValueError(f"it unpacks to more than {self._limit:,} bytes")
         return content
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        return self._stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._stream.tell()
 
 
 def _hidden(name: str) -> bool:

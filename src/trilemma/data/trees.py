@@ -11,7 +11,9 @@ from jaxtyping import Int64, UInt8
 from trilemma.data.decoding import Resize, blaming, decode, header, native_channels
 from trilemma.data.holdout import has_splits, held_out, of_bytes
 from trilemma.data.images import CLASS_LIMIT, MEMORY_LIMIT, ImageSet, MemorySet, number_classes, split_parts
-from trilemma.data.stores import FolderStore, Store, ZipStore
+from trilemma.data.shards import ShardStore
+from trilemma.data.stores import FolderStore, LabelledStore, Store, ZipStore
+from trilemma.data.streams import StreamStore, order
 from trilemma.errors import InputError, shown
 from trilemma.machine.untrusted import kind_of, parse_json
 
@@ -24,8 +26,9 @@ class Tree:
     held out, `splits` says train or test of each.
 
     Labels come from `dataset.json` where there is one (the list of [file, number] pairs that StyleGAN's tools write;
-    null: unlabelled), else from the sub-folders: the first one below the split is the class. Folders that all images
-    share are no classes, and a tree with an image outside the class folders is unlabelled.
+    null: unlabelled; `classes` beside it names them), else from the sub-folders: the first one below the split is the
+    class. Folders that all images share are no classes, and a tree with an image outside the class folders is
+    unlabelled. Shards and tables have labels, and maybe splits, of their own.
     """
 
     store: Store
@@ -38,7 +41,8 @@ class Tree:
     def parts(self) -> tuple[str, ...]:
         """The splits there are; `("train",)` for a tree without split folders."""
         present = set(self.splits)
-        return tuple(split for split in SPLIT_FOLDERS if split in present) or ("train",)
+        known = [split for split in SPLIT_FOLDERS if split in present]
+        return (*known, *sorted(split for split in present - {*known} if split is not None)) or ("train",)
 
     def chosen(self, split: str, what: str) -> list[int]:
         """Positions of the images of `split`; `train` of a tree without split folders is all of it.
@@ -51,40 +55,51 @@ class Tree:
 
 
 def open_store(path: Path) -> Store:
-    """The folder or zip at `path`.
+    """The folder, zip or tar at `path`; a folder of tars without images beside them is WebDataset's shards.
 
     Raises:
-        InputError: it is neither.
+        InputError: it is none of them.
     """
     if kind_of(path) == "folder":
-        return FolderStore(path)
+        folder = FolderStore(path)
+        shards = [path / name for name in folder.names if name.lower().endswith(".tar")]
+        return ShardStore(path, shards) if shards and not folder.has_images() else folder
     if path.suffix.lower() == ".zip":
         return ZipStore(path)
-    raise InputError(f"{path}: expected a folder of images or a .zip of them")
+    if path.suffix.lower() == ".tar":
+        return ShardStore(path, [path])
+    raise InputError(f"{path}: expected a folder of images, a .zip or a .tar of them")
 
 
 def read_tree(store: Store, holdout: float = 0.0) -> Tree:
     """Sort the images of `store` into splits and classes, a share `holdout` of those without a split into `test`.
 
     Raises:
-        InputError: no images, a `dataset.json` that cannot be used, or images to be held out of split folders.
+        InputError: no images, a `dataset.json` that cannot be used, or images to be held out of data that has splits.
     """
-    names = store.images()
+    names, where = store.images(), str(store.where)
     base = _shared_folder(names)
     inner = [name[len(base) :] for name in names]
+    own = store if isinstance(store, LabelledStore) else None
     split_tops = all("/" in name and name.split("/", 1)[0] in SPLIT_FOLDERS for name in inner)
     splits: tuple[str | None, ...] = tuple(name.split("/", 1)[0] if split_tops else None for name in inner)
+    if own is not None and own.splits is not None:
+        splits = own.splits
     if holdout:
-        if split_tops:
-            raise has_splits(holdout, str(store.where), sorted({str(split) for split in splits}))
-        held = held_out((of_bytes(store.read(name)) for name in names), holdout, str(store.where))
+        if None not in splits:
+            raise has_splits(holdout, where, sorted({str(split) for split in splits}))
+        held = held_out((of_bytes(store.read(name)) for name in names), holdout, where)
         splits = tuple("test" if out else "train" for out in held)
-    table = _label_file(store, base)
-    if table is not None:
-        labels = _listed_labels(store, names, table)
-        classes = None if labels is None else number_classes(labels, str(store.where))
+    table = None if own is not None else _label_file(store, base)
+    labels, classes = None, None
+    if own is not None:
+        labels = None if (own.labels < 0).any() else own.labels
+    elif table is not None:
+        labels, classes = _listed_labels(store, names, table)
     else:
         labels, classes = _folder_labels([name.split("/", 1)[1] for name in inner] if split_tops else inner)
+    if labels is not None and classes is None:
+        classes = (own.classes if own is not None else None) or number_classes(labels, where)
     return Tree(store, tuple(names), splits, labels, classes)
 
 
@@ -105,12 +120,18 @@ class FileSet(ImageSet):
     ) -> None:
         super().__init__(name, split, shape, count=len(names), labels=labels, classes=classes, in_memory=False)
         self._store, self._names, self._resize = store, names, resize
+        self.streamed = isinstance(store, StreamStore)
+
+    def order(self, rng: np.random.Generator) -> Int64[np.ndarray, " n"]:
+        if not isinstance(self._store, StreamStore):
+            return super().order(rng)
+        return order(self._store.shard_of(np.array(self._names, dtype=np.int64)), rng)
 
     def _images(self, indices: Int64[np.ndarray, " n"]) -> UInt8[np.ndarray, "n h w c"]:
         channels, height, width = self.shape
         out = np.empty((len(indices), height, width, channels), dtype=np.uint8)
-        for row, i in enumerate(indices):
-            file = self._names[i]
+        for row in np.argsort(indices):  # forward, for those that read no other way
+            file = self._names[indices[row]]
             data = self._store.read(file)
             out[row] = decode(
                 data, self._store.label(file), size=(height, width), channels=channels, resize=self._resize
@@ -119,24 +140,22 @@ class FileSet(ImageSet):
 
 
 def open_tree(
-    store: Store,
+    tree: Tree,
     *,
     name: str,
     split: str,
     size: tuple[int, int] | None = None,
     channels: int | None = None,
     resize: Resize = "bicubic",
-    holdout: float = 0.0,
 ) -> ImageSet:
-    """The images of `split` in `store`: in memory when their pixels take less than `MEMORY_LIMIT`, else by the batch.
+    """The images of `split`: in memory when their pixels take less than `MEMORY_LIMIT`, else by the batch.
 
     Without `size` all images must have one size; without `channels` they become RGB unless all of them are grey.
 
     Raises:
-        InputError: no images, no such split, mixed sizes (two files are named), or a damaged file (named).
+        InputError: no such split, mixed sizes (two files are named), or a damaged file (named).
     """
-    tree = read_tree(store, holdout)
-    at = tree.chosen(split, name)
+    at, store = tree.chosen(split, name), tree.store
     names = [tree.names[i] for i in at]
     if size is None or channels is None:
         found_size, found_channels = _common(store, names, size is None)
@@ -199,15 +218,18 @@ def _label_file(store: Store, base: str) -> str | None:
         folder = folder[: folder.rstrip("/").rfind("/") + 1]
 
 
-def _listed_labels(store: Store, names: list[str], table: str) -> Int64[np.ndarray, " n"] | None:
+def _listed_labels(
+    store: Store, names: list[str], table: str
+) -> tuple[Int64[np.ndarray, " n"] | None, tuple[str, ...] | None]:
     where = store.label(table)
     try:
-        pairs = parse_json(store.read(table))["labels"]
+        said = parse_json(store.read(table))
+        pairs, classes = said["labels"], said.get("classes")
         listed = None if pairs is None else {str(file): label for file, label in pairs}
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f'{where}: expected {{"labels": [[file, number], ...]}} or null labels ({error})') from error
     if not listed:
-        return None
+        return None, None
     folder = table[: -len("dataset.json")]
     labels = np.empty(len(names), dtype=np.int64)
     for i, name in enumerate(names):
@@ -220,7 +242,18 @@ def _listed_labels(store: Store, names: list[str], table: str) -> Int64[np.ndarr
                 f"{CLASS_LIMIT - 1}"
             )
         labels[i] = label
-    return labels
+    return labels, None if classes is None else _class_names(classes, where, int(labels.max()))
+
+
+def _class_names(classes: object, where: str, highest: int) -> tuple[str, ...]:
+    """Those that a label file lists. Raises InputError for what are no names, or not one for each label."""
+    if not isinstance(classes, list) or not all(isinstance(one, str) for one in classes):
+        raise InputError(f"{where}: classes are {shown(repr(classes))}, expected a list of names")
+    if not highest < len(classes) <= CLASS_LIMIT or len(set(classes)) < len(classes):
+        raise InputError(
+            f"{where}: {len(classes)} classes, {len(set(classes))} different, expected {highest + 1} to {CLASS_LIMIT}"
+        )
+    return tuple(classes)
 
 
 def _folder_labels(inner: list[str]) -> tuple[Int64[np.ndarray, " n"] | None, tuple[str, ...] | None]:

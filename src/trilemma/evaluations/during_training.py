@@ -10,9 +10,12 @@ from jaxtyping import UInt8
 from trilemma.data import parse_reference
 from trilemma.errors import InputError, an
 from trilemma.evaluations.cache import BATCH
+from trilemma.evaluations.choosing import choice_in_training, told
+from trilemma.evaluations.classes import caution_missing
 from trilemma.evaluations.extractors import extractor_of
+from trilemma.evaluations.record import NEIGHBOURS
 from trilemma.evaluations.reference import open_reference
-from trilemma.evaluations.wanted import check_measurable
+from trilemma.evaluations.wanted import Wanted, check_measurable
 from trilemma.machine.progress import say
 from trilemma.metrics import TooFewError, check_enough, compute, extract, gathered_cautions
 from trilemma.recipes import CompletedRecipe
@@ -46,16 +49,20 @@ class EvaluateEvery:
         if not accelerator.is_main_process:
             return
         data, settings = recipe.data, recipe.evaluate
-        reference = settings.reference or f"{data.name}:{data.split}"
+        reference, images = settings.reference or f"{data.name}:{data.split}", recipe.images
         with gathered_cautions() as cautions:
+            self.features = settings.features or told(*choice_in_training(recipe))
+            wanted = Wanted.of(settings.metrics, self.features, NEIGHBOURS, None)
             self.real = open_reference(
                 reference,
-                settings.features,
+                self.features,
                 data.opening(parse_reference(reference)[0]),
-                holdout="memorisation" in settings.metrics,
+                features=wanted.reference_features,
+                classes=wanted.classes,
+                holdout=bool(wanted.holdout),
             )
             check_measurable(
-                recipe.images.shape, self.real, settings.features, settings.metrics,
+                images.shape, self.real, self.features, settings.metrics,
                 labels=bool(recipe.classes), sampler=False,
             )  # fmt: skip
         try:
@@ -108,8 +115,9 @@ class EvaluateEvery:
 
     def measured(self, images: UInt8[np.ndarray, "n h w c"], labels: np.ndarray | None) -> dict[str, float]:
         """The figures of these images, of these classes."""
-        look = extractor_of(self.settings.features)
-        fake = extract((images[i : i + BATCH] for i in range(0, len(images), BATCH)), look)
+        look = extractor_of(self.features)
+        fake = self.real.looked(extract((images[i : i + BATCH] for i in range(0, len(images), BATCH)), look))
+        caution_missing(self.real.classes, self.real.features.features, fake, labels)
         record = look.record(fake.dim)
         found = compute(
             self.settings.metrics, real=self.real.features, fake=fake, labels=labels, features=record, lenient=True

@@ -1,67 +1,32 @@
-"""Measuring a run or images against a reference: what is measured, and what the evaluation says of it."""
+"""Measuring a run or images against a reference."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jaxtyping import Int64, UInt8
-from torch import Tensor
-
-from trilemma.data import SOURCES, ImageSet, Opening, image_set, open_data, parse_reference, read_samples
+from trilemma.data import ImageSet, Opening, image_set, parse_reference
 from trilemma.errors import InputError
-from trilemma.evaluations.cache import BATCH
-from trilemma.evaluations.extractors import extractor_of, features_for
-from trilemma.evaluations.files import check_out, default_out, is_of_set, samples_sha256, with_kept, written_in
-from trilemma.evaluations.record import (
-    FORMAT,
-    NEIGHBOURS,
-    EnvironmentRecord,
-    Evaluation,
-    FeaturesRecord,
-    ReferenceRecord,
-    SamplerRecord,
-    SamplesRecord,
-    SubjectRecord,
-)
-from trilemma.evaluations.reference import Reference, data_record, open_reference
-from trilemma.evaluations.speed import speed_of
+from trilemma.evaluations.board import to_board
+from trilemma.evaluations.choosing import features_for
+from trilemma.evaluations.extractors import extractor_of
+from trilemma.evaluations.files import check_out, default_out, is_of_set, written_in
+from trilemma.evaluations.measuring import measured, said, written
+from trilemma.evaluations.record import NEIGHBOURS, Evaluation, FeaturesRecord, ReferenceRecord
+from trilemma.evaluations.reference import open_reference
+from trilemma.evaluations.subjects import Images, of_run, subject_of
 from trilemma.evaluations.wanted import Wanted, check_measurable
+from trilemma.evaluations.yardstick import Yardstick
 from trilemma.machine.devices import process_state
-from trilemma.machine.environment import environment
-from trilemma.machine.files import keeping
-from trilemma.metrics import METRICS, Speed, compute, extract, gathered_cautions
+from trilemma.metrics import METRICS, gathered_cautions
 from trilemma.runs.cascades import is_run, open_run
 from trilemma.runs.run import Run
-from trilemma.runs.sample_sets import read_record, record_of
 
 IMAGES = 1000
 """Images of a run that are measured unless their number is given."""
-
-Images = str | Path | ImageSet | np.ndarray | Tensor | Any
-"""Images to measure or to measure against: data or samples by name or path, a data set, uint8 NHWC or float NCHW in
-[−1, 1] as an array or tensor, or what has `images` and `labels`, such as sampling gives."""
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What is measured: images, the classes asked of them, a way to time their sampler, and what the evaluation says of
-    them."""
-
-    images: UInt8[np.ndarray, "n h w c"]
-    labels: Int64[np.ndarray, "n"] | None
-    label: str
-    subject: SubjectRecord
-    samples: SamplesRecord
-    sampler: dict[str, Any] | None = None
-    speed: Callable[[], Speed] | None = None
 
 
 def evaluate(
@@ -86,10 +51,11 @@ def evaluate(
     does) or a set of samples against a reference, into a file.
 
     `reference`: DATA[:SPLIT] or STATS.npz; a run's own training split unless given. `metrics`, `features`,
-    `neighbours`, `counts`, `root`, `label`: see `measure`; memorisation unasked only where held-out images cost little,
-    and a run was trained on the reference. `out`: where the evaluation is written; RUN/evaluations/… unless given.
-    `verify`: hold the checkpoint's files against their hashes. Raises InputError for what cannot be done, before
-    anything is sampled."""
+    `neighbours`, `counts`, `root`, `label`: see `measure`; memorisation unasked only of a run that was trained on the
+    reference, if these are fewer than 10 000 images and some are held out. Held-out images are then measured too, once,
+    and left beside the run's evaluations: its yardstick. `out`: where the evaluation is written; RUN/evaluations/…
+    unless given. `verify`: hold the checkpoint's files against their hashes. Raises InputError for what cannot be done,
+    before anything is sampled."""
     run = subject if isinstance(subject, Run) else _as_run(Path(subject), verify)
     if run is None:
         asked = {**settings, "class": cls, "n": n, "seeds": seeds, "samples": samples_out}
@@ -98,18 +64,20 @@ def evaluate(
         if reference is None:
             raise InputError("reference: samples need one, DATA[:SPLIT] or STATS.npz")
         check_out(out, Path(str(subject)), reference)
-        measured = measure(
+        made = measure(
             Path(str(subject)), reference, metrics,
             features=features, neighbours=neighbours, counts=counts, root=root, label=label,
         )  # fmt: skip
-        return _written(measured, out or default_out(None, measured, features))
+        return written(made, out or default_out(None, made, features))
     check_out(out, run.path, reference or training_split(run))
     count = len(seeds) if seeds is not None else IMAGES if n is None else n
     protocol = Protocol(
         run, reference, metrics, features=features, neighbours=neighbours, counts=counts, count=count,
         labelled=bool(run.way(**settings).classes), root=root,
     )  # fmt: skip
-    return protocol(seeds, cls, samples_out=samples_out, out=out, label=label, **settings)
+    evaluation = protocol(seeds, cls, samples_out=samples_out, out=out, label=label, **settings)
+    protocol.yardstick()
+    return evaluation
 
 
 def training_split(run: Run) -> str:
@@ -136,26 +104,31 @@ class Protocol:
         labelled: bool = False,
         root: str | None = None,
     ) -> None:
-        began, data = time.perf_counter(), run.recipe.data
+        began, data, images = time.perf_counter(), run.recipe.data, run.recipe.images
         self.run, self.count, self._features = run, count, features
-        self.wanted = Wanted.of(metrics, features or features_for(run.recipe.images.shape), neighbours, counts)
         reference = reference or training_split(run)
         name, split = parse_reference(reference)
-        own = (name, split) == (data.name, data.split)
+        own, opening = (name, split) == (data.name, data.split), data.opening(name, root)
         with gathered_cautions() as self._warnings:
+            chosen = features or features_for(
+                images.shape, images.classes if own else None, lambda: opening(name, split), reference=reference
+            )
+            self.wanted = Wanted.of(metrics, chosen, neighbours, counts)
             self.against = open_reference(
                 reference,
                 self.wanted.features,
-                data.opening(name, root),
+                opening,
                 features=self.wanted.reference_features,
+                classes=self.wanted.classes,
                 holdout=self.wanted.holdout if own or self.wanted.holdout else False,
             )
             if counts is not None and max(counts) > count:
                 raise InputError(f"counts: {max(counts)} is more than the {count} images to be sampled")
             self._due = check_measurable(
-                run.recipe.images.shape, self.against, self.wanted.features, self.wanted.metrics,
+                images.shape, self.against, self.wanted.features, self.wanted.metrics,
                 counts=bool(counts), labels=labelled, sampler=True,
             )  # fmt: skip
+        self.yardstick = Yardstick(run, self.against, self.wanted, count) if own and split == "train" else lambda: None
         self._opening = time.perf_counter() - began
 
     def __call__(
@@ -171,10 +144,13 @@ class Protocol:
         """Sample by these settings, measure, and write the evaluation."""
         began = time.perf_counter() - self._opening
         with gathered_cautions() as warnings:
-            sampled = _of_run(self.run, self.count, seeds, cls, samples_out, settings)
-            evaluation = _measured(sampled, self.against, self.wanted)
-        evaluation = _said(evaluation, [*dict.fromkeys([*self._warnings, *warnings])], began, label)
-        return _written(evaluation, out or default_out(self.run.path, evaluation, self._features))
+            sampled = of_run(self.run, self.count, seeds, cls, samples_out, settings)
+            evaluation = measured(sampled, self.against, self.wanted)
+        evaluation = said(evaluation, [*dict.fromkeys([*self._warnings, *warnings])], began, label)
+        found = written(evaluation, out or default_out(self.run.path, evaluation, self._features))
+        if process_state().is_main_process:
+            to_board(self.run.path, found)
+        return found
 
     def standing(self, records: Sequence[Mapping[str, Any]]) -> list[Evaluation | None]:
         """For each sample set, by its record (`Run.record`), the newest evaluation among the run's that measured it as
@@ -204,78 +180,43 @@ def measure(
     neighbours: int = NEIGHBOURS,
     counts: Sequence[int] | None = None,
     root: str | None = None,
+    size: int | tuple[int, int] | None = None,
     label: str | None = None,
     out: str | Path | None = None,
 ) -> Evaluation:
     """Measure images against a reference: arrays, tensors, samples, data sets, or either by name or path; the reference
     may also be a file of statistics.
 
-    `metrics`: names, or all that can be had. `features`: see `open_extractor`, or `classifier:RUN`; those that fit the
-    images unless given (see `features_for`). `neighbours`: k of precision and recall. `counts`: how many of the images
-    to compute the Fréchet distance from, besides from all. `root`: where the files of named data lie. `label`: what
-    tables call it. `out`: a file to write it to. Raises InputError for what cannot be measured."""
+    `metrics`: names, or all that can be had. `features`: see `open_extractor`, or `classifier:RUN`; the best at hand
+    unless given (see `features_for`). `neighbours`: k of precision and recall. `counts`: how many of the images to
+    compute the Fréchet distance from, besides from all. `root`: where the files of named data lie. `size`: what both
+    are cropped (centred) and resized to, a side or (height, width). `label`: what tables call it. `out`: a file to
+    write it to. Raises InputError for what cannot be measured."""
     began = time.perf_counter()
     check_out(out, Path(str(images)) if isinstance(images, str | Path) else None, str(reference))
+    opening = Opening(root, size)
     with gathered_cautions() as warnings:
-        subject = _subject_of(images, root)
+        subject = subject_of(images, opening)
         _, height, width, channels = subject.images.shape
-        wanted = Wanted.of(metrics, features or features_for((channels, height, width)), neighbours, counts)
-        against = open_reference(
-            str(reference) if isinstance(reference, str | Path) else image_set(reference, "reference"),
-            wanted.features, Opening(root), features=wanted.reference_features, holdout=wanted.holdout,
+        named = str(reference) if isinstance(reference, str | Path) else None
+        whole = named or opening.fitted(image_set(reference, "reference"))
+        chosen = features or features_for(
+            (channels, height, width), None, lambda: _opened(whole, opening),
+            reference=named,
         )  # fmt: skip
-        evaluation = _measured(subject, against, wanted)
-    evaluation = _said(evaluation, warnings, began, label)
-    return evaluation if out is None else _written(evaluation, out)
+        wanted = Wanted.of(metrics, chosen, neighbours, counts)
+        against = open_reference(
+            whole, wanted.features, opening,
+            features=wanted.reference_features, classes=wanted.classes, holdout=wanted.holdout,
+            shape=(channels, height, width),
+        )  # fmt: skip
+        evaluation = measured(subject, against, wanted)
+    evaluation = said(evaluation, warnings, began, label)
+    return evaluation if out is None else written(evaluation, out)
 
 
-def _measured(subject: Subject, against: Reference, wanted: Wanted) -> Evaluation:
-    """The evaluation of a subject, but for its warnings and wall time."""
-    images = subject.images
-    _, height, width, channels = images.shape
-    if against.size is not None and (channels, height, width) != against.size:
-        raise InputError(
-            f"reference {against.record['data']!r}: its images are {against.size}, the samples "
-            f"{(channels, height, width)} (channels, height, width)"
-        )
-    look, state = extractor_of(wanted.features), process_state()
-    fake = extract((images[i : i + BATCH] for i in range(0, len(images), BATCH)), look)
-    record = look.record(fake.dim)
-    figures = compute(
-        wanted.metrics,
-        real=against.features,
-        fake=fake,
-        labels=subject.labels,
-        sampler=subject.speed,
-        neighbours=wanted.neighbours,
-        counts=wanted.counts,
-        features=record,
-    )
-    return Evaluation(
-        format=FORMAT,
-        created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        label=subject.label,
-        subject=subject.subject,
-        samples=subject.samples,
-        sampler=None if subject.sampler is None else SamplerRecord(**subject.sampler),
-        features=FeaturesRecord(**record),
-        reference=ReferenceRecord(**against.record),
-        neighbours=wanted.neighbours,
-        metrics=figures,
-        environment=EnvironmentRecord(**environment(state.device, state.num_processes)),
-    )
-
-
-def _said(evaluation: Evaluation, warnings: list[str], began: float, label: str | None) -> Evaluation:
-    found = {"warnings": tuple(warnings), "wall_time_s": round(time.perf_counter() - began, 2)}
-    return evaluation.model_copy(update=found | ({"label": label} if label else {}))
-
-
-def _written(evaluation: Evaluation, place: str | Path) -> Evaluation:
-    """The evaluation with what an earlier one in its place keeps, on disk."""
-    whole = with_kept(Path(place), evaluation)
-    with keeping(lambda: f"the samples are safe in {evaluation.samples.file}"):
-        return whole.write(Path(place)) if process_state().is_main_process else whole
+def _opened(reference: str | ImageSet, opening: Opening) -> ImageSet:
+    return reference if isinstance(reference, ImageSet) else opening(*parse_reference(reference))
 
 
 def _as_run(path: Path, verify: bool) -> Run | None:
@@ -284,68 +225,3 @@ def _as_run(path: Path, verify: bool) -> Run | None:
     if not path.exists():
         raise InputError(f"{path} does not exist: expected a run directory, or samples as an .npz, a folder or a zip")
     return None
-
-
-def _of_run(run: Run, n: int, seeds: Sequence[int] | None, cls: Any, out: Any, settings: dict[str, Any]) -> Subject:
-    samples, way = run.sample_to(out, n=n, seeds=seeds, cls=cls, **settings), run.way(**settings)
-    assert samples.path is not None and samples.record is not None
-    record, beside = samples.record, record_of(samples.path)
-    return Subject(
-        samples.images,
-        samples.labels,
-        way.sampler.label,
-        SubjectRecord(
-            kind="run",
-            path=run.spec,
-            recipe=run.recipe.name,
-            checkpoint_step=run.step,
-            weights=way.settings.weights,
-            weights_sha256=record["weights_sha256"],
-            parameters=run.parameters,
-        ),
-        SamplesRecord(
-            count=len(samples),
-            seeds=record["seeds"],
-            classes=record["classes"],
-            file=_inside(samples.path, run.path),
-            sha256=samples_sha256(samples.path),
-        ),
-        record["sampler"],
-        lambda: speed_of(beside, way),
-    )
-
-
-def _subject_of(images: Images, root: str | None) -> Subject:
-    """Samples at a path with the record beside them, data by name or opened (real images), or images at hand."""
-    if isinstance(images, str | Path) and Path(images).exists() and str(images) not in SOURCES:
-        return _of_samples(Path(images))
-    data, path = images, None
-    if isinstance(images, str | Path):
-        path = str(images)
-        name, split = parse_reference(path)
-        data = open_data(name, split=split, root=root)
-    found, made = image_set(data, "images"), getattr(images, "record", None) or {}
-    pixels, labels = found.batch(range(len(found)))
-    samples = SamplesRecord(count=len(found), seeds=made.get("seeds"), classes=made.get("classes"), file=None,
-                            sha256=found.fingerprint())  # fmt: skip
-    if isinstance(data, ImageSet):
-        subject = SubjectRecord(kind="data", path=path, **data_record(data))
-        return Subject(pixels, labels, f"Real images ({found.split})", subject, samples)
-    label = f"{len(found)} images"
-    return Subject(pixels, labels, label, SubjectRecord(kind="samples"), samples, made.get("sampler"))
-
-
-def _of_samples(path: Path) -> Subject:
-    images, labels = read_samples(path)
-    made = read_record(record_of(path)) if record_of(path).exists() else {}
-    samples = SamplesRecord(count=len(images), seeds=made.get("seeds"), classes=made.get("classes"), file=str(path),
-                            sha256=samples_sha256(path))  # fmt: skip
-    subject = SubjectRecord(kind="samples", path=str(path))
-    return Subject(images, labels, path.stem, subject, samples, made.get("sampler"))
-
-
-def _inside(path: Path, run: Path) -> str:
-    """The path as seen from the run, where it lies in it, so that a run can be moved."""
-    with suppress(ValueError):
-        return str(path.resolve().relative_to(run.resolve()))
-    return str(path)

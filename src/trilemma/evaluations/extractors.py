@@ -10,8 +10,7 @@ import torch
 
 from trilemma.machine.devices import process_state
 from trilemma.machine.files import sha256
-from trilemma.metrics import ClassifierExtractor, Extractor, caution, open_extractor
-from trilemma.metrics.inception_features import published_file
+from trilemma.metrics import ClassifierExtractor, Extractor, open_extractor
 from trilemma.networks.classifier import ConvClassifier
 from trilemma.registry import register
 from trilemma.runs.run import Run
@@ -25,16 +24,6 @@ def extractor_of(name: str) -> Extractor:
     kind, _, place = name.partition(":")
     weights = _weights(Run(place)) if kind == "classifier" and place else Path(place)
     return _opened(name, stamp(weights))
-
-
-def features_for(shape: tuple[int, int, int]) -> str:
-    """The features for images of this shape (c, h, w): `digits` for grey ones of the size of MNIST's, 28×28 or padded
-    to 32×32; else `inception` where its weights are at hand, or else `pixels`. Anything but digits is said."""
-    if shape in ((1, 28, 28), (1, 32, 32)):
-        return "digits"
-    chosen = "inception" if published_file() is not None else "pixels"
-    caution(f"features {chosen!r}, as none are named and these images are no digits")
-    return chosen
 
 
 def stamp(path: Path) -> Stamp:

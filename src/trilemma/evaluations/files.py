@@ -19,16 +19,16 @@ from trilemma.recipes.sampling import FOLLOWED, parse_sampling
 from trilemma.runs.sample_sets import identity, record_of
 
 
-def default_out(run: Path | None, evaluation: Evaluation, features: str | None) -> Path:
-    """A place of its own for each set of samples, reference and features (by the name that was asked for; weights that
-    a path led to are told apart by their hash)."""
+def default_out(run: Path | None, evaluation: Evaluation, features: str | None, name: str | None = None) -> Path:
+    """A place of its own for each set of samples (`name`, or their file's), reference and features (by the name that
+    was asked for; weights that a path led to are told apart by their hash)."""
     against, look, samples = evaluation.reference, evaluation.features, Path(evaluation.samples.file or "")
     parts = [Path(against.data or "").stem, against.split or "", look.name or ""]
     parts += [(look.sha256 or "")[:8]] if features and ":" in features else []
     basis = "-".join(re.sub(r"[^\w.]+", "-", part).strip("-.") for part in parts if part)
     if run is None:
         return samples.with_name(f"{samples.name}-vs-{basis}.json")
-    return run / "evaluations" / f"{samples.stem}-vs-{basis}.json"
+    return run / "evaluations" / f"{name or samples.stem}-vs-{basis}.json"
 
 
 def samples_sha256(path: Path) -> str:
@@ -61,7 +61,7 @@ def check_out(out: str | Path | None, subject: Path | None, reference: str) -> N
 
 def with_kept(place: Path, evaluation: Evaluation) -> Evaluation:
     """The evaluation with those figures of an earlier one of the very same in `place` that asking for other metrics
-    must not lose, and with the earlier warnings and record of held-out images that belong to them.
+    must not lose, and with the earlier warnings and records of held-out images and classifier that belong to them.
 
     Kept are figures that depended on what the evaluation has: precision and recall of the same k, speed and memory of
     the same machine, memorisation of the same held-out images."""
@@ -74,7 +74,10 @@ def with_kept(place: Path, evaluation: Evaluation) -> Evaluation:
     reference, held = evaluation.reference, found.reference.holdout
     if reference.holdout is None and held is not None:
         reference = reference.model_copy(update={"holdout": held})
-    both = evaluation.model_copy(update={"reference": reference, "metrics": found.metrics | evaluation.metrics})
+    classifier = evaluation.classifier or found.classifier
+    both = evaluation.model_copy(
+        update={"reference": reference, "classifier": classifier, "metrics": found.metrics | evaluation.metrics}
+    )
     gone = {key for name, metric in METRICS.items() if unlike(name, found, both) for key in metric.keys}
     kept = {key: value for key, value in found.metrics.items() if key not in evaluation.metrics.keys() | gone}
     if not kept:
@@ -82,6 +85,9 @@ def with_kept(place: Path, evaluation: Evaluation) -> Evaluation:
     return evaluation.model_copy(
         update={
             "reference": reference if "memorisation" in kept else evaluation.reference,
+            "classifier": classifier
+            if any("classifier" in METRICS[key].basis for key in kept.keys() & METRICS.keys())
+            else evaluation.classifier,
             "metrics": kept | evaluation.metrics,
             "warnings": tuple(dict.fromkeys([*evaluation.warnings, *found.warnings])),
         }

@@ -128,6 +128,25 @@ class ReferenceRecord(ImagesRecord):
     holdout: ImagesRecord | None = None
 
 
+class ClassifierRecord(ImagesRecord):
+    """The classifier that knew the images' classes where the features did not: fitted to `count` images of the data (by
+    their hash), of so many `classes`; the share of images it takes for their own class (`accuracy`), of those that the
+    fit had not seen. It follows from the features and these images, to float rounding, which alone its hash shows."""
+
+    classes: int | None = None
+    accuracy: float | None = None
+    accuracy_se: float | None = None
+    weights_sha256: str | None = None
+
+    @property
+    def identity(self) -> tuple[Any, ...]:
+        return (*super().identity, self.count, self.classes)
+
+    def __str__(self) -> str:
+        right = "" if self.accuracy is None else f", {self.accuracy:.1%} of unseen ones right"
+        return f"fitted to {super().__str__()}, {self.classes} classes{right}"
+
+
 class EnvironmentRecord(Part):
     """Versions, and the machine that speeds are of."""
 
@@ -152,6 +171,7 @@ class Evaluation(Part):
     sampler: SamplerRecord | None = None
     features: FeaturesRecord = FeaturesRecord()
     reference: ReferenceRecord = ReferenceRecord()
+    classifier: ClassifierRecord | None = None
     neighbours: int | None = NEIGHBOURS  # files from before it was recorded have no other
     metrics: dict[str, Any]
     environment: EnvironmentRecord = EnvironmentRecord()
@@ -210,6 +230,12 @@ class Evaluation(Part):
             elif isinstance(pairs := self.metrics.get(name), list):
                 found[title] = ", ".join(f"{count}: {metric.show(value)}" for count, value in pairs)
         return found
+
+    def summary(self) -> str:
+        """The figures that tables show unasked, in one line."""
+        shown = {metric.called(self.features.name, self.samples.count) for metric in METRICS.values() if metric.column}
+        lines = self.lines()
+        return ", ".join(f"{title} {text}" for title, text in lines.items() if title in shown or len(lines) < 4)
 
     @property
     def _caption(self) -> str:

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from trilemma.data import SOURCES, ImageSet, Opening, open_data, parse_reference
+from trilemma.data import ImageSet, Opening, open_data, parse_reference
 from trilemma.errors import InputError
 from trilemma.evaluations.cache import BATCH, features_of_set, place_of
+from trilemma.evaluations.classes import ClassKnowledge, Seen, knowledge_of, say_classifier
 from trilemma.evaluations.extractors import Stamp, extractor_of, stamp
 from trilemma.evaluations.statistics_files import holds_statistics, open_statistics
 from trilemma.machine.files import check_writable
@@ -28,19 +29,33 @@ from trilemma.metrics import (
     save_statistics,
 )
 
+Shape = tuple[int, int, int]
+
 AS_STORED = Opening()
 
-FEW = 1000
-"""Held-out images up to which their features are computed unasked."""
+FEW = 10_000
+"""Training images below which those held out are looked at unasked: so few a model can come to know by heart."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What is measured against: features and statistics, the record of what they are of, and the images' size."""
+    """What is measured against: features and statistics, the record of what they are of, the images' size, and what is
+    known of their classes."""
 
     features: ReferenceFeatures
     record: dict[str, Any]
-    size: tuple[int, int, int] | None
+    size: Shape | None
+    classes: ClassKnowledge | None = None
+
+    def looked(self, fake: Features) -> Features:
+        """The features of images held against it, with the logits of its classifier, if it has one."""
+        head = None if self.classes is None else self.classes.head
+        return fake if head is None else replace(fake, classes=head(fake.pooled))
+
+    @property
+    def classifier(self) -> dict[str, Any] | None:
+        """The record of its classifier."""
+        return None if self.classes is None else self.classes.record
 
 
 def image_batches(data: ImageSet) -> Iterator[UInt8[np.ndarray, "n h w c"]]:
@@ -50,25 +65,32 @@ def image_batches(data: ImageSet) -> Iterator[UInt8[np.ndarray, "n h w c"]]:
 
 def features_of(name: str, split: str, extractor: str, opening: Opening = AS_STORED) -> tuple[Features, dict[str, Any]]:
     """The features of DATA:SPLIT by the named extractor, and the record of the data."""
+    seen = _seen_of(name, split, extractor, opening)
+    return seen.features, seen.record
+
+
+def _seen_of(name: str, split: str, extractor: str, opening: Opening, shape: Shape | None = None) -> Seen:
     look = extractor_of(extractor)
     versions = (look.name, look.sha256, look.resize, stamp(Path(name)))
-    return _features_of(name, split, extractor, opening, versions)
+    return _opened(name, split, extractor, opening, versions, shape)
 
 
 @lru_cache(maxsize=4)
-def _features_of(
-    name: str, split: str, extractor: str, opening: Opening, versions: Stamp
-) -> tuple[Features, dict[str, Any]]:
+def _opened(name: str, split: str, extractor: str, opening: Opening, versions: Stamp, shape: Shape | None) -> Seen:
     data = opening(name, split)
-    return _seen(data, extractor_of(extractor)), data_record(data)
+    check_shape(data.name, data.shape, shape)
+    return _seen(data, extractor_of(extractor))
 
 
-def _seen(data: ImageSet, look: Extractor) -> Features:
-    features = features_of_set(data, look)
-    if look.classes is not None and data.classes is not None and tuple(look.classes) != tuple(data.classes):
+def _seen(data: ImageSet, look: Extractor) -> Seen:
+    features, record = features_of_set(data, look), data_record(data)
+    if data.labels is None or data.classes is None:
+        return Seen(features, record)
+    names = tuple(data.classes)
+    if look.classes is not None and tuple(look.classes) != names:
         # What it takes the images for says nothing then; its features still say something.
         features = replace(features, logits=None)
-    return features
+    return Seen(features, record, data.labels, names, classified=look.classes is not None and look.classes == names)
 
 
 def data_record(data: ImageSet) -> dict[str, Any]:
@@ -82,40 +104,62 @@ def open_reference(
     opening: Opening = AS_STORED,
     *,
     features: bool = True,
+    classes: bool = True,
     holdout: bool | None = None,
+    shape: Shape | None = None,
 ) -> Reference:
     """The reference seen by the named extractor: DATA[:SPLIT], a set of images, or a file of statistics (see
     `open_statistics`).
 
-    `opening`: how data are opened. `features`: whether more than statistics is needed. `holdout`: with the features of data's test split beside those
-    of its training split, for memorisation; None: if that is cheap, for a source's split of up to `FEW` images, or with
-    features that are kept. Raises InputError for what is neither data nor statistics."""
+    `opening`: how data are opened. `features`: whether more than statistics is needed; `classes`: whether images are to
+    be classified, by what is fitted to the reference's labels where the extractor cannot. `holdout`: with the features
+    of data's test split beside those of its training split, for memorisation; None: of fewer than `FEW` training
+    images, or with features that are kept. `shape`: the (c, h, w) of the images that are to be held against it. Raises
+    InputError for what is neither data nor statistics, and for another shape."""
     if isinstance(spec, ImageSet):
-        seen, record = _seen(spec, extractor_of(extractor)), data_record(spec)
-        return Reference(ReferenceFeatures.of(seen, {"reference": record}), record, spec.shape)
+        check_shape(spec.name, spec.shape, shape)
+        return _reference(_seen(spec, extractor_of(extractor)), classes)
     if holds_statistics(spec):
         return Reference(*open_statistics(spec, extractor_of(extractor), features=features))
     name, split = parse_reference(spec)
-    seen, record = features_of(name, split, extractor, opening)
-    if seen.logits is None and extractor_of(extractor).classes is not None:
+    seen = _seen_of(name, split, extractor, opening, shape)
+    if seen.features.logits is None and extractor_of(extractor).classes is not None:
         caution(f"features {extractor!r} are a classifier's of other classes than {name}'s: distances say little")
     held = None
-    if holdout is not False and split == "train" and _has_test(name, extractor, opening, bool(holdout)):
-        held, unseen = features_of(name, "test", extractor, opening)
-        record = record | {"holdout": {key: unseen[key] for key in ("split", "count", "sha256")}}
-    shape, of = record["size"], {"reference": record}
-    return Reference(ReferenceFeatures.of(seen, of, held), record, (shape[0], shape[1], shape[2]))
+    if holdout is not False and split == "train":
+        data, asked = held_out(name, opening), holdout or seen.record["count"] < FEW
+        if data is not None and (asked or place_of(data, extractor_of(extractor)).exists()):
+            held = _seen_of(name, "test", extractor, opening)
+    return _reference(seen, classes, held)
 
 
-def _has_test(name: str, extractor: str, opening: Opening, asked: bool) -> bool:
-    """Whether there is a test split to look at, and (unless `asked`) that takes next to no time."""
-    if not asked and name not in SOURCES and not opening.holdout:
-        return False
+def check_shape(name: str, of: Shape | None, shape: Shape | None) -> None:
+    """Raises InputError where a reference's images are of another shape (c, h, w) than those held against it."""
+    if of is not None and shape is not None and of != shape:
+        resize = f"; --size {min(shape[1:])} brings both to one" if of[0] == shape[0] else ""
+        raise InputError(
+            f"reference {name!r}: its images are {of}, the samples {shape} (channels, height, width){resize}"
+        )
+
+
+def held_out(name: str, opening: Opening) -> ImageSet | None:
+    """The data's test split, if there is one."""
     try:
-        data = opening(name, "test")
+        return opening(name, "test")
     except InputError:
-        return False
-    return asked or (data.in_memory and len(data) <= FEW) or place_of(data, extractor_of(extractor)).exists()
+        return None
+
+
+def _reference(seen: Seen, classes: bool, held: Seen | None = None) -> Reference:
+    known, features = knowledge_of(seen, classes)
+    record = seen.record
+    if held is not None:
+        record = record | {"holdout": {key: held.record[key] for key in ("split", "count", "sha256")}}
+    channels, height, width = record["size"]
+    against = ReferenceFeatures.of(features, {"reference": record}, None if held is None else held.features)
+    found = Reference(against, record, (channels, height, width), known)
+    say_classifier(found.classifier)
+    return found
 
 
 def write_statistics(

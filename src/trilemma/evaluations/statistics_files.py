@@ -14,6 +14,7 @@ from trilemma.evaluations.cache import features_of_set
 from trilemma.machine.files import sha256
 from trilemma.machine.untrusted import kind_of, open_arrays
 from trilemma.metrics import Extractor, Features, ReferenceFeatures, caution, load_statistics
+from trilemma.metrics.extractors import EXTRACTORS
 from trilemma.metrics.statistics import load_features
 
 Shape = tuple[int, int, int]
@@ -31,6 +32,19 @@ def holds_statistics(spec: str) -> bool:
     if path.suffix not in (".npy", ".npz") or kind_of(path) != "file":
         return False
     return path.suffix == ".npy" or bool({"mu", "feats"} & set(_keys(path)))
+
+
+def recorded_features(spec: str) -> str | None:
+    """The features that a file of statistics says it is of, where they can be had by that name; None where it says
+    nothing, and of what is no such file."""
+    if not holds_statistics(spec):
+        return None
+    try:
+        metadata = load_statistics(spec).metadata
+    except InputError:  # what is wrong with it, its reader will say
+        return None
+    name = (metadata.get("features") or {}).get("name")
+    return name if name in EXTRACTORS else None
 
 
 def open_statistics(

@@ -11,6 +11,7 @@ from trilemma.errors import InputError
 from trilemma.evaluations.extractors import extractor_of
 from trilemma.evaluations.reference import Reference
 from trilemma.metrics import METRICS, check_needs
+from trilemma.metrics.computing import check_names
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Wanted:
             raise InputError(f"counts: {list(counts)}, expected whole numbers from 2")
         if metrics is not None and not metrics:
             raise InputError("metrics: none are named, expected one or more, or nothing for all that can be had")
+        if metrics is not None:
+            check_names(metrics)
         if metrics is not None and counts is not None:
             metrics = [*dict.fromkeys([*metrics, "frechet_by_count"])]
         return Wanted(metrics, features, neighbours, counts)
@@ -42,6 +45,11 @@ class Wanted:
         return self.metrics is None or any(
             "features" in METRICS[name].needs for name in self.metrics if name in METRICS
         )
+
+    @property
+    def classes(self) -> bool:
+        """Whether some metric asks which class an image has."""
+        return self.metrics is None or any("classes" in METRICS[name].needs for name in self.metrics if name in METRICS)
 
     @property
     def holdout(self) -> bool | None:
@@ -57,7 +65,7 @@ def check_measurable(
     if against.size is not None and against.size != shape:
         raise InputError(f"reference: its images are {against.size}, the run's {shape} (c, h, w)")
     channels, height, width = shape
-    seen = extractor_of(features)(np.zeros((1, height, width, channels), dtype=np.uint8))
+    seen = against.looked(extractor_of(features)(np.zeros((1, height, width, channels), dtype=np.uint8)))
     real, name = against.features, against.record["data"]
     if real.statistics.dim != seen.dim:
         raise InputError(f"reference {name!r}: {real.statistics.dim} features, expected {seen.dim} of {features!r}")

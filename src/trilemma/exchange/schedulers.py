@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from pydantic import Field
@@ -106,38 +107,42 @@ def without(key: str, value: Any, *supported: Any) -> InputError:
     return InputError(f"{key} {value!r} has no counterpart in diffusers (supported: {', '.join(map(repr, supported))})")
 
 
-def scheduler_config(recipe: CompletedRecipe) -> SchedulerConfig:
-    """A run's schedule, parameterisation and defaults of sampling as the settings of the scheduler that samples so, of
-    DDPMScheduler where none does."""
+def lacking_scheduler(recipe: CompletedRecipe) -> Iterator[InputError]:
+    """What of a denoising recipe's schedule and parameterisation their schedulers have no counterpart of."""
     learner, schedule = recipe.learner, dict(recipe.schedule or {})
-    if learner["name"] != "denoising":
-        raise InputError(f"learner {learner['name']!r}: only a denoising run is exported")
     kind, name = schedule.get("name"), learner["parameterization"]["name"]
-    if kind not in ("linear", "cosine"):
-        raise without("schedule.name", kind, "linear", "cosine")
     if name not in PREDICTION_TYPES:
-        raise without("learner.parameterization.name", name, *PREDICTION_TYPES)
+        yield without("learner.parameterization.name", name, *PREDICTION_TYPES)
     if learner["parameterization"].get("skip"):
-        raise without("learner.parameterization.skip", True, False)
+        yield without("learner.parameterization.skip", True, False)
     if recipe.data.range != (-1.0, 1.0):
-        raise without("data.range", list(recipe.data.range), [-1.0, 1.0])
+        yield without("data.range", list(recipe.data.range), [-1.0, 1.0])
+    if kind not in ("linear", "cosine"):
+        yield without("schedule.name", kind, "linear", "cosine")
+        return
     if schedule["network_steps"] not in (None, schedule["steps"]):
-        raise without("schedule.network_steps", schedule["network_steps"], None)
+        yield without("schedule.network_steps", schedule["network_steps"], None)
     if schedule["terminal_snr"] not in (None, 0.0):
-        raise without("schedule.terminal_snr", schedule["terminal_snr"], None, 0.0)
+        yield without("schedule.terminal_snr", schedule["terminal_snr"], None, 0.0)
     usual = component("schedule", kind, "schedule")
     for key in ("s", "max_beta"):
         if schedule.get(key) != usual.get(key):
-            raise without(f"schedule.{key}", schedule[key], usual[key])
+            yield without(f"schedule.{key}", schedule[key], usual[key])
+
+
+def scheduler_config(recipe: CompletedRecipe) -> SchedulerConfig:
+    """A run's schedule, parameterisation and defaults of sampling as the settings of the scheduler that samples so, of
+    DDPMScheduler where none does; `lacking_scheduler` finds nothing in the recipe."""
+    learner, schedule = recipe.learner, dict(recipe.schedule or {})
     betas = {key: schedule[key] for key in ("beta_start", "beta_end") if key in schedule}
     # DDIMScheduler takes a network's whole output for ε̂, x̂_0 or v̂: it knows no second half for the variance.
     by_ddim = recipe.sampling.sampler == "ddim" and learner["variance"] != "learned_range"
     return SchedulerConfig(
         _class_name="DDIMScheduler" if by_ddim else "DDPMScheduler",
         num_train_timesteps=schedule["steps"],
-        beta_schedule="linear" if kind == "linear" else "squaredcos_cap_v2",
+        beta_schedule="linear" if schedule["name"] == "linear" else "squaredcos_cap_v2",
         variance_type=learner["variance"],
-        prediction_type=PREDICTION_TYPES[name],
+        prediction_type=PREDICTION_TYPES[learner["parameterization"]["name"]],
         clip_sample=recipe.sampling.kernel.clip == "static",
         thresholding=recipe.sampling.kernel.clip == "dynamic",
         dynamic_thresholding_ratio=DYNAMIC_QUANTILE,
@@ -149,14 +154,20 @@ def scheduler_config(recipe: CompletedRecipe) -> SchedulerConfig:
 
 
 def not_carried(recipe: CompletedRecipe, scheduler: SchedulerConfig) -> list[str]:
-    """What of a run's defaults of sampling its folder does not carry, and how DDPMPipeline is told of it."""
+    """What of a run's defaults of sampling its folder does not carry, and how their pipeline is told of it."""
     sampling, steps = recipe.sampling, (recipe.schedule or {})["steps"]
-    said = ["DDPMPipeline gives no class: call its unet with class_labels"] if recipe.classes else []
+    said, pipeline, usual = [], "DDPMPipeline", PIPELINE_STEPS
+    if recipe.classes:
+        pipeline, usual = "the pipeline", steps
+        said.append(
+            "DDPMPipeline gives no class: DiffusionPipeline.from_pretrained(FOLDER, custom_pipeline='pipeline', "
+            "trust_remote_code=True) runs the folder's pipeline.py, which takes class_labels"
+        )
     if recipe.learner.get("label_dropout"):
         said.append(f"class_labels {len(recipe.classes)} stands for no class, as learner.label_dropout has trained it")
     if sampling.sampler != SAMPLERS[scheduler.class_name]:
         said.append(f"sampling.sampler {sampling.sampler!r} is not in the folder, which has {scheduler.class_name}")
-    elif sampling.sampler == "ddim" and sampling.kernel.clip != "none":
+    elif sampling.sampler == "ddim" and sampling.kernel.clip != "none" and not recipe.classes:
         said.append(
             f"sampling.clip {sampling.kernel.clip!r}: for the noise to follow the clipped image, as here, "
             "DDIMScheduler.step is given use_clipped_model_output=True"
@@ -171,10 +182,10 @@ def not_carried(recipe: CompletedRecipe, scheduler: SchedulerConfig) -> list[str
     if sampling.times is not None or (sampling.steps is None and sampling.spacing not in SPACINGS):
         return said
     count = sampling.steps or steps
-    if count != PIPELINE_STEPS:
+    if count != usual:
         said.append(
-            f"sampling.steps {sampling.steps} is not in the folder: call DDPMPipeline with num_inference_steps={count} "
-            f"(its own default is {PIPELINE_STEPS})"
+            f"sampling.steps {sampling.steps} is not in the folder: call {pipeline} with num_inference_steps={count} "
+            f"(its own default is {usual})"
         )
     # Their leading spacing rounds T/K down before it counts, and DDIMScheduler's steps are so long whatever the
     # spacing; linspace's single time is the table's first, here the last.

@@ -193,8 +193,9 @@ class _Choosing:
         if not learner.get("conditional"):
             return
         if kinds:
-            part = f", {learner['label_dropout']:.0%} of the labels dropped, so that it can be guided"
-            self._say("classes", f"conditioned on {len(kinds)}" + (part if learner.get("label_dropout") else ""))
+            dropped = learner.get("label_dropout", 0)
+            part = f", {dropped:.0%} of the labels dropped, so that it can be guided" if dropped else ""
+            self._say("classes", f"conditioned on {len(kinds)}{part}")
             return
         learner["conditional"] = False
         learner.pop("label_dropout", None)

@@ -14,7 +14,8 @@ from jaxtyping import Float64, UInt8
 from torch import Tensor
 
 from trilemma.data import check_png, write_png
-from trilemma.evaluations.extractors import extractor_of, features_for
+from trilemma.evaluations.choosing import features_for
+from trilemma.evaluations.extractors import extractor_of
 from trilemma.evaluations.reference import data_record
 from trilemma.jobs.subjects import open_like, subject
 from trilemma.machine.devices import process_state
@@ -68,7 +69,7 @@ def codec_report(
     device, low_high, dims = process_state().device, run.recipe.data.range, math.prod(data.shape)
     errors, rates, latents, originals, made = [], [], LatentMoments(), [], []
     with gathered_cautions() as cautions:
-        look = extractor_of(features or features_for(data.shape))
+        look = extractor_of(features or features_for(data.shape, data.classes, lambda: data))
         with progress("codec", len(chosen), "images") as advance:
             for start in range(0, len(chosen), batch):
                 images, _ = data.batch(chosen[start : start + batch])

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from trilemma.evaluations import Evaluation, evaluate, measure
+from trilemma.evaluations import Evaluation
+from trilemma.evaluations.evaluating import Protocol
 from trilemma.jobs.training import train
 from trilemma.machine.files import write_npz
-from trilemma.machine.progress import console
 from trilemma.runs.run import Run
 from trilemma.samplers import Strip
 
@@ -29,12 +29,10 @@ def demo(out: str | Path = "runs/demo", n: int = SAMPLES) -> tuple[Run, list[Eva
     three ways from the same seeds, measure them and the held-out digits against the training set. Returns the run and
     the evaluations; what is there already is not made again."""
     run = train("demo", out=out, resume=True)
-    reference = f"{run.recipe.data.name}:{run.recipe.data.split}"
-    evaluations = [evaluate(run, reference, n=n, **way) for way in WAYS]
-    console.print("measuring held-out digits, the yardstick")
-    held_out = f"{run.recipe.data.name}:{run.recipe.data.validation_split}"
-    yardstick = run.path / "evaluations" / "held-out.json"
-    evaluations.append(measure(held_out, reference, out=yardstick))
+    protocol = Protocol(run, count=n, labelled=True)
+    evaluations = [protocol(**way) for way in WAYS]
+    if (yardstick := protocol.yardstick()) is not None:
+        evaluations.append(yardstick)
     _write_strip(run.path / "samples" / "forward-strip.npz", run.forward_strip())
     _write_strip(run.path / "samples" / "reverse-strip.npz", run.reverse_strip([0, 3, 7], sampler="ancestral"))
     return run, evaluations

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from trilemma.errors import InputError
+from trilemma.exchange import why_not_exported
 from trilemma.jobs.choosing import duration
 from trilemma.jobs.estimating import Estimate, estimate
 from trilemma.jobs.foresight import size, warnings
@@ -22,23 +23,33 @@ from trilemma.runs.latents import codec_of
 from trilemma.training import TrainingSettings
 
 
+class NoMemoryError(InputError):
+    """What a recipe trains does not fit the memory there is."""
+
+
 def dry_run(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), **choice: Any) -> str:
     """The resolved recipe, what training it takes on this machine, measured (see `estimate`), and warnings, as text; or
     that this machine would refuse to train it, and why. `choice`: as `train` takes it, of images."""
     recipe, overrides = wanted(recipe, overrides, **choice)
-    chosen = load(recipe, overrides)
+    chosen, note = load(recipe, overrides).fitted()
     data = open_images(chosen)
     chosen = completed(chosen, data)
     state = process_state()
-    lines: list[tuple[str, str]] = []
+    lines: list[tuple[str, str]] = [] if note is None else [("note", note)]
     try:
         check_memory(chosen, state.device, state.num_processes)
+    except NoMemoryError as error:
+        lines.append(("refused here", str(error)))
+    else:
         found = estimate(chosen, data, place=choice.get("out"))
         lines += _estimated(chosen, found)
         lines += [("source", words) for words in _source(chosen, load(recipe))]
         lines += [("warning", words) for words in warnings(found)]
+        if reason := why_not_exported(chosen):
+            lines.append(("not exported to diffusers", reason))
+    try:
         codec_of(chosen)
-    except InputError as error:
+    except InputError as error:  # its run has still to be trained
         lines.append(("refused here", str(error)))
     return dump(chosen) + "\n" + "".join(f"# {name}: {value}\n" for name, value in lines)
 
@@ -88,16 +99,17 @@ def check_memory(recipe: CompletedRecipe, device: torch.device, processes: int) 
     some more, so what is refused could not be done.
 
     Raises:
-        InputError: with the memory needed and that there is.
+        NoMemoryError: with the memory needed and that there is.
     """
     settings, found = recipe.training, anatomy(recipe)
     weights = found.trained * 4 * _copies(settings)
     image = found.activations / (2 if settings.precision == "bf16" else 1)
     images = settings.batch // processes * math.prod(recipe.space) * 4
-    needed = weights + images + image * _at_once(settings, processes)
+    weights //= processes if settings.shard else 1
+    needed = weights + images + image * (1 if settings.micro_batch == "auto" else _at_once(settings, processes))
     there = memory_of(device)
     if needed > there:
-        raise InputError(
+        raise NoMemoryError(
             f"training.batch {settings.batch}: takes {needed / 2**30:,.1f} GiB of memory ({weights / 2**30:,.1f} for "
             f"weights and optimiser, {images / 2**30:,.1f} for images, {image / 2**20:,.1f} MiB for each of those at "
             f"once), and there are {there / 2**30:,.1f} GiB: expected a smaller training.micro_batch, batch or network"
@@ -112,4 +124,4 @@ def _copies(settings: TrainingSettings) -> int:
 def _at_once(settings: TrainingSettings, processes: int = 1) -> int:
     """Images of a forward pass in one process."""
     share = settings.batch // processes
-    return min(settings.micro_batch or share, share)
+    return min(settings.micro_batch, share) if isinstance(settings.micro_batch, int) else share

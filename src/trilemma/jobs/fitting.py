@@ -75,7 +75,7 @@ def fit(
         "training": {"grid_every": 0, **training, "steps": steps},
         "sampling": sampling,
     }
-    recipe = completed(load(values), images)
+    recipe, _ = completed(load(values), images).fitted()
     pairs = Pairs.of(recipe.learner["low"], recipe.learner["low_noise"])
     check_pairs(denoiser, pairs, images.shape[1:])
     learner = DenoisingLearner(
@@ -117,6 +117,8 @@ def _reports(
     finally:
         if trainer.ema is not None:
             trainer.ema.module.load_state_dict(trainer.ema.shadow)
+        if trainer.updates.shards is not None:
+            trainer.updates.shards.gather()
         trainer.network.eval()
     if trainer.stopped == signal.SIGINT:
         raise KeyboardInterrupt

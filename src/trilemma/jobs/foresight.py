@@ -36,7 +36,7 @@ def _machine(found: Estimate) -> Iterator[str]:
     if found.peak_memory is not None and found.held + found.peak_memory > found.memory:
         yield (
             f"memory: {size(found.held + found.peak_memory)} at the peak, and there are {size(found.memory)}: expected "
-            "a smaller training.micro_batch, training.checkpointing true, training.precision bf16 or a smaller network"
+            "a smaller training.micro_batch, training.recompute true, training.precision bf16 or a smaller network"
         )
     needed = sum(found.disk.values())
     if needed > found.free:

@@ -22,6 +22,7 @@ from trilemma.machine.environment import environment
 from trilemma.machine.files import write_json
 from trilemma.machine.progress import progress
 from trilemma.metrics import Speed, kept_for_backward, measure, multiply_adds
+from trilemma.networks.recompute import recompute
 from trilemma.process.calling import OTHERS
 from trilemma.recipes import CompletedRecipe, Source, load
 from trilemma.runs.build import build_network, completed, parameter_count
@@ -128,6 +129,8 @@ def _taken_apart(recipe: CompletedRecipe) -> Anatomy:
 
     whole = build_network(recipe)
     network = sampled(whole)
+    if recipe.training.recompute:
+        recompute(whole)
     hooks = [module.register_forward_hook(partial(note, name=name)) for name, module in network.named_modules()]
     images, kept = 2, 0  # one image alone has no variance for batch normalisation at 1×1
     x, others = _inputs(network, recipe, images, torch.device("cpu"))

@@ -16,6 +16,7 @@ from jaxtyping import UInt8
 from trilemma.data import open_data, parse_reference
 from trilemma.errors import InputError
 from trilemma.evaluations.cache import place_of
+from trilemma.evaluations.choosing import choice_in_training
 from trilemma.evaluations.during_training import EvaluateEvery
 from trilemma.evaluations.extractors import extractor_of
 from trilemma.evaluations.statistics_files import holds_statistics
@@ -44,7 +45,7 @@ def validation(training: Rehearsal) -> float:
     batch = training.validation
     if batch is None:
         return 0.0
-    part, *others = batch.split(training.recipe.training.micro_batch or 64)
+    part, *others = batch.split(training.trainer.updates.micro_batch or 64)
     seconds = min(_seconds(training, lambda: training.trainer.validate(part)) for _ in range(2))
     return seconds * (len(part) + sum(map(len, others))) / len(part)
 
@@ -71,7 +72,7 @@ def evaluation(training: Rehearsal) -> Evaluation | None:
         return None
     count = min(settings.n, recipe.sampling.batch)
     sampling = _sampling(training, count) * settings.n / count
-    look = extractor_of(settings.features)
+    look = extractor_of(choice_in_training(recipe)[0])
     some = _noise(recipe, FEW)
     feature = min(_seconds(training, lambda: look(some)) for _ in range(2)) / FEW
     reference = _reference(training, look)

@@ -118,8 +118,8 @@ class Rehearsal:
         log keeps of it. The median of each kind of step, weighted by how many there are of it."""
         batch, few = self.recipe.training.batch, FEW * self.process.num_processes
         seen = [self._timed(min(batch, few), 1)]
-        # From few images on, so that neither hours nor all memory are gone before that shows; by two sizes, what does not
-        # grow with the images is told from what does.
+        # From few images on, so that neither hours nor all memory are gone before that shows; by two sizes, as some of
+        # it does not grow with the images.
         while not self._bearable(seen, batch):
             alone = len(seen) == 1
             images = (2 if alone else 4) * seen[-1].images
@@ -152,7 +152,7 @@ class Rehearsal:
     def _at_once(self, images: int) -> int:
         """How many of a batch of so many images one process takes through the network together."""
         share = images // self.process.num_processes
-        return min(self.recipe.training.micro_batch or share, share)
+        return min(self.trainer.updates.micro_batch or share, share)
 
     def _timed(self, images: int, least: int) -> _Timed:
         """Steps of so many images: at least so many rounds of one of each kind, and no more where one is enough."""

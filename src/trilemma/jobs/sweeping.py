@@ -85,6 +85,7 @@ def sweep(
             say(f"point {i} of {len(points)}: {point.words}")
             one = protocol(seeds=numbers, cls=cls, **point.settings)
         measured.append(one)
+    protocol.yardstick()
     return measured
 
 

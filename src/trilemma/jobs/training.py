@@ -24,9 +24,10 @@ from trilemma.runs.build import build_learner, completed, open_images, parameter
 from trilemma.runs.companions import check_codecs
 from trilemma.runs.latents import FOLDER, Latents, codec_of, latents_of
 from trilemma.runs.run import Run, prepare
+from trilemma.runs.trackers import check_trackers
 from trilemma.training import Learner, Trainer, checkpoint
 
-CHANGEABLE = {"steps", "micro_batch", "compile", "workers", "keep", "skip_limit"} | {
+CHANGEABLE = {"steps", "micro_batch", "recompute", "shard", "compile", "workers", "keep", "skip_limit"} | {
     f"{what}_every" for what in ("log", "validate", "grid", "checkpoint")
 }
 """The training settings that may change when a run is resumed: none that its result so far depends on."""
@@ -43,6 +44,7 @@ def train(
     resume: bool = False,
     init: str | Path | None = None,
     verify: bool = True,
+    track: Sequence[str] = (),
     base: str | None = None,
     size: int | tuple[int, int] | None = None,
     time: float | None = None,
@@ -53,15 +55,16 @@ def train(
 
     `base`, `size`, `time`, `steps`: see `choose`; of a recipe too, the first apart. `resume` goes on from the newest
     checkpoint there, or begins if there is none. `init` begins from the averaged weights of another run. `verify`: hold
-    the files of checkpoints against their hashes. Works alike in one process and under `torchrun` or `accelerate
-    launch`. SIGTERM and Ctrl-C finish the step, write a checkpoint, and raise SystemExit(128 + signal). Raises
-    InputError for bad input, for a directory that another process trains in, and for a full disk; DivergedError when
-    steps stay non-finite."""
+    the files of checkpoints against their hashes. `track`: trackers that are given what is logged, `wandb` or `mlflow`,
+    which a resumed run keeps. Works alike in one process and under `torchrun` or `accelerate launch`. SIGTERM and
+    Ctrl-C finish the step, write a checkpoint, and raise SystemExit(128 + signal). Raises InputError for bad input, for
+    a directory that another process trains in, and for a full disk; DivergedError when steps stay non-finite."""
+    check_trackers(track)
     recipe, overrides = wanted(recipe, overrides, out=out, base=base, size=size, time=time, steps=steps)
     asked = load(recipe)
     path = Path(out) if out is not None else Path("runs") / load(recipe, overrides).name
     with locked(path) if process_state().is_main_process else nullcontext():
-        return _train(asked, path, recipe, overrides, resume, init, verify)
+        return _train(asked, path, recipe, overrides, resume, init, verify, track)
 
 
 def _train(
@@ -72,6 +75,7 @@ def _train(
     resume: bool,
     init: str | Path | None,
     verify: bool,
+    track: Sequence[str],
 ) -> Run:
     begun = (path / "recipe.yaml").exists()
     if not begun and checkpoint.steps(path / "checkpoints"):
@@ -80,7 +84,11 @@ def _train(
         raise InputError(f"{path} holds a run already: add --resume to go on with it, or choose another --out")
     if begun and init is not None:
         raise InputError(f"--init: {path} has begun already, and goes on from its own weights")
-    chosen = _resumed(path, asked, overrides) if begun else load(recipe, overrides)
+    note = None
+    if begun:
+        chosen = _resumed(path, asked, overrides)
+    else:
+        chosen, note = load(recipe, overrides).fitted()
     data = open_images(chosen)
     chosen = completed(chosen, data)
     process = accelerator(chosen.training.precision)
@@ -101,15 +109,17 @@ def _train(
     learner.ready()
     check_grids(learner, chosen, data)
     evaluation = EvaluateEvery(chosen, learner, process) if chosen.evaluate.every else None
+    trainer = Trainer(learner, chosen.training, process, path, chosen.model_dump(mode="json"))
     # Nothing is written before all of this stands: what is refused leaves no run in the way.
     if process.is_main_process:
         prepare(path, chosen)
         console.print(f"run directory: {path}")
-    trainer = Trainer(learner, chosen.training, process, path, chosen.model_dump(mode="json"))
     take_up(trainer, verify)
     if process.is_main_process:
         _introduce(chosen, data, learnt_from, learner, trainer.step)
-    for _ in watched(trainer, batches, chosen, path, validation, evaluation):
+        if note is not None:
+            console.print(f"note: {note}")
+    for _ in watched(trainer, batches, chosen, path, validation, evaluation, track=track):
         pass
     if trainer.stopped is not None:
         if process.is_main_process:
@@ -164,6 +174,8 @@ def _introduce(
         f"{recipe.name}: {parameter_count(learner.network) / 1e6:.2f} M parameters, {len(data)} images of {data.name} "
         f"({'×'.join(map(str, data.shape))}), batch {settings.batch}, steps {step} to {settings.steps}"
     )
+    if settings.shard and process_state().num_processes == 1:
+        console.print("training.shard: one process alone holds all weights")
     if recipe.codec is not None:
         console.print(
             f"latents {'×'.join(map(str, recipe.space))} of {recipe.codec.name}, scale {recipe.codec.scale:.4g}"

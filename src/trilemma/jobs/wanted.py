@@ -39,9 +39,8 @@ def wanted(
     time: float | None = None,
     steps: int | None = None,
 ) -> tuple[Named, list[str]]:
-    """The recipe to train and the overrides to put over it. Of images that which is chosen for them (see `choose`), by
-    process 0 where there are several, and said; or where a run of theirs has begun in `out`, its own. Raises
-    InputError."""
+    """The recipe to train and the overrides to put over it. Of images that which is chosen for them (see `choose`), and
+    said, the same in all processes; or where a run of theirs has begun in `out`, its own. Raises InputError."""
     more = list(overrides) if steps is None else [*overrides, f"training.steps={steps}"]
     if not is_data(recipe):
         return recipe, _of_recipe(recipe, more, base, size, time if steps is None else None)
@@ -51,12 +50,12 @@ def wanted(
             if value is not None:
                 raise InputError(f"{name}: {own.parent} has begun by its own recipe; --steps N trains it longer")
         return own, more
-    chosen: list[Any] = [None]
+    # All processes look, as a step takes all of them to be timed; what one has found holds.
+    choice = choose(str(recipe), base=base, size=size, time=time, steps=steps, overrides=overrides)
     if process_state().is_main_process:
-        choice = choose(str(recipe), base=base, size=size, time=time, steps=steps, overrides=overrides)
         for what, why in choice.reasons:
             say(f"{what}: {why}")
-        chosen = [choice.values]
+    chosen: list[Any] = [choice.values]
     broadcast_object_list(chosen)
     return chosen[0], list(overrides)
 
@@ -69,10 +68,9 @@ def _of_recipe(recipe: Named, overrides: list[str], base: str | None, size: Size
         overrides = [*overrides, f"data.size={size if isinstance(size, int) else list(size)}"]
     if time is None:
         return overrides
-    each = [measured_pace(load(recipe, overrides))]
-    broadcast_object_list(each)
-    steps = rounded(time / each[0])
-    say(f"steps: {steps:,}: what {duration(time)} allow at {each[0]:.3g} s a step, measured")
+    each = measured_pace(load(recipe, overrides))
+    steps = rounded(time / each)
+    say(f"steps: {steps:,}: what {duration(time)} allow at {each:.3g} s a step, measured")
     return [*overrides, f"training.steps={steps}"]
 
 

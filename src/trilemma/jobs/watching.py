@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -30,6 +30,9 @@ from trilemma.training.batches import Source
 
 GRID = range(40)
 """The seeds of a grid's images."""
+
+STRIP = 4
+"""Those of them whose way from noise is drawn as a strip."""
 
 
 def batches_of(recipe: Recipe, data: ImageSet | Latents, process: Accelerator) -> Batches:
@@ -85,12 +88,20 @@ def watched(
     validation: Batch | None = None,
     evaluation: EvaluateEvery | None = None,
     shown: bool = True,
+    track: Sequence[str] = (),
 ) -> Iterator[Report]:
-    """The loop's reports, looked at on their way: log, validation, figures of samples, grids, progress if `shown`."""
+    """The loop's reports, looked at on their way: log (and what it is given to besides, `track`), validation, figures
+    of samples, grids, progress if `shown`."""
     settings, main = recipe.training, trainer.accelerator.is_main_process
     window = Window(settings.batch, trainer.watching)
     bar = progress("training", settings.steps, "steps", start=trainer.step, shown=main and shown)
-    with keeping(lambda: trainer.safe), Log(path, trainer.step, write=main) as log, bar as advance:
+    fit = trainer.fitted(batches)
+    if fit is not None and main:
+        say(str(fit))
+    logged = Log(path, trainer.step, main, track, recipe.model_dump(mode="json"))
+    with keeping(lambda: trainer.safe), logged as log, bar as advance:
+        if fit is not None:
+            log.write({"step": trainer.step, "micro_batch": fit.images})
         for report in trainer.run(batches):
             window.add(report)
             last = report.step == settings.steps
@@ -103,9 +114,11 @@ def watched(
                 if figures:
                     log.write({"step": report.step, **figures})
             if _due(report, settings.grid_every) or (last and settings.grid_every):
-                place = _grid(trainer, recipe, path, batches.source)
-                if shown and place is not None:
-                    say(f"samples: {place}")
+                pictures = _pictures(trainer, recipe, path / "samples", batches.source)
+                for name, file in pictures.items():
+                    log.picture(name, file, report.step)
+                if shown and pictures:
+                    say(f"samples: {pictures['grid']}")
             advance(report.step, f"loss {window.smooth:.4f}")
             yield report
 
@@ -114,16 +127,20 @@ def _due(report: Report, every: int) -> bool:
     return bool(every) and report.step % every == 0
 
 
-def _grid(trainer: Trainer, recipe: CompletedRecipe, path: Path, data: Source) -> Path | None:
-    """A grid of samples from the same noise every time, and where it lies; of an upsampler, made from the low images of
-    the first data. None where nothing is sampled, or by another process."""
+def _pictures(trainer: Trainer, recipe: CompletedRecipe, folder: Path, data: Source) -> dict[str, Path]:
+    """A grid of samples from the same noise every time, and the way of the first of them there, a strip: where they
+    lie. Of an upsampler, made from the low images of the first data. None where nothing is sampled, or by another
+    process."""
     denoiser = trainer.learner.denoiser
-    if denoiser is None or not trainer.accelerator.is_main_process:
-        return None
-    with trainer.averaged():
+    if denoiser is None:
+        return {}
+    with trainer.averaged():  # for which all processes are needed, if weights lie in parts
+        if not trainer.accelerator.is_main_process:
+            return {}
         sampler, labels = drawn(denoiser, recipe, data)
-        images = sampler.generate(GRID, labels)
-    return write_png(path / "samples" / f"grid-{trainer.step:08d}.png", image_grid(images, 10))
+        images, strip = sampler.generate_with_strip(GRID, labels, rows=STRIP)
+    pictures = {"grid": image_grid(images, 10), "strip": strip.picture()}
+    return {name: write_png(folder / f"{name}-{trainer.step:08d}.png", image) for name, image in pictures.items()}
 
 
 def check_grids(learner: Learner, recipe: CompletedRecipe, data: Source) -> None:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from trilemma.errors import one_line
 
-console = Console(highlight=False, soft_wrap=True)
+console = Console(highlight=False, soft_wrap=True, emoji=False)
 
 Advance = Callable[[int, str], None]
 """advance(done, note): so many units are done now, and something to say beside the bar."""
@@ -92,7 +92,7 @@ def say(line: str) -> None:
 def show(table: RenderableType) -> None:
     """A table, likewise. Where there is no terminal it gets the width it needs."""
     if os.environ.get("RANK", "0") == "0":
-        wide = console if console.is_terminal else Console(highlight=False, width=140)
+        wide = console if console.is_terminal else Console(highlight=False, emoji=False, width=140)
         wide.print(table)
 
 

@@ -48,6 +48,7 @@ def _binomial(figures: Mapping[str, Any], count: int) -> float | None:
     axis="quality",
     better="lower",
     title="Fréchet distance",
+    also=("fid", "fd"),
     heading=_fid,
     least=lambda dim, k: 2,
     column=True,
@@ -125,6 +126,7 @@ def _kid(inputs: Inputs) -> dict[str, Any]:
     "how sure and how varied a classifier's answers are, over 10 splits (IS)",
     axis="quality",
     better="higher",
+    also=("is",),
     needs={"logits"},
     details=("inception_score_std",),
     basis=(*FEATURES, "samples.count"),
@@ -145,9 +147,9 @@ def _inception_score(inputs: Inputs) -> dict[str, Any]:
     "share of images that a classifier takes for the class asked for",
     axis="quality",
     better="higher",
-    needs={"logits", "labels"},
+    needs={"classes", "labels"},
     details=("recognised_by_class",),
-    basis=(*FEATURES, "samples.classes"),
+    basis=(*FEATURES, "classifier", "samples.classes"),
     estimate=_binomial,
     unit="%",
     scale=100,
@@ -155,9 +157,9 @@ def _inception_score(inputs: Inputs) -> dict[str, Any]:
     column=True,
 )
 def _recognised(inputs: Inputs) -> dict[str, Any]:
-    assert inputs.fake.logits is not None
+    assert inputs.fake.by_class is not None
     assert inputs.labels is not None
-    result = recognised(inputs.fake.logits, inputs.labels)
+    result = recognised(inputs.fake.by_class, inputs.labels)
     return {
         "recognised": result.fraction,
         "recognised_se": result.standard_error,
@@ -170,14 +172,14 @@ def _recognised(inputs: Inputs) -> dict[str, Any]:
     "mean probability of the class that a classifier takes an image for, also by class",
     axis="quality",
     better="higher",
-    needs={"logits"},
+    needs={"classes"},
     details=("confident", "class_counts", "confidence_by_class", "confident_by_class"),
-    basis=(*FEATURES, "samples.classes"),
+    basis=(*FEATURES, "classifier", "samples.classes"),
     show=_share,
 )
 def _confidence(inputs: Inputs) -> dict[str, Any]:
-    assert inputs.fake.logits is not None
-    found = recognisability_by_class(inputs.fake.logits)
+    assert inputs.fake.by_class is not None
+    found = recognisability_by_class(inputs.fake.by_class)
     return {
         "confidence": found.confidence,
         "confidence_se": found.standard_error,
@@ -222,6 +224,7 @@ def _confidence(inputs: Inputs) -> dict[str, Any]:
     "share of generated images within the reference's neighbourhoods (k nearest)",
     axis="quality",
     better="higher",
+    also=("prdc",),
     needs={"features"},
     basis=_NEAREST,
     least=lambda dim, k: k + 1,
@@ -282,16 +285,17 @@ def _memorisation(inputs: Inputs) -> dict[str, Any]:
     axis="coverage",
     better="lower",
     title="balance KL",
-    needs={"features", "logits"},
+    needs={"features", "classes"},
     details=("class_counts", "balance_chi2", "balance_p"),
+    basis=(*AGAINST, "classifier", "samples.count"),
     show=_share,
     column=True,
 )
 def _balance(inputs: Inputs) -> dict[str, Any]:
     assert inputs.real.features is not None
-    assert inputs.real.features.logits is not None
-    assert inputs.fake.logits is not None
-    result = balance(real=class_counts(inputs.real.features.logits), fake=class_counts(inputs.fake.logits))
+    assert inputs.real.features.by_class is not None
+    assert inputs.fake.by_class is not None
+    result = balance(real=class_counts(inputs.real.features.by_class), fake=class_counts(inputs.fake.by_class))
     return {
         "balance_kl": result.kl,
         "balance_kl_se": result.kl_se,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
-from trilemma.errors import InputError
+from trilemma.errors import InputError, shown
 from trilemma.metrics.cautions import caution
 from trilemma.metrics.checks import TooFewError
 from trilemma.metrics.features import Features
@@ -110,6 +111,12 @@ def check_names(names: Sequence[str] | None) -> list[str]:
     """The metrics named, each once, or all. Raises InputError for a name that does not exist."""
     for name in names or ():
         if name not in METRICS:
+            word = "".join(c for c in re.sub(r"\W?\d+k?(_full)?$", "", name.lower()) if c.isalnum())
+            for metric in METRICS.values():
+                if word in metric.also:
+                    raise InputError(
+                        f"unknown metric {shown(name)!r}: did you mean {metric.name!r}? ({metric.description})"
+                    )
             raise registry("metric").unknown(name)
     return list(METRICS if names is None else dict.fromkeys(names))
 

@@ -34,11 +34,13 @@ WEIGHTS: Traversable = files("trilemma.metrics") / "weights"
 @dataclass(frozen=True)
 class Features:
     """What an extractor gives for n images: `pooled` vectors [n, d]; if it classifies, `logits` [n, k]; and `spatial`
-    vectors [n, s] that keep where things are, if it has some (sFID is the Fréchet distance of these)."""
+    vectors [n, s] that keep where things are, if it has some (sFID is the Fréchet distance of these). `classes` [n, c]:
+    the logits of a `ClassHead` that knows the classes of the data, where the extractor does not."""
 
     pooled: Float32[np.ndarray, "n d"]
     logits: Float32[np.ndarray, "n k"] | None = None
     spatial: Float32[np.ndarray, "n s"] | None = None
+    classes: Float32[np.ndarray, "n c"] | None = None
 
     def __len__(self) -> int:
         return len(self.pooled)
@@ -46,6 +48,11 @@ class Features:
     @property
     def dim(self) -> int:
         return self.pooled.shape[1]
+
+    @property
+    def by_class(self) -> Float32[np.ndarray, "n c"] | None:
+        """The logits that say which class an image has: the head's, else the extractor's own."""
+        return self.logits if self.classes is None else self.classes
 
 
 class Extractor(ABC):

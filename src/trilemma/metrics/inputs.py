@@ -12,13 +12,14 @@ from trilemma.metrics.features import Features
 from trilemma.metrics.speed import Speed
 from trilemma.metrics.statistics import Statistics
 
-Need = Literal["features", "spatial", "holdout", "logits", "labels", "counts", "sampler"]
+Need = Literal["features", "spatial", "holdout", "logits", "classes", "labels", "counts", "sampler"]
 
 WORDS: dict[Need, str] = {
     "features": "the reference's features, not its statistics alone",
     "spatial": "spatial features on both sides, such as 'inception' has",
     "holdout": "held-out images of the reference's kind",
     "logits": "features that classify, such as 'digits'",
+    "classes": "features that classify, such as 'digits', or a reference with labels to fit a classifier to",
     "labels": "the classes that were asked for",
     "counts": "the counts of images to measure at",
     "sampler": "a sampler to time",
@@ -70,6 +71,7 @@ def there(
         "spatial": fake.spatial is not None and real.spatial is not None,
         "holdout": real.holdout is not None,
         "logits": fake.logits is not None and (real.features is None or real.features.logits is not None),
+        "classes": fake.by_class is not None and (real.features is None or real.features.by_class is not None),
         "labels": labels,
         "counts": counts,
         "sampler": sampler,

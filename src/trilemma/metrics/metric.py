@@ -42,8 +42,9 @@ class Metric:
     precision and recall. `basis`: what the figure depends on, dotted paths in an evaluation: figures of other bases
     don't compare. `exact`: a count, which has no error. `estimate`: the standard error where none is recorded, from the
     recorded figures and the number of samples. `column`: whether a table shows it unasked; the first of an axis that
-    can be judged decides it. `scale` and `show`: how the figure is written, in `unit`; `heading`: its title given the
-    features' name and the number of samples, where these belong to it (FID-50k)."""
+    can be judged decides it. `also`: what else it is called, in small letters and without a number
+    of images, for who asks by that. `scale` and `show`: how the figure is written, in `unit`; `heading`: its title
+    given the features' name and the number of samples, where these belong to it (FID-50k)."""
 
     name: str
     description: str
@@ -58,6 +59,7 @@ class Metric:
     estimate: Callable[[Mapping[str, Any], int], float | None] = lambda figures, count: None
     column: bool = False
     title: str = ""
+    also: tuple[str, ...] = ()
     unit: str = ""
     scale: float = 1.0
     show: Callable[[float], str] = significant
@@ -90,15 +92,18 @@ class Metric:
         return error if error is not None and error >= 0 else self.estimate(figures, count)
 
     def text(self, value: float, error: float | None = None) -> str:
-        """A figure in words; with its standard error to two digits and as many decimals, if there is one."""
-        value = self.scale * value
-        if error is None or self.exact:
-            return self.show(value)
-        if error == 0:
-            return f"{self.show(value)} ± 0"
-        error = self.scale * error
-        decimals = max(0, 1 - math.floor(math.log10(error)))
-        return f"{value:.{decimals}f} ± {error:.{decimals}f}" if decimals < 8 else f"{value:.3g} ± {error:.1e}"
+        """A figure in words; with its standard error, see `in_words`, if there is one."""
+        return in_words(self.scale * value, None if error is None or self.exact else self.scale * error, self.show)
+
+
+def in_words(value: float, error: float | None = None, show: Callable[[float], str] = significant) -> str:
+    """A figure as `show` has it, or with its standard error to two digits and as many decimals, if there is one."""
+    if error is None:
+        return show(value)
+    if error == 0:
+        return f"{show(value)} ± 0"
+    decimals = max(0, 1 - math.floor(math.log10(error)))
+    return f"{value:.{decimals}f} ± {error:.{decimals}f}" if decimals < 8 else f"{value:.3g} ± {error:.1e}"
 
 
 def number(value: Any) -> float | None:

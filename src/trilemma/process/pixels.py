@@ -87,13 +87,13 @@ def image_grid(
     return grid
 
 
-def png(image: UInt8[np.ndarray, "h w c"]) -> bytes:
-    """One grey or RGB image as a PNG file's bytes.
+def png(image: UInt8[np.ndarray, "h w c"], level: int = 6) -> bytes:
+    """One grey or RGB image as a PNG file's bytes; `level`: of compression, 0 (none) to 9.
 
     Raises:
         InputError: not uint8 HWC with 1 or 3 channels.
     """
     check_images(image[None], "png")
     content = io.BytesIO()
-    Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(content, format="PNG")
+    Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(content, format="PNG", compress_level=level)
     return content.getvalue()

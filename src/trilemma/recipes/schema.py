@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any, Literal
+import os
+from dataclasses import replace
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field
 
@@ -31,9 +32,9 @@ def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
 
 
 class DataSettings(Section):
-    """`name`: a source (`trilemma list data`) or a path. `size`: a side, or [height, width], that images are cropped
-    and resized to, by `resize`. `holdout`: the share of data without splits that is their `test`; see `open_data`.
-    `range`: the numbers that black and white become."""
+    """`name`: a source (`trilemma list data`), a path or `hub:NAME`. `size`: a side, or [height, width], that images
+    are cropped and resized to, by `resize`. `holdout`: the share of data without splits that is their `test`. `config`,
+    `stream`: of `hub:NAME`. See `open_data`. `range`: the numbers that black and white become."""
 
     name: str
     split: str = "train"
@@ -43,15 +44,18 @@ class DataSettings(Section):
     channels: Literal[1, 3] | None = None
     resize: Literal["bicubic", "area"] = "bicubic"
     holdout: float = Field(0.0, ge=0, lt=1)
+    config: str | None = None
+    stream: bool = False
     range: Annotated[tuple[float, float], AfterValidator(_ordered)] = (-1.0, 1.0)
 
     def opening(self, name: str | None = None, root: str | None = None) -> Opening:
-        """How these images are opened, or others (`name`) so as to be like them: those have a root of their own, if one
-        is given, and none held out."""
-        own = name is None or Path(name).resolve() == Path(self.name).resolve()
-        return Opening(
-            root or (self.root if own else None), self.size, self.channels, self.resize, self.holdout if own else 0.0
-        )
+        """How these images are opened, or others (`name`) so as to be like them: what says where these lie is not
+        theirs."""
+        own = name is None or os.path.realpath(name) == os.path.realpath(self.name)
+        like = Opening(root, self.size, self.channels, self.resize)
+        if not own:
+            return like
+        return replace(like, root=root or self.root, holdout=self.holdout, config=self.config, stream=self.stream)
 
 
 class Images(Section):
@@ -86,12 +90,13 @@ class CodecSettings(Section):
 
 class EvaluateSettings(Section):
     """Figures of samples during training, into its log. `every`: steps between them, 0 for never; `n`: images, seeds
-    0 to n − 1, as the sampling section says. `features` and `metrics`: as `evaluate` takes them. `reference`:
+    0 to n − 1, as the sampling section says. `features` and `metrics`: as `evaluate` takes them, the
+    best features at hand unless named. `reference`:
     DATA[:SPLIT] or a file of statistics; the training data unless given."""
 
     every: int = Field(default=0, ge=0)
     n: int = Field(default=500, ge=2)
-    features: str = "digits"
+    features: str | None = None
     metrics: Annotated[list[str], AfterValidator(check_names)] = Field(
         default=["frechet_distance", "precision", "recall"], min_length=1
     )
@@ -128,6 +133,11 @@ class Recipe(Section):
     images: Images | None = None
     source: Source | None = None
     requires: Requirements = Field(default_factory=dict)
+
+    def fitted(self) -> tuple[Self, str | None]:
+        """This as a run begins with it, and what to say of that; see `TrainingSettings.fitted`."""
+        training, note = self.training.fitted()
+        return self.model_copy(update={"training": training}), note
 
     @property
     def space(self) -> tuple[int, int, int]:

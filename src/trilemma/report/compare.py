@@ -58,7 +58,7 @@ class Comparison:
 
 
 def compare(evaluations: Sequence[Evaluation], *, baseline: str | None = None, strict: bool = False) -> Comparison:
-    """Two or more evaluations against one of them: the first, or the one with the label or file `baseline`.
+    """Evaluations against one of them: the first, or the one with the label or file `baseline`. One alone is shown.
 
     Raises InputError where there is no such baseline or several, where nothing can be compared with it, and, if
     `strict`, for the first figure that was measured otherwise."""
@@ -95,6 +95,8 @@ def _baseline_first(evaluations: Sequence[Evaluation], baseline: str | None) -> 
 def _refuse(table: Table, strict: bool) -> None:
     """Refuse a comparison of nothing with the baseline, and, if `strict`, one with a figure measured otherwise."""
     first, *others = table.rows
+    if not others:
+        return
     marked = [
         (row, f"{column.title}: {table.reasons[letter]}")
         for column in table.columns
@@ -147,16 +149,16 @@ def comparison_table(comparison: Comparison) -> Group:
         if not lines.row_count:
             lines.add_row("  nothing that can be compared")
         parts += [Text(row.label, style="bold"), lines]
-    return Group(*parts, *(Text(line) for line in (CHANCE, *comparison.remarks)))
+    return Group(*parts, *(Text(line) for line in _below(comparison)))
 
 
 def comparison_markdown(comparison: Comparison) -> str:
     """In Markdown: the table, then the differences as lists."""
     parts = [to_markdown(comparison.table, whole=True), f"{ARROWS}; ± one standard error; bold: {KEY}"]
-    parts.append(f"{_against(comparison)}:")
+    parts.append(_against(comparison) + (":" if len(comparison.table.rows) > 1 else ""))
     for row in comparison.table.rows[1:]:
         parts += [f"{row.label}:", "\n".join(f"- {one.column.title} {one.words}" for one in _of(comparison, row))]
-    return "\n\n".join(part.strip() for part in (*parts, CHANCE, *comparison.remarks)) + "\n"
+    return "\n\n".join(part.strip() for part in (*parts, *_below(comparison))) + "\n"
 
 
 def _of(comparison: Comparison, row: Row) -> list[Difference]:
@@ -166,7 +168,14 @@ def _of(comparison: Comparison, row: Row) -> list[Difference]:
 def _against(comparison: Comparison) -> str:
     known = facts(comparison.baseline.evaluation)
     with_ = "; ".join(f"{name.lower()}: {known[name]}" for name in ("Features", "Reference") if name in known)
+    if len(comparison.table.rows) == 1:
+        return f"One evaluation, which nothing is held against; {with_}"
     return f"Against “{comparison.baseline.label}”, {with_}"
+
+
+def _below(comparison: Comparison) -> list[str]:
+    """The lines below: what the words mean, where there are any, and the remarks."""
+    return [*([CHANCE] if len(comparison.table.rows) > 1 else []), *comparison.remarks]
 
 
 def comparison_json(comparison: Comparison) -> dict[str, Any]:

@@ -1,61 +1,73 @@
-"""What every page is made of: sections, pictures, and the whole around them, one self-contained HTML file."""
+"""What every page is made of: the templates, drawings for wide and narrow pages, and the names of runs."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from html import escape
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from trilemma.evaluations.record import Evaluation
-from trilemma.report import figures
-from trilemma.report.style import STYLE
-
-WIDTH = 1100
-"""CSS pixels of a page's content, at most."""
-
-
-def text_html(text: str) -> str:
-    """Escaped text in which a name such as FD-500 is not broken at its hyphen."""
-    return re.sub(r"\b(FI?D)-(?=\d)", r"\1&#8209;", escape(text))
+from trilemma.metrics import AXES
+from trilemma.report.chart import NARROW, WIDE, Chart, trilemma_chart
+from trilemma.report.figures import svg_uri
+from trilemma.report.table_views import ARROWS, KEY, MARK
+from trilemma.report.tables import Row, Table, warnings_of
+from trilemma.runs.cascades import split_spec
 
 
-def section(title: str, body: str, *, name: str, lead: str = "") -> str:
-    """A titled section; empty where it has no body."""
-    if not body:
-        return ""
-    intro = f'<p class="lead">{lead}</p>' if lead else ""
-    return f'<section id="{name}"><h2>{escape(title)}</h2>{intro}{body}</section>'
+@dataclass(frozen=True)
+class Drawn:
+    """A figure that stands still, for a page and for one as narrow as a telephone's, as data URIs; `alt` says it."""
+
+    wide: str
+    narrow: str
+    alt: str
+    caption: str = ""
+
+    @staticmethod
+    def of(wide: str, narrow: str, alt: str, caption: str = "") -> Drawn:
+        """Of two SVG texts."""
+        return Drawn(svg_uri(wide), svg_uri(narrow), alt, caption)
 
 
-def enlarged(image: np.ndarray, alt: str, width: int) -> str:
-    """A picture enlarged by whole pixels to at most `width` CSS pixels; the page shrinks one that is wider."""
-    scale = max(1, min(4, width // image.shape[1]))
-    return (
-        f'<img class="pixels" alt="{escape(alt)}" width="{scale * image.shape[1]}" height="{scale * image.shape[0]}" '
-        f'src="{figures.png_uri(image)}">'
-    )
+def _whole(text: str) -> str:
+    """Text in which a name such as FD-500 is not broken at its hyphen."""
+    return re.sub(r"\b(FI?D)-(?=\d)", "\\1\N{NON-BREAKING HYPHEN}", text)
 
 
-def drawn(svg: str, alt: str, caption: str = "", *, narrow: str | None = None) -> str:
-    """A figure; `narrow`: the same for a page as narrow as a telephone's."""
-    image = f'<img alt="{escape(alt)}" src="{figures.svg_uri(svg)}">'
-    if narrow is not None:
-        image = f'<picture><source media="(max-width: 760px)" srcset="{figures.svg_uri(narrow)}">{image}</picture>'
-    return f"<figure>{caption}{image}</figure>"
+def _in_order(groups: Iterable[tuple[str, list[Any]]]) -> list[tuple[str, list[Any]]]:
+    """Columns by axis in the order quality, coverage, speed."""
+    return sorted(groups, key=lambda group: AXES.index(group[0]))
 
 
-def whole(kind: str, title: str, subtitle: str, sections: Iterable[str], evaluations: Sequence[Evaluation]) -> str:
-    """The page as text: what kind it is of, title and subtitle, and those sections that are not empty."""
+_TEMPLATES = Environment(
+    loader=PackageLoader("trilemma.report"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_TEMPLATES.filters |= {"whole": _whole, "in_order": _in_order}
+_TEMPLATES.globals |= {"key": KEY, "arrows": ARROWS, "warnings": warnings_of, "mark": MARK}
+
+
+def fill(template: str, evaluations: Sequence[Evaluation], **content: Any) -> str:
+    """A page as text: the template, the versions that made the evaluations, and what else it is made of."""
     versions = sorted({one.environment.trilemma or "" for one in evaluations} - {""})
-    made_by = f"Made by trilemma {' and '.join(versions)}".strip()
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}: quality, coverage, speed</title><style>{STYLE}</style></head>\n<body><main>"
-        f'<header><p class="eyebrow">{escape(kind)}</p><h1>{escape(title)}</h1>'
-        f'<p class="sub">{escape(subtitle)}</p></header>\n'
-        + "\n".join(one for one in sections if one)
-        + f"\n<footer>{escape(made_by)}. This file needs no network.</footer></main></body></html>\n"
-    )
+    return _TEMPLATES.get_template(template).render(versions=versions, **content).lstrip()
+
+
+def run_names(evaluations: Iterable[Evaluation]) -> list[str]:
+    """What was measured, by the names of its folders or files, each once; real images are not counted."""
+    paths = [one.subject.path for one in evaluations if not one.yardstick and one.subject.path]
+    return list(dict.fromkeys(Path(split_spec(Path(path))[-1]).name for path in paths))
+
+
+def charts(table: Table, speed: str = "images_per_second", front: Collection[Row] | None = None) -> dict[str, Chart]:
+    """The trilemma chart for a wide page and a narrow one, by that word; empty where there is none."""
+    drawn = {word: trilemma_chart(table, speed, front, size) for word, size in (("wide", WIDE), ("narrow", NARROW))}
+    return {word: chart for word, chart in drawn.items() if chart is not None}

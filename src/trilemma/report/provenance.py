@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from html import escape
+from dataclasses import dataclass
 from typing import Any
 
 from trilemma.evaluations.record import Evaluation, SamplerRecord
@@ -78,6 +78,7 @@ def facts(evaluation: Evaluation) -> dict[str, str]:
             f"{height}×{width}, {_plural(channels, 'channel')}" if channels else "",
             _hash(reference.sha256),
         ),
+        "Classifier": str(evaluation.classifier or ""),
         "Machine": _join(
             machine.hardware,
             f"device {machine.device}" if machine.device else "",
@@ -138,49 +139,37 @@ def commands(runs: Sequence[RunFiles], rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys([*trained, *(c for row in rows if (c := _evaluate_command(row.evaluation)))]))
 
 
-def provenance_html(table: Table, runs: Sequence[RunFiles]) -> str:
-    """Shared facts as a list, the others as a table with one row an evaluation, then warnings, commands and recipes."""
-    stated = [(row, facts(row.evaluation)) for row in table.rows]
+@dataclass(frozen=True)
+class Provenance:
+    """What a page says of it: facts that all evaluations share; the `heads` and, a row an evaluation, the cells of the
+    others; warnings with the labels that they are about, `count` being all rows; commands; recipes by their titles."""
+
+    shared: dict[str, str]
+    heads: list[str]
+    rows: list[tuple[str, dict[str, str]]]
+    count: int
+    warnings: dict[str, list[str]]
+    commands: list[str]
+    recipes: dict[str, str]
+
+
+def provenance(table: Table, runs: Sequence[RunFiles]) -> Provenance:
+    """What was run and on what, of evaluations and of the runs that were named."""
+    stated = [(row.label, facts(row.evaluation)) for row in table.rows]
     names = list(dict.fromkeys(name for _, known in stated for name in known))
-    shared = {}
-    for name in names:
-        values = {known[name] for _, known in stated if name in known}
-        if len(values) == 1:
-            shared[name] = values.pop()
-    varying = [name for name in names if name not in shared]
-    parts = []
-    for run in runs:
-        if trained := training_words(run.log):
-            shared = {f"Training of {run.path.name}" if len(runs) > 1 else "Training": trained, **shared}
-    if shared:
-        known = (f"<div><dt>{escape(name)}</dt><dd>{escape(text)}</dd></div>" for name, text in shared.items())
-        parts.append(f'<dl class="facts">{"".join(known)}</dl>')
-    if varying:
-        heads = "".join(f'<th scope="col">{escape(name)}</th>' for name in varying)
-        body = "".join(
-            f'<tr><th scope="row">{escape(row.label)}</th>'
-            + "".join(f"<td>{escape(known.get(name, DASH))}</td>" for name in varying)
-            + "</tr>"
-            for row, known in stated
-        )
-        parts.append(
-            f'<div class="scroll"><table class="details"><thead><tr><td></td>{heads}</tr></thead>'
-            f"<tbody>{body}</tbody></table></div>"
-        )
-    parts.append(warnings_html(table))
-    if todo := commands(runs, table.rows):
-        parts.append(f"<h3>The same again</h3><pre>{escape(chr(10).join(todo))}</pre>")
-    for run in runs:
-        if run.recipe:
-            title = f"Recipe of {run.path.name}" if len(runs) > 1 else "Recipe"
-            parts.append(f'<h3>{escape(title)}</h3><pre class="recipe">{escape(run.recipe.strip())}</pre>')
-    return "".join(parts)
+    values = {name: list(dict.fromkeys(known[name] for _, known in stated if name in known)) for name in names}
+    heads = [name for name in names if len(values[name]) > 1]
 
+    def of(what: str, run: RunFiles) -> str:
+        return f"{what} of {run.path.name}" if len(runs) > 1 else what
 
-def warnings_html(table: Table) -> str:
-    """The warnings as a list; empty where there are none."""
-    items = []
-    for text, labels in warnings_of(table.rows).items():
-        who = "all rows" if len(labels) == len(table.rows) > 1 else ", ".join(labels)
-        items.append(f"<li>{escape(text)} <small>({escape(who)})</small></li>")
-    return f'<h3 id="warnings">Warnings</h3><ul class="warnings">{"".join(items)}</ul>' if items else ""
+    trained = {of("Training", run): words for run in reversed(runs) if (words := training_words(run.log))}
+    return Provenance(
+        trained | {name: found[0] for name, found in values.items() if len(found) == 1},
+        heads,
+        [(label, {name: known.get(name, DASH) for name in heads}) for label, known in stated] if heads else [],
+        len(table.rows),
+        warnings_of(table.rows),
+        commands(runs, table.rows),
+        {of("Recipe", run): run.recipe.strip() for run in runs if run.recipe},
+    )

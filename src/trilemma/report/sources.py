@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ import numpy as np
 
 from trilemma.errors import InputError
 from trilemma.evaluations.record import Evaluation, read
-from trilemma.machine.untrusted import open_arrays, parse_json, read_text
+from trilemma.machine.untrusted import open_arrays, parse_json, parse_yaml, read_text
+from trilemma.report.tables import natural
 from trilemma.runs.cascades import split_spec
 from trilemma.samplers import Strip
 
@@ -25,6 +28,26 @@ class RunFiles:
     log: tuple[dict[str, Any], ...]
     forward: Strip | None
     reverse: Strip | None
+
+    @property
+    def name(self) -> str:
+        """What the run is called: its directory's name."""
+        return self.path.resolve().name
+
+    @cached_property
+    def values(self) -> dict[str, Any]:
+        """The recipe as plain values, empty where it cannot be read."""
+        with suppress(ValueError):
+            if isinstance(found := parse_yaml(self.recipe or ""), dict):
+                return found
+        return {}
+
+    @property
+    def classes(self) -> list[str]:
+        """The names of the classes, where the recipe states them."""
+        images = self.values.get("images")
+        names = images.get("classes") if isinstance(images, dict) else None
+        return [str(name) for name in names] if isinstance(names, list) else []
 
 
 def _text(path: Path) -> str:
@@ -97,7 +120,8 @@ def _read_all(paths: Iterable[Path]) -> list[Evaluation]:
 
 
 def read_sources(sources: Sequence[Path]) -> tuple[list[RunFiles], list[Evaluation]]:
-    """Every run and evaluation named, each once. Raises InputError for what is neither."""
+    """Every run and evaluation named, each once, evaluations by their labels, numbers in these as numbers. Raises
+    InputError for what is neither."""
     runs: dict[Path, RunFiles] = {}
     evaluations: dict[Path | None, Evaluation] = {}
     for source in (Path(split_spec(source)[-1]) for source in sources):
@@ -110,13 +134,13 @@ def read_sources(sources: Sequence[Path]) -> tuple[list[RunFiles], list[Evaluati
             evaluations.setdefault(one.path and one.path.resolve(), one)
     if not runs and not evaluations:
         raise InputError("nothing to report: name at least one run directory or evaluation .json")
-    return list(runs.values()), list(evaluations.values())
+    return list(runs.values()), sorted(evaluations.values(), key=lambda one: natural(one.label))
 
 
 def read_compared(sources: Sequence[Path]) -> list[Evaluation]:
     """The evaluations named: files, folders of them, and run directories (theirs, in the order they were made).
 
-    Raises InputError for one that cannot be read, a folder without any, one named twice, and fewer than two."""
+    Raises InputError for one that cannot be read, a folder without any, and one named twice."""
     found: dict[Path | None, Evaluation] = {}
     for source in sources:
         folder = source / "evaluations" if (source / "evaluations").is_dir() else source
@@ -127,9 +151,6 @@ def read_compared(sources: Sequence[Path]) -> list[Evaluation]:
             if (place := one.path and one.path.resolve()) in found:
                 raise InputError(f"{one.path}: named twice, expected different evaluations")
             found[place] = one
-    if len(found) < 2:
-        given = next(iter(found.values())).path if found else "none"
-        raise InputError(f"evaluations to compare: {given} alone, expected two or more")
     return list(found.values())
 
 

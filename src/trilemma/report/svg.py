@@ -1,8 +1,9 @@
-"""A drawing in SVG: boxes with what is written in them, arrows, text. Self-contained; light ground."""
+"""A drawing in SVG: boxes with what is written in them, lines, arrows, circles, text. Self-contained; light ground."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from html import escape
 
@@ -14,7 +15,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangle by its upper left corner, with its sides' middles as places for arrows."""
+    """A rectangle by its upper left corner, y downwards, with its sides' middles as places for arrows."""
 
     x: float
     y: float
@@ -36,6 +37,12 @@ class Box:
     @property
     def right(self) -> Point:
         return self.x + self.width, self.y + self.height / 2
+
+    def overlap(self, other: Box) -> float:
+        """Shared area, in square pixels."""
+        width = min(self.x + self.width, other.x + other.width) - max(self.x, other.x)
+        height = min(self.y + self.height, other.y + other.height) - max(self.y, other.y)
+        return max(0.0, width) * max(0.0, height)
 
 
 @dataclass
@@ -63,6 +70,45 @@ class Drawing:
             f'fill="{fill}" stroke="{stroke}"/>'
         )
 
+    def line(self, start: Point, end: Point, colour: str, *, width: float = 1, dash: str = "") -> None:
+        """A straight line."""
+        (x1, y1), (x2, y2) = start, end
+        dashes = f' stroke-dasharray="{dash}"' if dash else ""
+        self.parts.append(
+            f'<line x1="{x1:g}" y1="{y1:g}" x2="{x2:g}" y2="{y2:g}" stroke="{colour}" '
+            f'stroke-width="{width:g}"{dashes}/>'
+        )
+
+    def curve(
+        self, points: Sequence[Point], colour: str, *, width: float = 1.7, dash: str = "", opacity: float = 1
+    ) -> None:
+        """A line through the points."""
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+        dashes = f' stroke-dasharray="{dash}"' if dash else ""
+        faint = f' opacity="{opacity:g}"' if opacity < 1 else ""
+        self.parts.append(
+            f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="{width:g}"{dashes}{faint}/>'
+        )
+
+    def circle(
+        self, centre: Point, radius: float, fill: str, stroke: str, *, width: float = 1, opacity: float = 1
+    ) -> None:
+        """A circle with its rim."""
+        x, y = centre
+        faint = f' opacity="{opacity:g}"' if opacity < 1 else ""
+        self.parts.append(
+            f'<circle cx="{x:g}" cy="{y:g}" r="{radius:g}" fill="{fill}" stroke="{stroke}" '
+            f'stroke-width="{width:g}"{faint}/>'
+        )
+
+    @contextmanager
+    def group(self, hint: str, **data: object) -> Iterator[None]:
+        """What is drawn inside belongs together: `hint` is what a pointer over it shows, `data` its data attributes."""
+        attributes = "".join(f' data-{name}="{escape(str(value))}"' for name, value in data.items())
+        self.parts.append(f"<g{attributes}><title>{escape(hint)}</title>")
+        yield
+        self.parts.append("</g>")
+
     def arrow(self, points: Sequence[Point], colour: str = MUTED, *, kind: str = "flow") -> None:
         """A line through the points with a head at its end. `kind` is its class in the file."""
         path = " ".join(f"{x:g},{y:g}" for x, y in points)
@@ -76,16 +122,15 @@ class Drawing:
     ) -> None:
         """A box of the network: what it is at the left, its channels at the right, a badge between. `name` is the
         module's, `look` fill and edge, `hint` what a pointer over it shows."""
-        self.parts.append(f'<g data-module="{escape(name)}"><title>{escape(hint)}</title>')
-        self.rectangle(box, *look)
-        base = box.y + box.height / 2 + 4.5
-        self.text((box.x + 10, base), left)
-        self.text((box.x + box.width - 10, base), right, anchor="end", bold=True)
-        if badge:
-            wide = 13 + 6.5 * len(badge)
-            spot = Box(box.x + box.width - 52 - wide, box.y + 4, wide, box.height - 8)
-            self.badge(spot, badge)
-        self.parts.append("</g>")
+        with self.group(hint, module=name):
+            self.rectangle(box, *look)
+            base = box.y + box.height / 2 + 4.5
+            self.text((box.x + 10, base), left)
+            self.text((box.x + box.width - 10, base), right, anchor="end", bold=True)
+            if badge:
+                wide = 13 + 6.5 * len(badge)
+                spot = Box(box.x + box.width - 52 - wide, box.y + 4, wide, box.height - 8)
+                self.badge(spot, badge)
 
     def badge(self, box: Box, text: str) -> None:
         """A small dark label."""

@@ -4,7 +4,7 @@ front."""
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from rich.text import Text
 from trilemma.evaluations.judge import front
 from trilemma.evaluations.record import Evaluation
 from trilemma.metrics import METRICS
+from trilemma.metrics.metric import number
 from trilemma.recipes.sampling import FOLLOWED, given, said
 from trilemma.report.table_views import ARROWS, KEY, MARK
 from trilemma.report.tables import Column, Row, Table, build_table
@@ -40,9 +41,10 @@ class Sweep:
 
     @staticmethod
     def of(evaluations: Sequence[Evaluation], metrics: Sequence[str] | None = None) -> Sweep:
-        """A sweep's evaluations, in the order of its grid. `metrics`: those asked for by name, shown instead of the
+        """A sweep's evaluations, put in the order of its grid. `metrics`: those asked for by name, shown instead of the
         usual ones."""
         axes = _axes(evaluations)
+        evaluations = sorted(evaluations, key=lambda one: _place(one, axes))
         labelled = [
             one.model_copy(update={"label": label})
             for one in evaluations
@@ -95,7 +97,8 @@ def settings(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _axes(evaluations: Sequence[Evaluation]) -> dict[str, list[Any]]:
-    """The settings that several values are stated of, and these in their order; what changes fastest is last."""
+    """The settings that several values are stated of, and these in their order, numbers in theirs; what changes fastest
+    is last."""
     values: dict[str, list[Any]] = {}
     changed: list[str] = []
     for evaluation in evaluations:
@@ -103,7 +106,14 @@ def _axes(evaluations: Sequence[Evaluation]) -> dict[str, list[Any]]:
             if value not in (known := values.setdefault(name, [])):
                 known.append(value)
                 changed += [name] * (len(known) == 2)
-    return {name: values[name] for name in reversed(changed)}
+    numeric = {name for name in changed if all(number(value) is not None for value in values[name])}
+    return {name: sorted(values[name]) if name in numeric else values[name] for name in reversed(changed)}
+
+
+def _place(evaluation: Evaluation, axes: Mapping[str, Sequence[Any]]) -> list[int]:
+    """Where in the grid an evaluation stands; before the values of a setting that it does not state."""
+    made = settings(evaluation)
+    return [values.index(made[name]) if made.get(name) in values else -1 for name, values in axes.items()]
 
 
 def _speed(table: Table) -> Column | None:

@@ -15,7 +15,7 @@ from matplotlib.ticker import LogLocator
 
 from trilemma.metrics.metric import number
 from trilemma.recipes.sampling import said
-from trilemma.report.figures import STYLE, svg_text
+from trilemma.report.figures import NARROW, STYLE, WIDE, svg_text
 from trilemma.report.sweep import Sweep, settings
 from trilemma.report.tables import Column, Row
 
@@ -60,9 +60,9 @@ def dial_figure(sweep: Sweep, dial: str, *, across: int = 3) -> str | None:
         handles = _legend(sweep, others, looks)
         figure = Figure(layout="constrained")
         beside = len(sweep.dials) < down * across and len(handles) <= 9
-        columns = 3 if across > 1 else 2
+        columns = 3 if across > 1 else 1
         below = 0.0 if beside else 0.24 * -(-len(handles) // columns) + 0.1
-        figure.set_size_inches(9.4 if across > 1 else 4.6, 2.7 * down + below)
+        figure.set_size_inches(WIDE if across > 1 else NARROW, 2.7 * down + below)
         panels = figure.subplots(down, across, squeeze=False)
         for panel in panels.flat[len(sweep.dials) :]:
             panel.set_axis_off()

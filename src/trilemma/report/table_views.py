@@ -1,9 +1,8 @@
-"""A table of figures as it is shown: in the terminal, in Markdown and on a page."""
+"""A table of figures as it is shown in the terminal and in Markdown."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from html import escape
+from collections.abc import Sequence
 
 from rich import box
 from rich.console import Group
@@ -12,7 +11,6 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from trilemma.evaluations.judge import LIMIT
-from trilemma.metrics import AXES
 from trilemma.report.tables import DASH, Cell, Column, Row, Table
 
 ABREAST = 5
@@ -103,46 +101,3 @@ def _markdown_cell(column: Column, cell: Cell, errors: bool) -> str:
     text = column.text(cell, errors=errors)
     mark = f"<sup>{','.join(cell.letters)}</sup>" if cell.letters else ""
     return (f"**{text}**" if cell.best else text) + mark
-
-
-def to_html(table: Table, marked: Collection[Row] = ()) -> str:
-    """The table as HTML: two header rows (axes, figures), one `tbody` for models and one for yardsticks; `marked` rows
-    with a mark."""
-    among = [(axis, sum(column.metric.axis == axis for column in table.columns)) for axis in AXES]
-    axes = "".join(
-        f'<th colspan="{n}" scope="colgroup" class="axis {axis}"><span>{axis}</span></th>' for axis, n in among if n
-    )
-    heads = "".join(
-        f'<th scope="col" title="{escape(column.metric.description)}">{_unbroken(column.title)}&nbsp;'
-        f"{column.metric.arrow}<small>{escape(column.unit)}</small></th>"
-        for column in table.columns
-    )
-    bodies = "".join(
-        f'<tbody class="{kind}">{"".join(_html_row(row, table.columns, row in marked) for row in rows)}</tbody>'
-        for kind, rows in (("models", table.models), ("yardsticks", table.yardsticks))
-        if rows
-    )
-    below = "".join(
-        f'<p id="note-{letter}" class="key"><sup>{letter}</sup> {escape(note)}</p>'
-        for letter, note in notes(table).items()
-    )
-    return (
-        f'<div class="scroll"><table class="figures"><thead><tr><td></td>{axes}</tr><tr><td></td>{heads}</tr></thead>'
-        f"{bodies}</table></div>{below}"
-    )
-
-
-def _unbroken(title: str) -> str:
-    """A title whose words stay whole: FD-500 is one."""
-    return " ".join(f"<span>{escape(word)}</span>" for word in title.split())
-
-
-def _html_row(row: Row, columns: Sequence[Column], marked: bool) -> str:
-    shown = []
-    for column in columns:
-        cell = row.cells[column.metric.name]
-        text = f"<strong>{column.text(cell)}</strong>" if cell.best else column.text(cell)
-        marks = ",".join(f'<a href="#note-{letter}">{letter}</a>' for letter in cell.letters)
-        shown.append(f"<td>{text}{f'<sup>{marks}</sup>' if marks else ''}</td>")
-    label = f"{escape(row.label)}&nbsp;{MARK}" if marked else escape(row.label)
-    return f'<tr><th scope="row">{label}</th>{"".join(shown)}</tr>'

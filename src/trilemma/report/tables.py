@@ -6,6 +6,7 @@ reason, and never the best; what is best, the judge says.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -136,6 +137,12 @@ def _letter(count: int) -> str:
     """The letter after so many others."""
     turn, place = divmod(count, 25)
     return "abcdefghijklmnoprstuvwxyz"[place] * (turn + 1)  # no q: it has no superscript
+
+
+def natural(label: str) -> tuple[str | float, ...]:
+    """By which labels are sorted so that their numbers count as numbers: 5 steps, 10 steps, 100 steps."""
+    parts = re.split(r"(\d+(?:\.\d+)?)", label.casefold())
+    return tuple(float(part) if i % 2 else part for i, part in enumerate(parts))
 
 
 def unique_labels(evaluations: Sequence[Evaluation]) -> list[str]:

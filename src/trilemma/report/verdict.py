@@ -1,13 +1,18 @@
-"""Which way won on which axis, said from what the judge says of a table's figures."""
+"""Which way won on which axis, said from what the judge says of a table's figures; and where a run stands."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from trilemma.evaluations.advice import standing
 from trilemma.evaluations.judge import judge
+from trilemma.evaluations.record import Evaluation
+from trilemma.evaluations.standing import Standing, Statement
 from trilemma.metrics import AXES
+from trilemma.report.sources import RunFiles
 from trilemma.report.tables import Column, Row, Table
+from trilemma.training import checkpoint
 
 
 @dataclass(frozen=True)
@@ -124,3 +129,24 @@ def _distance_to_real(table: Table) -> str:
         if said:
             return f"The yardstick, {_names([row.label])}, stands at {', '.join(said)}."
     return ""
+
+
+def standing_of(run: RunFiles, evaluations: Sequence[Evaluation]) -> Standing:
+    """Where a run stands by its log, recipe and checkpoints, and by these evaluations, which are its own."""
+    return standing(run.log, evaluations, run.values, str(run.path), checkpoint.steps(run.path / "checkpoints"))
+
+
+def standing_lines(runs: Sequence[RunFiles], evaluations: Sequence[Evaluation], *, named: bool) -> list[Statement]:
+    """Where each run stands, by those of the evaluations that lie in it, in one statement, after its name if `named`;
+    and what to try next with it, up to three."""
+    lines = []
+    for run in runs:
+        folder = run.path.resolve()
+        own = [one for one in evaluations if one.path is not None and one.path.resolve().parent.parent == folder]
+        found = standing_of(run, own)
+        if found.sentences:
+            figures = tuple(figure for one in found.sentences for figure in one.figures)
+            lines.append(Statement(f"{run.name}: {found.text}" if named else found.text, figures))
+        for which, one in zip(("Next", "Then", "Then"), found.advice, strict=False):
+            lines.append(replace(one, text=f"{which}: {one.text}"))
+    return lines

@@ -1,32 +1,42 @@
-"""A run's log: one JSON object a line in log.jsonl, the same figures to TensorBoard."""
+"""A run's log: one JSON object a line in log.jsonl; the same figures, and pictures, to TensorBoard and other
+trackers."""
 
 from __future__ import annotations
 
 import json
 import math
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import torch
-from torch.utils.tensorboard import SummaryWriter
+from PIL import Image
 
 from trilemma.errors import InputError
 from trilemma.machine.files import write_text
 from trilemma.machine.untrusted import parse_json, read_text
 from trilemma.process import quarters
+from trilemma.runs.trackers import Trackers
 from trilemma.training import Report
+
+BOARD = "tensorboard"
+"""The folder of a run that TensorBoard is pointed at."""
 
 
 class Log:
-    """Writes log.jsonl and tensorboard/. What a broken run logged after the checkpoint it resumes from is dropped."""
+    """Writes log.jsonl and tensorboard/, and what they hold to the trackers that `track` names and that the run has had
+    so far, see `Trackers`. What a broken run logged after the checkpoint it resumes from is dropped."""
 
-    def __init__(self, path: Path, step: int, write: bool):
-        self._file = self._board = None
+    def __init__(self, path: Path, step: int, write: bool, track: Sequence[str] = (), recipe: Mapping[str, Any] = {}):
+        self._file = self._board = self._trackers = None
         if not write:
             return
+        from torch.utils.tensorboard import SummaryWriter  # takes a second, and only writing needs it
+
         place = path / "log.jsonl"
         if place.exists():
             try:
@@ -36,7 +46,8 @@ class Log:
             kept = [line for line in lines if _step(line) <= step]
             write_text(place, "".join(line + "\n" for line in kept))
         self._file = place.open("a", buffering=1, encoding="utf-8")
-        self._board = SummaryWriter(str(path / "tensorboard"), purge_step=step + 1)
+        self._board = SummaryWriter(str(path / BOARD), purge_step=step + 1)
+        self._trackers = Trackers(path, track, recipe)
 
     def __enter__(self) -> Log:
         return self
@@ -44,24 +55,33 @@ class Log:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        for opened in (self._file, self._board):
+        for opened in (self._file, self._board, self._trackers):
             with suppress(OSError):  # lines are on their way when `write` returns: what cannot be written it has said
                 if opened is not None:
                     opened.close()
 
     def write(self, figures: dict[str, Any]) -> None:
         """One line of figures; `step` among them. Raises InputError where it cannot be written."""
-        if self._file is None or self._board is None:
+        if self._file is None or self._board is None or self._trackers is None:
             return
         # JSON has no NaN: what is not finite is null.
         plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in figures.items()}
         try:
             self._file.write(json.dumps(plain) + "\n")
-            for name, value in plain.items():
-                if name != "step" and value is not None:
-                    self._board.add_scalar(name, value, figures["step"])
+            scalars = {name: value for name, value in plain.items() if name != "step" and value is not None}
+            for name, value in scalars.items():
+                self._board.add_scalar(name, value, figures["step"])
         except OSError as error:
             raise InputError(f"log: cannot write {self._file.name} ({error.strerror or error})") from error
+        self._trackers.write(scalars, figures["step"])
+
+    def picture(self, name: str, file: Path, step: int) -> None:
+        """A picture, a PNG file, as it was at a step: not in log.jsonl."""
+        if self._board is not None and self._trackers is not None:
+            with Image.open(file) as image:
+                pixels = np.asarray(image)
+            self._board.add_image(name, pixels, step, dataformats="HWC" if pixels.ndim == 3 else "HW")
+            self._trackers.picture(name, file, step)
 
 
 def _step(line: str) -> float:

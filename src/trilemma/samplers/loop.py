@@ -3,13 +3,14 @@ bars, strips and figures only watch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from jaxtyping import Float, Float64
-from torch import Tensor
+from torch import Tensor, nn
 
 from trilemma.process import BoundDenoiser, Draw
 from trilemma.samplers.kernels import Kernel
@@ -36,3 +37,16 @@ def walk(
     for index, (t, s) in enumerate(pairwise(grid), start=1):
         x, state = kernel.step(denoiser, x, t, s, state, draw)
         yield Step(index, count, float(s), x)
+
+
+@contextmanager
+def evaluating(networks: Sequence[nn.Module]) -> Iterator[None]:
+    """The networks in evaluation mode; each of their modules is left in the mode it was in."""
+    training = [module for network in networks for module in network.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

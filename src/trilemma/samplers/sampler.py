@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -11,7 +10,7 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Float64, Int64, UInt8
-from torch import Tensor, nn
+from torch import Tensor
 
 from trilemma.errors import InputError
 from trilemma.guidance import Guide, bind
@@ -20,7 +19,7 @@ from trilemma.samplers.compiled import Compiled
 from trilemma.samplers.estimate import check_batch
 from trilemma.samplers.grids import cut, explicit, grid
 from trilemma.samplers.kernels import Kernel
-from trilemma.samplers.loop import Step, walk
+from trilemma.samplers.loop import Step, evaluating, walk
 from trilemma.samplers.samples import Samples, Strip, check_seeds
 from trilemma.samplers.stages import Stage
 from trilemma.samplers.starts import Surrogate, noise_start, surrogate_start
@@ -205,6 +204,26 @@ class Sampler:
     ) -> UInt8[np.ndarray, "n h w c"]:
         """The finished images of one batch. Raises InputError for one that is not finite."""
         *_, step = self.walk(seeds, labels)
+        return self._finished(step, seeds)
+
+    def strip(self, seeds: Sequence[int], labels: Int64[np.ndarray, "n"] | None = None, columns: int = 9) -> Strip:
+        """x_t along the walk from noise to image, a row a seed, at `columns` evenly chosen steps."""
+        return self.generate_with_strip(seeds, labels, rows=len(seeds), columns=columns)[1]
+
+    def generate_with_strip(
+        self, seeds: Sequence[int], labels: Int64[np.ndarray, "n"] | None = None, *, rows: int, columns: int = 9
+    ) -> tuple[UInt8[np.ndarray, "n h w c"], Strip]:
+        """What `generate` gives, and the strip of the first `rows` of these seeds, of one walk."""
+        wanted = set(np.linspace(0, self.intervals, columns).round().astype(int).tolist())
+        kept = []
+        for step in self.walk(seeds, labels):
+            if step.index in wanted:
+                kept.append((step.t, self.denoiser.decoded(step.x[:rows])))
+        strip = Strip(np.stack([images for _, images in kept], axis=1), tuple(t for t, _ in kept))
+        return self._finished(step, seeds), strip
+
+    def _finished(self, step: Step, seeds: Sequence[int]) -> UInt8[np.ndarray, "n h w c"]:
+        """The images of the walk's last step. Raises InputError for one that is not finite."""
         broken = ~torch.isfinite(step.x).flatten(1).all(1)
         if bool(broken.any()):
             seed = seeds[int(broken.nonzero()[0])]
@@ -212,12 +231,6 @@ class Sampler:
                 f"seed {seed}: the image is not finite; has the run diverged, or is precision bf16 too coarse?"
             )
         return self.denoiser.decoded(step.x)
-
-    def strip(self, seeds: Sequence[int], labels: Int64[np.ndarray, "n"] | None = None, columns: int = 9) -> Strip:
-        """x_t along the walk from noise to image, a row a seed, at `columns` evenly chosen steps."""
-        wanted = set(np.linspace(0, self.intervals, columns).round().astype(int).tolist())
-        kept = [(step.t, self.denoiser.decoded(step.x)) for step in self.walk(seeds, labels) if step.index in wanted]
-        return Strip(np.stack([images for _, images in kept], axis=1), tuple(t for t, _ in kept))
 
     def walk(self, seeds: Sequence[int], labels: Int64[np.ndarray, "n"] | None = None) -> Iterator[Step]:
         """Every step of the walk for these seeds. Raises InputError for more than memory holds."""
@@ -230,7 +243,7 @@ class Sampler:
         mixed = self.precision == "bf16"
         while True:
             # Entered for each step: held across a yield these would leak into whoever watches.
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed), _evaluating(networks):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed), evaluating(networks):
                 step = next(steps, None)
             if step is None:
                 return
@@ -282,16 +295,3 @@ class Sampler:
         images = self.surrogate.images(seeds, labels)
         self._check_begun((images.shape[3], *images.shape[1:3]))
         return surrogate_start(schedule, self.denoiser.encoded(images), float(self.grid[0]), seeds, self._role("start"))
-
-
-@contextmanager
-def _evaluating(networks: Sequence[nn.Module]) -> Iterator[None]:
-    """The networks in evaluation mode; each of their modules is left in the mode it was in."""
-    training = [module for network in networks for module in network.modules() if module.training]
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property, partial
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from annotated_types import Ge, Gt
@@ -210,6 +210,8 @@ class AutoencoderSettings(LearnerSettings):
     network of images, such as `patch_discriminator`, whose hinge loss weighs `adversarial` from the step
     `adversarial_from` on. `perceptual`: the run of a classifier of such images, whose feature maps weigh
     `perceptual_weight`; it is needed for training alone."""
+
+    generates: ClassVar = False
 
     beta: Annotated[float, Gt(0)] = 1.0e-6
     alpha: Annotated[float, Gt(0)] | None = None

@@ -20,7 +20,8 @@ from trilemma.process.noise import Draw, Key, stream_seed
 
 class Source(Protocol):
     """Where images come from: `batch(indices)` gives uint8 NHWC images and int64 labels or None; or what they are
-    encoded to, if it says by a source `mirrored` what the flipped ones are."""
+    encoded to, if it says by a source `mirrored` what the flipped ones are. One that is `streamed` has its own `order`,
+    a permutation that the generator draws."""
 
     in_memory: bool
 
@@ -90,7 +91,8 @@ class Batches(Dataset[Batch]):
         self._permutation = lru_cache(maxsize=2)(self._permute)
 
     def _permute(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng(stream_seed(self.seed, "epoch", epoch)).permutation(len(self.source))
+        rng = np.random.default_rng(stream_seed(self.seed, "epoch", epoch))
+        return getattr(self.source, "order", lambda rng: rng.permutation(len(self.source)))(rng)
 
     def indices(self, step: int) -> list[int]:
         """The data's indices of this process's share at this step."""
@@ -122,6 +124,8 @@ class Batches(Dataset[Batch]):
 
     def loader(self, start: int, steps: int, workers: int) -> Iterator[Batch]:
         """The batches of steps start…steps − 1, loaded ahead by `workers` processes unless the data is in memory."""
+        if getattr(self.source, "streamed", False):
+            workers = min(workers, 1)  # each reads all of a stream
         workers = 0 if self.source.in_memory else workers
         loader = DataLoader(
             self, sampler=range(start, steps), batch_size=None, num_workers=workers, worker_init_fn=_unstopped

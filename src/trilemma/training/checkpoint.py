@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from trilemma.errors import InputError
 from trilemma.machine.files import replacing, sha256
 from trilemma.machine.untrusted import parse_json, read_text
+from trilemma.training.shards import held_as
 
 _NAME = re.compile(r"step-(\d{8,})")
 
@@ -59,7 +60,7 @@ def latest(directory: Path) -> Path:
     """The newest whole checkpoint. Raises InputError if there is none."""
     found = steps(directory)
     if not found:
-        raise InputError(f"{directory.parent} has no finished checkpoint in {directory.name}/")
+        raise InputError(f"{directory.parent} has no finished checkpoint")
     return path_of(directory, found[-1])
 
 
@@ -171,9 +172,9 @@ def check_tensors(path: Path, what: str, found: dict[str, Tensor], own: dict[str
 
 def load_weights(module: nn.Module, path: Path) -> None:
     """Put the weights of a safetensors file into a module. Raises InputError where they do not fit."""
-    weights = read_tensors(path)
-    check_tensors(path, "weight", weights, module.state_dict())
-    module.load_state_dict(weights)
+    weights, own = read_tensors(path), module.state_dict()
+    check_tensors(path, "weight", weights, own)
+    module.load_state_dict({name: held_as(own[name], value) for name, value in weights.items()})
 
 
 def check_like(path: Path, found: Any, own: Any, where: str = "learner") -> None:
@@ -226,7 +227,8 @@ def load_optimizers(
     for name, state in states.items():
         like = parameters[name]
         for key, value in state.items():
-            holders[like].state[like][key] = value if key == "step" else value.to(like.device, like.dtype)
+            taken = value if key == "step" else held_as(like, value.to(like.device, like.dtype))
+            holders[like].state[like][key] = taken
 
 
 def split_state(state: dict[str, Any], prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:

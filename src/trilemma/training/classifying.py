@@ -130,6 +130,7 @@ class ClassifierSettings(LearnerSettings):
     random an image."""
 
     labelled: ClassVar = True
+    generates: ClassVar = False
 
     rotate: Annotated[float, Ge(0), Le(180)] = 0.0
     shift: Annotated[float, Ge(0), Lt(1)] = 0.0

@@ -228,6 +228,9 @@ class LearnerSettings(ABC):
     labelled: ClassVar[bool] = False
     """Whether the data have to have labels; for a `conditional` learner they have to."""
 
+    generates: ClassVar[bool] = True
+    """Whether it learns to make images, so that a run of it can be sampled and measured."""
+
     @abstractmethod
     def network(self, given: Given) -> nn.Module:
         """The network, its weights as initialised."""

@@ -18,12 +18,15 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from trilemma.errors import InputError
+from trilemma.networks.recompute import recompute
 from trilemma.process.noise import stream_seed
 from trilemma.training import checkpoint
 from trilemma.training.batches import Batch, Batches
 from trilemma.training.ema import EMA
 from trilemma.training.learners import Learner, Outcome
+from trilemma.training.micro_batches import Fit, measured_micro_batch
 from trilemma.training.settings import TrainingSettings
+from trilemma.training.shards import held_as, part, whole
 from trilemma.training.updates import Updates
 
 
@@ -80,6 +83,8 @@ class Trainer:
         self.watching: dict[str, Any] = {}
         self.stopped: signal.Signals | None = None
         self.network = learner.network.to(accelerator.device)
+        if settings.recompute:
+            recompute(self.network)
         if settings.channels_last:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if settings.compile:
@@ -87,6 +92,7 @@ class Trainer:
         # This gives all processes the weights of the first, from which the average is to begin.
         self.updates = Updates(learner, settings, accelerator)
         self.ema = EMA(learner.averaged, settings.ema) if settings.ema else None
+        self._fits: dict[int, Fit] = {}
 
     def resume(self, verify: bool = True) -> None:
         """Go on from the newest checkpoint of the run directory; unless `verify` is False, its files' hashes are looked
@@ -110,7 +116,9 @@ class Trainer:
         if self.ema is not None:
             shadow = checkpoint.read_tensors(path / "ema.safetensors")
             checkpoint.check_tensors(path / "ema.safetensors", "average", shadow, self.ema.shadow)
-            self.ema.shadow = {name: shadow[name].to(value) for name, value in self.ema.shadow.items()}
+            self.ema.shadow = {
+                name: held_as(v, shadow[name].to(v.device, v.dtype)) for name, v in self.ema.shadow.items()
+            }
             self.ema.updates = state["ema_updates"]
         learnt = path / "learner.safetensors"
         tensors = checkpoint.read_tensors(learnt) if learnt.exists() else {}
@@ -123,21 +131,29 @@ class Trainer:
 
     @property
     def safe(self) -> str:
-        """What there is to go back to, in words."""
+        """What there is to go back to, in words that end with its folder: nothing sticks to a path that is copied."""
         found = checkpoint.steps(self.checkpoints) if self.checkpoints is not None else []
         if self.checkpoints is None or not found:
             return "there is no checkpoint to go back to"
         return f"the last good checkpoint is {checkpoint.path_of(self.checkpoints, found[-1])}"
 
+    @property
+    def _remedy(self) -> str:
+        lower = f"Try training.learning_rate below {self.settings.learning_rate:g}"
+        return lower if self.settings.precision == "fp32" else f"{lower}, or training.precision fp32"
+
     def _check_finite(self) -> None:
         values: dict[str, Tensor] = {f"weight {name!r}": weight for name, weight in self.network.named_parameters()}
         if self.ema is not None:
             values |= {f"the average of {name!r}": self.ema.shadow[name] for name in self.ema.parameters}
-        for name, value in values.items():
-            if not bool(torch.isfinite(value).all()):
+        finite = torch.stack([torch.isfinite(part(value)).all() for value in values.values()]).int()
+        if self.updates.shards is not None:  # a process sees its own parts alone
+            finite = self.accelerator.gather(finite[None]).amin(0)
+        for name, good in zip(values, finite.tolist(), strict=True):
+            if not good:
                 raise DivergedError(
-                    f"{name} is not finite at step {self.step}: no checkpoint is written of that; {self.safe}. Try a "
-                    "lower training.learning_rate, or training.precision fp32"
+                    f"{name} is not finite at step {self.step}: no checkpoint is written of that. {self._remedy}; "
+                    f"{self.safe}"
                 )
 
     def save(self) -> None:
@@ -146,8 +162,8 @@ class Trainer:
         if self.checkpoints is None:
             return
         self._check_finite()
+        groups, learnt = self.tensors()
         if self.accelerator.is_main_process:
-            groups, learnt = self.tensors()
             state = {
                 # Every stream is keyed by (seed, step, position): seed and step are the random state and the data's
                 # position.
@@ -165,7 +181,8 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
     def tensors(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-        """What a checkpoint of this moment holds: tensors, by file, and the learner's state besides."""
+        """What a checkpoint of this moment holds: tensors, by file, and the learner's state besides. Of weights in
+        parts, which every process has to be there for, process 0 alone gets the tensors."""
         tensors, learnt = checkpoint.split_state(self.learner.state_dict())
         groups = {
             "model": self.network.state_dict(),
@@ -175,11 +192,13 @@ class Trainer:
             groups["ema"] = self.ema.shadow
         if tensors:
             groups["learner"] = tensors
-        return groups, learnt
+        keep = self.updates.shards is None or self.accelerator.is_main_process
+        return {name: whole(group, keep) for name, group in groups.items()}, learnt
 
     def run(self, batches: Batches) -> Generator[Report, None, None]:
         """Train to the end of the settings' steps, yielding after each. The last step is always checkpointed."""
         self.updates.batches = batches
+        self.fitted(batches)
         with self._signals():
             began = time.perf_counter()
             for batch in batches.loader(self.step, self.settings.steps, self.settings.workers):
@@ -196,12 +215,22 @@ class Trainer:
                 if diverged:
                     raise DivergedError(
                         f"{self._bad_in_a_row} steps in a row gave non-finite losses or gradients "
-                        f"(training.skip_limit); stopped at step {self.step}; {self.safe}. "
-                        "Try a lower training.learning_rate, or training.precision fp32"
+                        f"(training.skip_limit); stopped at step {self.step}. {self._remedy}; {self.safe}"
                     )
                 if stop:
                     return
                 began = time.perf_counter()
+
+    def fitted(self, batches: Batches) -> Fit | None:
+        """The micro-batch that memory holds, where the settings leave it to that (`auto`) and there are steps left;
+        measured once for batches of a size. Raises InputError where not one image fits."""
+        steps, share = range(self.step, self.settings.steps), len(batches.mine)
+        if self.settings.micro_batch != "auto" or not steps:
+            return None
+        if share not in self._fits:
+            self._fits[share] = measured_micro_batch(self.updates, batches, steps)
+        self.updates.micro_batch = self._fits[share].images
+        return self._fits[share]
 
     def _step(self, batch: Batch) -> Report:
         # Dropout draws from the global generators: seeded by step, a resumed run drops what an unbroken one would.
@@ -223,8 +252,8 @@ class Trainer:
         and gets the same figures: they are computed on each, which costs less than it would to agree."""
         figures: dict[str, list[Tensor]] = {}
         with self.averaged(), self.accelerator.autocast():
-            for part in batch.split(self.settings.micro_batch or 64):
-                for name, value in self.learner.validate(part.to(self.accelerator.device)).items():
+            for some in batch.split(self.updates.micro_batch or 64):
+                for name, value in self.learner.validate(some.to(self.accelerator.device)).items():
                     figures.setdefault(name, []).append(value)
         return {name: float(torch.cat(values).double().mean()) for name, values in figures.items()}
 
@@ -234,7 +263,10 @@ class Trainer:
         self.network.eval()
         # What is compiled for training is run as it is: another batch and mode would be compiled once more.
         eager = torch.compiler.set_stance("force_eager") if self.settings.compile else nullcontext()
-        with eager, self.ema.applied() if self.ema is not None else nullcontext():
+        averaged = self.ema.applied() if self.ema is not None else nullcontext()
+        # Whoever is given it calls what of it they like, in as many processes as they like.
+        gathered = self.updates.shards.gathered() if self.updates.shards is not None else nullcontext()
+        with eager, averaged, gathered:
             yield self.network
 
     @contextmanager

@@ -6,10 +6,16 @@ import math
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 from torch.optim import Adam, AdamW, Optimizer
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+def _at_once(value: Any) -> Any:
+    if value not in (None, "auto") and (type(value) is not int or value < 1):
+        raise ValueError("expected 1 or more images, or auto")
+    return value
 
 
 class TrainingSettings(BaseModel):
@@ -19,8 +25,15 @@ class TrainingSettings(BaseModel):
 
     steps: int = Field(ge=1, le=10**9, description="optimiser steps in all")
     batch: int = Field(default=64, ge=1, description="images a step, over all processes")
-    micro_batch: int | None = Field(
-        default=None, ge=1, description="most images at once in one process; more accumulate"
+    micro_batch: Annotated[int | Literal["auto"] | None, PlainValidator(_at_once)] = Field(
+        default=None,
+        description="most images at once in one process; more accumulate; auto: as many as memory is found to hold",
+    )
+    recompute: bool = Field(
+        default=False, description="blocks are computed again for the backward pass: slower, in less memory"
+    )
+    shard: bool = Field(
+        default=False, description="weights, moments and averages lie in parts, one a process; channels_last does not"
     )
     learning_rate: float = Field(default=2e-4, gt=0, le=1e30)
     optimizer: Literal["adam", "adamw"] = "adam"
@@ -46,11 +59,13 @@ class TrainingSettings(BaseModel):
     keep: int = Field(default=2, ge=1, description="checkpoints kept: the latest so many")
     skip_limit: int = Field(default=20, ge=1, description="non-finite steps in a row after which the run stops")
 
-    @model_validator(mode="after")
-    def _check_warmup(self) -> TrainingSettings:
-        if self.warmup > self.steps:
-            raise ValueError(f"warmup {self.warmup} is longer than the {self.steps} steps of the run")
-        return self
+    def fitted(self) -> tuple[TrainingSettings, str | None]:
+        """These for a run to begin with: a warm-up longer than the run is a tenth of it, and then also what to say."""
+        if self.warmup <= self.steps:
+            return self, None
+        warmup = self.steps // 10
+        note = f"warm-up {self.warmup:,} steps: more than the run's {self.steps:,}, shortened to a tenth, {warmup:,}"
+        return self.model_copy(update={"warmup": warmup}), note
 
     def optimizer_of(self, parameters: Iterable[Any]) -> Optimizer:
         """The optimiser of these parameters, or groups of them, by these settings."""

@@ -1,0 +1,131 @@
+"""The classes of the data: a classifier of them where the features know none, and what is said of classes missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from trilemma.machine.devices import process_state
+from trilemma.machine.progress import say
+from trilemma.metrics import Features, caution, class_counts
+from trilemma.metrics.class_head import FOLDS, ClassHead, fit_head
+
+MOST = 5000
+"""Images that a classifier is fitted to, spread over those there are: it takes seconds, so that it need not be kept."""
+
+WORK = 2 * 10**9
+"""Images × features × classes up to which fitting takes seconds: for more, fewer images."""
+
+POOR = 0.9
+"""The share of images rightly classified below which readers are told."""
+
+EXPECTED = 3.0
+"""Images of a class to be expected from which on there being none is said: chance alone leaves none one time in 20."""
+
+NAMED = 10
+"""Classes named of those that are missing."""
+
+SEEN = "of the images is, as a classifier sees them,"
+
+
+@dataclass(frozen=True)
+class ClassKnowledge:
+    """What is known of a reference's classes: their `names`, the `shares` [k] of them by label, and the `head` that was
+    fitted to them, with its record, where the features alone do not classify them."""
+
+    names: tuple[str, ...]
+    shares: Float64[np.ndarray, " k"]
+    head: ClassHead | None = None
+    record: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """Data as an extractor sees them: their `features` (with logits only if these are of the data's classes, or of
+    classes unknown), the `record` of them, and, if they are labelled, their `labels` and the `names` of the classes;
+    `classified`: whether the features' logits are of these."""
+
+    features: Features
+    record: dict[str, Any]
+    labels: Int64[np.ndarray, " n"] | None = None
+    names: tuple[str, ...] = ()
+    classified: bool = False
+
+
+@lru_cache(maxsize=4)
+def knowledge_of(seen: Seen, fit: bool = True) -> tuple[ClassKnowledge | None, Features]:
+    """What is known of the classes of these data, and their features; `fit`: where these do not classify, with the
+    logits of a classifier fitted to them, unless there are too few images a class. None of unlabelled data.
+
+    The classifier is `fit_head`'s; its recorded accuracy is of images that the fit had not seen."""
+    features, labels = seen.features, seen.labels
+    if labels is None or not len(labels):
+        return None, features
+    count, classes = len(labels), len(seen.names)
+    shares = np.bincount(labels, minlength=classes) / count
+    some = min(count, MOST, max(WORK // (features.dim * classes), 1))
+    if not fit or seen.classified or np.count_nonzero(shares) < 2 or some < FOLDS * classes:
+        return ClassKnowledge(seen.names, shares), features
+    chosen = np.linspace(0, count - 1, some).astype(np.int64)
+    head, unseen = fit_head(features.pooled[chosen], labels[chosen], classes)
+    logits = head(features.pooled)
+    logits[chosen] = unseen
+    right = float((unseen.argmax(1) == labels[chosen]).mean())
+    record = {
+        **{key: seen.record[key] for key in ("data", "split", "sha256")},
+        **{"count": some, "classes": classes, "accuracy": right},
+        **{"accuracy_se": max((right * (1 - right) / some) ** 0.5, 1 / some), "weights_sha256": head.sha256()},
+    }
+    return ClassKnowledge(seen.names, shares, head, record), replace(features, classes=logits)
+
+
+def say_classifier(record: Mapping[str, Any] | None) -> None:
+    """Says what was fitted, if anything was; as a caution where it is poor: what it sees in generated images is no
+    surer."""
+    if record is None:
+        return
+    text = (
+        f"classes: a classifier fitted to {record['count']} images of {record['data']}:{record['split']} takes "
+        f"{record['accuracy']:.1%} of those it has not seen for their own of {record['classes']}"
+    )
+    if record["accuracy"] < POOR:
+        caution(f"{text}: 'recognised', 'confidence' and 'balance_kl' are no surer")
+    elif process_state().is_main_process:
+        say(text)
+
+
+def caution_missing(
+    known: ClassKnowledge | None, real: Features | None, fake: Features, labels: Int64[np.ndarray, " n"] | None
+) -> None:
+    """Cautions, by their names, where the images lack classes of the reference that so many should have: by the
+    classes asked for or given, else by what the same classifier sees in both."""
+    if known is None:
+        return
+    if labels is not None:
+        _say(known.names, known.shares, labels, "of the images is")
+    elif real is not None and real.by_class is not None and fake.by_class is not None:
+        counts = class_counts(real.by_class)
+        if len(counts) == len(known.names):
+            _say(
+                known.names,
+                counts / counts.sum(),
+                fake.by_class.argmax(1),
+                SEEN,
+            )
+
+
+def _say(names: Sequence[str], shares: Float64[np.ndarray, " k"], found: Int64[np.ndarray, " n"], are: str) -> None:
+    there = np.bincount(found, minlength=len(names))[: len(names)]
+    missing = np.flatnonzero((there == 0) & (shares * len(found) >= EXPECTED))
+    if len(missing):
+        some = ", ".join(names[k] for k in missing[:NAMED])
+        more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
+        caution(
+            f"classes: none {are} of {some}{more}: {len(missing)} of the reference's {np.count_nonzero(shares)} "
+            f"classes lack, {shares[missing].sum():.0%} of its images"
+        )

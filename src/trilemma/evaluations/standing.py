@@ -1,0 +1,279 @@
+"""Where a run stands, and what to try next: each sentence and each piece of advice with the figures that it rests on.
+
+What may be said of two figures the judge says; of a figure over the steps, `trend`. Where a figure is missing nothing
+is said of it, and the command that gives it is the advice (`advice`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import norm
+
+from trilemma.evaluations.facts import Facts
+from trilemma.evaluations.judge import LIMIT
+from trilemma.evaluations.record import Evaluation
+from trilemma.metrics import METRICS
+from trilemma.metrics.metric import in_words
+
+COPIED = 0.01
+"""The share of images that counts as memorised where nothing is."""
+
+FEW_HELD_OUT = 100
+"""Held-out images below which the nearest 1 % of them is less than one."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What is said rests on it: its `value` (None: it is missing) and standard `error` (None: not known), and `where`
+    it is recorded."""
+
+    name: str
+    value: float | None
+    error: float | None
+    where: str
+
+    def __str__(self) -> str:
+        figure = "missing" if self.value is None else in_words(self.value, self.error or None)
+        return f"{self.name} {figure} ({self.where})"
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A sentence or a piece of advice, and the `command` that follows it, if one does. Raises ValueError without a
+    figure that it rests on."""
+
+    text: str
+    figures: tuple[Figure, ...]
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.figures:
+            raise ValueError(f"{self.text!r} rests on no figure")
+
+    def __str__(self) -> str:
+        return f"{self.text}: {self.command}" if self.command else self.text
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a run stands, in `sentences`, and `advice`, the next thing to try first."""
+
+    sentences: tuple[Statement, ...]
+    advice: tuple[Statement, ...]
+
+    @property
+    def text(self) -> str:
+        """The sentences as one text."""
+        return " ".join(one.text for one in self.sentences)
+
+    @property
+    def next(self) -> str:
+        """The next thing to try, in a line; empty where no figure asks for anything."""
+        return f"next: {self.advice[0]}" if self.advice else ""
+
+
+def of_metric(evaluation: Evaluation, name: str) -> Figure:
+    """A metric's figure in an evaluation."""
+    where = evaluation.path.name if evaluation.path else evaluation.label
+    return Figure(name, evaluation.figure(name), evaluation.error(name), where)
+
+
+def said(evaluation: Evaluation, name: str) -> str:
+    """A metric's figure in words, with its standard error."""
+    value, metric = evaluation.figure(name), METRICS[name]
+    assert value is not None
+    return f"{metric.text(value, evaluation.error(name))} {metric.unit}".rstrip()
+
+
+def called(evaluation: Evaluation, name: str) -> str:
+    """What the metric is called there."""
+    return METRICS[name].called(evaluation.features.name, evaluation.samples.count)
+
+
+def sentences(facts: Facts) -> Iterator[Statement]:
+    """Where the run stands, as far as the figures are there."""
+    for part in (_diverged, _distance, _learning, _memorising, _covering, _few):
+        yield from part(facts)
+
+
+def skipped(facts: Facts) -> Figure:
+    """The non-finite steps that were skipped."""
+    return Figure("skipped", facts.skipped, 0.0, "log.jsonl")
+
+
+def slope(facts: Facts) -> Figure:
+    """That of the validation loss, a share of it per 1 000 steps; missing where there are too few points."""
+    found = facts.trend
+    value, error = (None, None) if found is None else (found.slope, found.error)
+    return Figure("validation_loss, slope per 1 000 steps", value, error, "log.jsonl")
+
+
+def slope_words(facts: Facts) -> str:
+    """The slope's size in words."""
+    assert facts.trend is not None
+    return f"{in_words(100 * abs(facts.trend.slope), 100 * facts.trend.error)} % per 1 000 steps"
+
+
+def grouped(count: float) -> str:
+    """12 000."""
+    return f"{round(count):,}".replace(",", " ")
+
+
+def _diverged(facts: Facts) -> Iterator[Statement]:
+    if facts.unstable:
+        what = "Diverged" if facts.diverged else "Unstable"
+        text = f"{what}: {grouped(facts.skipped)} of {grouped(facts.steps)} steps were not finite."
+        yield Statement(text, (skipped(facts),))
+
+
+def _distance(facts: Facts) -> Iterator[Statement]:
+    if facts.distance is None:
+        return
+    name, run, real, judged = facts.distance
+    a, b = of_metric(run, name), of_metric(real, name)
+    if judged.outcome == "level":
+        text = "As near the training images as held-out images are"
+    elif judged.outcome == "better":
+        text = "Nearer the training images than held-out images are"
+    elif (times := multiple(a, b)) is not None:
+        text = f"{in_words(*times)} times as far from the training images as held-out images are"
+    else:
+        text = "Farther from the training images than held-out images are"
+    way = f" by “{run.label}”" if len(facts.models) > 1 else ""
+    yield Statement(f"{text}: {called(run, name)} {said(run, name)}{way}, against {said(real, name)}.", (a, b))
+
+
+def multiple(a: Figure, b: Figure) -> tuple[float, float] | None:
+    """How many times one distance is another, with its standard error to first order; None where the other is not
+    known to be more than 0, as an unbiased distance may not be."""
+    if not a.value or not b.value or a.error is None or b.error is None or b.value < LIMIT * b.error:
+        return None
+    times = a.value / b.value
+    return times, abs(times) * math.hypot(a.error / a.value, b.error / b.value)
+
+
+def _learning(facts: Facts) -> Iterator[Statement]:
+    found = facts.trend
+    if found is None or facts.diverged:
+        return
+    figures, words = (slope(facts),), slope_words(facts)
+    if found.outcome == "falling":
+        yield Statement(f"Still learning: the validation loss falls by {words}.", figures)
+    elif found.outcome == "level":
+        change = in_words(100 * found.slope, 100 * found.error).replace("-", "−")
+        text = f"No longer learning: the validation loss is level since step {grouped(found.since)}"
+        yield Statement(f"{text} ({change} % per 1 000 steps).", figures)
+    else:
+        lowest = Figure("validation_loss, lowest", found.low, None, f"log.jsonl, step {found.lowest}")
+        text = f"Overfitting: the validation loss has been rising since step {grouped(found.lowest)}, by {words}."
+        yield Statement(text, (*figures, lowest))
+
+
+def memorised(facts: Facts) -> tuple[Statement, bool] | None:
+    """What is to be said of memorisation, and whether there is any; None where it was not measured.
+
+    Of real images the share nearer than 1 % of h held-out ones is itself a draw: a Beta's, with the mean (1 + 0.01
+    (h − 1))/(h + 1), whose variance counts beside the share's."""
+    run = facts.holder("memorisation")
+    if run is None:
+        return None
+    figure = of_metric(run, "memorisation")
+    assert figure.value is not None
+    usual, error = COPIED, figure.error or 0.0
+    if run.reference.holdout is not None and (held := run.reference.holdout.count):
+        usual = (1 + COPIED * (held - 1)) / (held + 1)
+        error = math.hypot(error, math.sqrt(usual * (1 - usual) / (held + 2)))
+    copies = figure.value - usual >= LIMIT * error and figure.value > usual
+    share = in_words(100 * figure.value, None if figure.error is None else 100 * figure.error)
+    text = (
+        f"{'Memorising' if copies else 'Not memorising'}: {share} % of the samples are nearer to a training image than "
+        f"99 % of held-out images are, against {100 * usual:.2g} % where nothing is copied."
+    )
+    return Statement(text, (figure,)), copies
+
+
+def _memorising(facts: Facts) -> Iterator[Statement]:
+    if (found := memorised(facts)) is not None:
+        yield found[0]
+
+
+def missing(facts: Facts) -> tuple[list[str], Evaluation] | None:
+    """The classes, by name, that no sample is taken for though chance alone would leave them out less often than
+    `LIMIT` errors, and where that is recorded; None where it was not measured."""
+    run = facts.holder("class_counts")
+    counts = None if run is None else _counts(run)
+    if run is None or counts is None:
+        return None
+    found = np.flatnonzero((counts == 0) & (np.exp(-counts.sum() * facts.shares(run, len(counts))) < norm.sf(LIMIT)))
+    return [facts.class_name(int(i), len(counts)) for i in found], run
+
+
+def _counts(run: Evaluation) -> np.ndarray | None:
+    held = run.metrics.get("class_counts")
+    return np.array(held, dtype=float) if isinstance(held, Sequence) and len(held) and any(held) else None
+
+
+def uneven(facts: Facts) -> bool | None:
+    """Whether the classes are found in other shares than in the reference beyond what chance does to both: balance KL
+    above its mean where they are equal, (k − 1)/2 (1/m + 1/n), by `LIMIT` errors; None where that is not known."""
+    run = facts.holder("balance_kl")
+    if run is None or (counts := _counts(run)) is None or not run.reference.count:
+        return None
+    value, error = run.figure("balance_kl"), run.error("balance_kl")
+    chance = (len(counts) - 1) / 2 * float(1 / counts.sum() + 1 / run.reference.count)
+    return None if value is None or error is None else value - chance >= LIMIT * error > 0
+
+
+def _covering(facts: Facts) -> Iterator[Statement]:
+    parts, figures = [], []
+    lacking = missing(facts)
+    if lacking is not None and lacking[0]:
+        parts.append(f"no sample is taken for {listed(lacking[0])}")
+        figures.append(Figure("class_counts", 0.0, None, of_metric(lacking[1], "balance_kl").where))
+    elif (off := uneven(facts)) is not None and (run := facts.holder("balance_kl")) is not None:
+        words = f"balance KL {said(run, 'balance_kl')}"
+        parts.append(f"the classes are {'not ' * off}as frequent as in the training images ({words})")
+        figures.append(of_metric(run, "balance_kl"))
+    if (found := facts.against_held_out("recall")) is not None:
+        run, real, judged = found
+        than = {"worse": "less varied than", "level": "as varied as", "better": "more varied than"}[judged.outcome]
+        parts.append(
+            f"the samples are {than} held-out images (recall {said(run, 'recall')} against {said(real, 'recall')})"
+        )
+        figures += [of_metric(run, "recall"), of_metric(real, "recall")]
+    if parts:
+        text = "; ".join(parts)
+        yield Statement(f"{text[0].upper()}{text[1:]}.", tuple(figures))
+
+
+def listed(names: Sequence[str]) -> str:
+    """Some names as a sentence has them: “cat” and “dog”; of many, the first."""
+    quoted = [f"“{name}”" for name in names[:5]]
+    quoted += [f"{len(names) - 5} more classes"] if len(names) > 5 else []
+    return " and ".join(filter(None, [", ".join(quoted[:-1]), quoted[-1]]))
+
+
+def _few(facts: Facts) -> Iterator[Statement]:
+    """What few images leave open."""
+    run = facts.chosen
+    if run is None:
+        return
+    count, dim = run.samples.count, run.features.dim
+    if too_few(run):
+        text = (
+            f"{grouped(count)} samples for {dim} features: the distance says more of their number than of the images."
+        )
+        yield Statement(text, (Figure("samples.count", count, 0.0, of_metric(run, "frechet_distance").where),))
+    held = facts.held_out
+    if held is not None and held < FEW_HELD_OUT:
+        text = f"Only {held} held-out images stand for all others: what is said against them is rough."
+        yield Statement(text, (Figure("held-out images", held, 0.0, of_metric(run, "frechet_distance").where),))
+
+
+def too_few(run: Evaluation) -> bool:
+    """Whether a Fréchet distance is of no more samples than it has features: their covariance is singular."""
+    return run.figure("frechet_distance") is not None and run.samples.count <= (run.features.dim or 0)

@@ -1,0 +1,188 @@
+"""The recipe that is chosen for images: of a folder as it comes, on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from trilemma.errors import InputError
+from trilemma.jobs import choosing
+from trilemma.jobs.choosing import choose
+from trilemma.recipes import Recipe, load, packaged
+from trilemma.runs.build import build_learner, completed, open_images
+
+Command = Callable[..., Any]
+
+
+def folder(path: Path, count: int, size: tuple[int, int] = (48, 48), classes: int = 3, grey: bool = False) -> Path:
+    """Noise in `classes` folders, or beside each other where there are none."""
+    draw = np.random.default_rng(0)
+    for i in range(count):
+        place = path / "abcdefgh"[i % classes] if classes else path
+        place.mkdir(parents=True, exist_ok=True)
+        pixels = draw.integers(0, 256, (*size,) if grey else (*size, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(place / f"{i}.png")
+    return path
+
+
+def at(seconds: float) -> Callable[[Recipe], float]:
+    return lambda recipe: seconds
+
+
+@pytest.fixture(scope="module")
+def products(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(folder(tmp_path_factory.mktemp("made") / "products", 30))
+
+
+class TestOfAFolder:
+    def test_is_a_recipe_that_says_why(self, products: str) -> None:
+        choice = choose(products, pace=at(0.1))
+        recipe, said = choice.recipe, dict(choice.reasons)
+        assert recipe.name == "products"
+        assert said["images"] == "30 RGB, 48×48, 3 classes (a, b, c)"
+        assert said["size"] == "48×48: all images have it" and recipe.data.size is None
+        assert recipe.data.holdout == 0.2 and recipe.data.validation_split == "test"
+        assert "20% by the images' hash" in said["held out"]
+        assert recipe.learner["conditional"] and recipe.learner["label_dropout"] == 0.1
+        assert said["network"].startswith("small-48, the nearest of the recipes for")
+        assert recipe.training.batch == 16 and said["batch"] == "16, no more than the 24 training images"
+        assert recipe.training.steps == 1500 and said["steps"].startswith("1,500: 1,000 passes over 24 images")
+        assert load(yaml.safe_load(choice.text())) == recipe
+        assert all(f"# {what}: {why}\n" in choice.text() for what, why in choice.reasons)
+
+    def test_can_be_built_and_its_data_opened(self, products: str) -> None:
+        recipe = choose(products, steps=5).recipe
+        data = open_images(recipe)
+        learner = build_learner(completed(recipe, data))
+        assert len(data) + len(open_images(recipe, "test")) == 30 and len(data) >= 20
+        assert learner.network.classes == 4  # label dropout has one for none
+
+    @pytest.mark.parametrize(
+        ("made", "chosen"),
+        [
+            ({"count": 20, "grey": True, "classes": 0, "size": (28, 28)}, {"network": "small-28", "channels": 1}),
+            ({"count": 6, "size": (30, 42)}, {"network": "small-32", "patch": 2}),
+            ({"count": 6, "size": (25, 25)}, {"network": "small-28", "patch": 1}),
+            ({"count": 6, "size": (100, 150)}, {"network": "small-64", "size": (64, 96)}),
+            ({"count": 3, "classes": 0, "size": (9, 9)}, {"network": "small-28", "patch": 1, "holdout": 0}),
+        ],
+    )
+    def test_of_any_kind(self, made: dict[str, Any], chosen: dict[str, Any], tmp_path: Path) -> None:
+        choice = choose(str(folder(tmp_path / "my images", **made)), steps=5)
+        recipe, said = choice.recipe, dict(choice.reasons)
+        assert recipe.name == "my-images"
+        assert said["network"].startswith(chosen["network"])
+        assert recipe.data.channels == chosen.get("channels", 3)
+        assert recipe.network["patch"] == chosen.get("patch", recipe.network["patch"])
+        assert recipe.data.size == chosen.get("size")
+        assert recipe.data.holdout == chosen.get("holdout", 0.2)
+        assert recipe.learner["conditional"] is bool(made.get("classes", 3))
+        assert bool(recipe.sampling.guidance) is bool(made.get("classes", 3))
+        data = open_images(recipe)
+        learner = build_learner(completed(recipe, data))
+        x = torch.zeros(2, *data.shape)
+        assert (
+            learner.network(
+                x, torch.zeros(2), torch.zeros(2, dtype=torch.int64) if data.labels is not None else None
+            ).shape
+            == x.shape
+        )
+
+    def test_a_test_split_is_kept(self, tmp_path: Path) -> None:
+        folder(tmp_path / "own" / "train", 8)
+        folder(tmp_path / "own" / "test", 4)
+        recipe = choose(str(tmp_path / "own"), steps=5).recipe
+        assert (recipe.data.split, recipe.data.validation_split, recipe.data.holdout) == ("train", "test", 0)
+        assert len(open_images(recipe)) == 8
+
+    def test_damaged_files_are_named(self, tmp_path: Path) -> None:
+        place = folder(tmp_path / "own", 4, classes=0)
+        (place / "torn.png").write_bytes(b"no image")
+        with pytest.raises(InputError, match=r"1 of 5 files cannot be read, such as .*torn.png.*trilemma data check"):
+            choose(str(place))
+
+
+class TestAsked:
+    def test_size_recipe_and_steps(self, products: str) -> None:
+        recipe = choose(products, base="cifar10-adm", size=(32, 24), steps=7).recipe
+        assert recipe.data.size == (32, 24) and recipe.training.steps == 7
+        # Of 32, 16, 8, 4 the recipe's attention is at 16 and 8: the second and third level of four.
+        assert recipe.network["attention"] == [-3, -2]
+        assert recipe.source is None and recipe.schedule == load("cifar10-adm").schedule
+        build_learner(completed(recipe, open_images(recipe)))
+
+    def test_time_is_steps_at_the_measured_pace(self, products: str) -> None:
+        seen: list[Recipe] = []
+        choice = choose(products, time=60, overrides=["training.batch=4"], pace=lambda r: seen.append(r) or 0.5)
+        assert choice.recipe.training.steps == 120
+        assert seen[0].training.batch == 4, "the pace is that of another recipe"
+        assert dict(choice.reasons)["steps"] == "120: what 60 seconds allow at 0.5 s a step, measured"
+
+    @pytest.mark.parametrize("steps", [1, 10, 900, 50_000])
+    def test_what_goes_by_steps_fits_them(self, products: str, steps: int) -> None:
+        settings = choose(products, steps=steps).recipe.training
+        assert settings.warmup <= steps / 9 and settings.checkpoint_every <= max(1, steps / 5)
+        assert settings.ema <= max(0.9, 1 - 5 / steps) and settings.log_every <= max(1, steps / 40)
+
+    def test_overrides_have_the_last_word(self, products: str) -> None:
+        recipe = choose(products, overrides=["training.steps=40", "training.ema=0.5", "network.base_channels=8"]).recipe
+        assert (recipe.training.steps, recipe.training.ema, recipe.network["base_channels"]) == (40, 0.5, 8)
+
+    def test_another_tier(self, products: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(choosing, "CPU", choosing.GPU)
+        choice = choose(products)
+        assert dict(choice.reasons)["network"].startswith("images-48") and choice.recipe.network["attention"] == [
+            -1,
+            -2,
+        ]
+
+
+@pytest.mark.parametrize("name", [n for n in packaged() if n.startswith(("small-", "images-"))])
+def test_recipes_by_size_fit_sizes_about_theirs(name: str) -> None:
+    side = int(name.rpartition("-")[2])
+    for size in ((side, side), (side, side + side // 4 // 8 * 8)):
+        recipe = load(name, [f"data.size={list(size)}"])
+        assert recipe.data.size == size and all(level < 0 for level in recipe.network["attention"])
+
+
+def test_from_a_folder_to_a_run_by_one_command(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder(tmp_path / "products", 12, size=(16, 16))
+    small = ["--set", "network.base_channels=8", "--set", "training.batch=4"]
+    code, out, err = command("recipe", "products", "--steps", "3", *small)
+    assert code == 0
+    (tmp_path / "mine.yaml").write_text(out)
+    code, out, err = command("train", "products", "--steps", "2", *small)
+    assert code == 0 and "network: small-28" in out + err
+    recipe = load(tmp_path / "runs" / "products" / "recipe.yaml")
+    assert recipe.training.steps == 2 and recipe.images is not None and recipe.images.classes == ["a", "b", "c"]
+    assert command("train", "products", "--steps", "3", *small).code == 2  # it holds a run
+    assert command("train", "products", "--resume", "--time", "2m").code == 2
+    assert command("train", "products", "--steps", "3", "--resume").code == 0
+    assert command("train", "mine.yaml", "--out", "runs/again").code == 0
+    both = [load(tmp_path / "runs" / run / "recipe.yaml").model_dump() for run in ("products", "again")]
+    assert both[0].pop("training")["steps"] == both[1].pop("training")["steps"] == 3
+    assert both[0] == both[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["demo", "--recipe", "small-28"], "--recipe small-28: demo is a recipe itself"),
+        (["demo", "--size", "0"], "--size '0': expected a side or HEIGHTxWIDTH"),
+        (["demo", "--time", "soon"], "--time 'soon': expected hours, minutes, seconds"),
+        (["nowhere"], "unknown recipe 'nowhere'"),
+    ],
+)
+def test_what_is_refused(words: list[str], said: str, command: Command) -> None:
+    code, _, err = command("train", *words)
+    assert code == 2 and said in err
