@@ -85,8 +85,9 @@ def measured_micro_batch(updates: Updates, batches: Batches, steps: Sequence[int
     def agreed(value: float) -> float:
         return float(accelerator.gather(torch.tensor([value], device=accelerator.device)).max())
 
-    looked = np.random.default_rng(0).choice(steps, LOOKED) if len(steps) > LOOKED else steps
-    kinds = {learner.kind(int(step)): int(step) for step in looked}
+    drawn = np.random.default_rng(0).integers(len(steps), size=min(len(steps), LOOKED)).tolist()
+    looked = steps if len(steps) <= LOOKED else [steps[i] for i in drawn]
+    kinds = {learner.kind(step): step for step in looked}
     sample = batches[steps[0]].to(accelerator.device)
     left = deepcopy(learner.state_dict()), [buffer.clone() for buffer in network.buffers()]
 
