@@ -49,7 +49,11 @@ def small(name: str, side: int = 16) -> nn.Module:
     attention = load(name).network.get("attention")
     full = load(name).data.size or (28 if "mnist" in load(name).data.name else 32)
     assert isinstance(full, int)
-    halved = () if attention is None else (f"network.attention={[max(1, a * side // full) for a in attention]}",)
+    halved = (
+        ()
+        if attention is None
+        else (f"network.attention={[max(1, a * side // full) if a > 0 else a for a in attention]}",)
+    )
     overrides = (*narrowed(name), *halved, *(("network.start=4",) if "start" in load(name).network else ()))
     torch.manual_seed(0)
     return network_of(name, side, overrides)

@@ -30,7 +30,8 @@ class NoMemoryError(InputError):
 def dry_run(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), **choice: Any) -> str:
     """The resolved recipe, what training it takes on this machine, measured (see `estimate`), and warnings, as text; or
     that this machine would refuse to train it, and why. `choice`: as `train` takes it, of images."""
-    recipe, overrides = wanted(recipe, overrides, **choice)
+    told: list[str] = []
+    recipe, overrides = wanted(recipe, overrides, **choice, tell=told.append)
     chosen, note = load(recipe, overrides).fitted()
     data = open_images(chosen)
     chosen = completed(chosen, data)
@@ -51,7 +52,8 @@ def dry_run(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = (
         codec_of(chosen)
     except InputError as error:  # its run has still to be trained
         lines.append(("refused here", str(error)))
-    return dump(chosen) + "\n" + "".join(f"# {name}: {value}\n" for name, value in lines)
+    head = "".join(f"# {line}\n" for line in told)
+    return head + dump(chosen) + "\n" + "".join(f"# {name}: {value}\n" for name, value in lines)
 
 
 def _estimated(recipe: CompletedRecipe, found: Estimate) -> Iterator[tuple[str, str]]:

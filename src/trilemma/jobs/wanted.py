@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +38,13 @@ def wanted(
     size: Size = None,
     time: float | None = None,
     steps: int | None = None,
+    tell: Callable[[str], None] = say,
 ) -> tuple[Named, list[str]]:
     """The recipe to train and the overrides to put over it. Of images that which is chosen for them (see `choose`), and
-    said, the same in all processes; or where a run of theirs has begun in `out`, its own. Raises InputError."""
+    told, the same in all processes; or where a run of theirs has begun in `out`, its own. Raises InputError."""
     more = list(overrides) if steps is None else [*overrides, f"training.steps={steps}"]
     if not is_data(recipe):
-        return recipe, _of_recipe(recipe, more, base, size, time if steps is None else None)
+        return recipe, _of_recipe(recipe, more, base, size, time if steps is None else None, tell)
     own = Path(out or Path("runs") / run_name(str(recipe))) / "recipe.yaml"
     if own.exists():
         for name, value in (("--recipe", base), ("--size", size), ("--time", time)):
@@ -54,13 +55,20 @@ def wanted(
     choice = choose(str(recipe), base=base, size=size, time=time, steps=steps, overrides=overrides)
     if process_state().is_main_process:
         for what, why in choice.reasons:
-            say(f"{what}: {why}")
+            tell(f"{what}: {why}")
     chosen: list[Any] = [choice.values]
     broadcast_object_list(chosen)
     return chosen[0], list(overrides)
 
 
-def _of_recipe(recipe: Named, overrides: list[str], base: str | None, size: Size, time: float | None) -> list[str]:
+def _of_recipe(
+    recipe: Named,
+    overrides: list[str],
+    base: str | None,
+    size: Size,
+    time: float | None,
+    tell: Callable[[str], None],
+) -> list[str]:
     """The overrides by which a recipe has this size, and takes this time."""
     if base is not None:
         raise InputError(f"--recipe {base}: {recipe} is a recipe itself, expected images, such as a folder")
@@ -70,7 +78,7 @@ def _of_recipe(recipe: Named, overrides: list[str], base: str | None, size: Size
         return overrides
     each = measured_pace(load(recipe, overrides))
     steps = rounded(time / each)
-    say(f"steps: {steps:,}: what {duration(time)} allow at {each:.3g} s a step, measured")
+    tell(f"steps: {steps:,}: what {duration(time)} allow at {each:.3g} s a step, measured")
     return [*overrides, f"training.steps={steps}"]
 
 
