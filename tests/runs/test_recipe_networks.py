@@ -180,7 +180,7 @@ class TestEveryNetwork:
         except ValueError as error:
             # A patch has to divide the image; `start` names a resolution, and other images have others.
             refusals = (
-                f"network.patch 2 does not divide the image size {size[0]}×{size[1]}",
+                f"network.patch {recipe.network.get('patch')} does not divide the image size {size[0]}×{size[1]}",
                 "network.start 8: expected",
             )
             assert any(refusal in str(error) for refusal in refusals)  # noqa: PT017

@@ -45,7 +45,7 @@ def train(
     overrides = list(set_ or [])
     wanted: dict[str, Any] = {"base": base, "size": o.parse_size(size), "time": o.parse_time(time), "steps": steps}
     if dry_run:
-        print(jobs.dry_run(recipe, overrides, **wanted), end="")
+        print(jobs.dry_run(recipe, overrides, out=out, **wanted), end="")
         return
     run = jobs.train(
         recipe, out=out, overrides=overrides, resume=resume, init=init, verify=not no_verify,

@@ -27,9 +27,15 @@ class NoMemoryError(InputError):
     """What a recipe trains does not fit the memory there is."""
 
 
-def dry_run(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), **choice: Any) -> str:
-    """The resolved recipe, what training it takes on this machine, measured (see `estimate`), and warnings, as text; or
-    that this machine would refuse to train it, and why. `choice`: as `train` takes it, of images."""
+def dry_run(
+    recipe: str | Path | Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    *,
+    out: str | Path | None = None,
+    **choice: Any,
+) -> str:
+    """The resolved recipe, what training it into `out` takes on this machine, measured (see `estimate`), and warnings,
+    as text; or that this machine would refuse to train it, and why. `choice`: as `train` takes it, of images."""
     told: list[str] = []
     recipe, overrides = wanted(recipe, overrides, **choice, tell=told.append)
     chosen, note = load(recipe, overrides).fitted()
@@ -42,7 +48,7 @@ def dry_run(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = (
     except NoMemoryError as error:
         lines.append(("refused here", str(error)))
     else:
-        found = estimate(chosen, data, place=choice.get("out"))
+        found = estimate(chosen, data, place=out)
         lines += _estimated(chosen, found)
         lines += [("source", words) for words in _source(chosen, load(recipe))]
         lines += [("warning", words) for words in warnings(found)]

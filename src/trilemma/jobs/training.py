@@ -13,7 +13,7 @@ from trilemma.data import ImageSet
 from trilemma.errors import InputError
 from trilemma.evaluations.during_training import EvaluateEvery
 from trilemma.jobs.dry_run import check_memory
-from trilemma.jobs.wanted import wanted
+from trilemma.jobs.wanted import is_data, wanted
 from trilemma.jobs.watching import batches_of, check_grids, take_up, validation_of, watched
 from trilemma.machine.devices import accelerator, process_state
 from trilemma.machine.locks import locked
@@ -23,6 +23,7 @@ from trilemma.recipes import CompletedRecipe, Recipe, load
 from trilemma.runs.build import build_learner, completed, open_images, parameter_count, second_moment
 from trilemma.runs.companions import check_codecs
 from trilemma.runs.latents import FOLDER, Latents, codec_of, latents_of
+from trilemma.runs.names import run_name
 from trilemma.runs.run import Run, prepare
 from trilemma.runs.trackers import check_trackers
 from trilemma.training import Learner, Trainer, checkpoint
@@ -60,7 +61,8 @@ def train(
     Ctrl-C finish the step, write a checkpoint, and raise SystemExit(128 + signal). Raises InputError for bad input, for
     a directory that another process trains in, and for a full disk; DivergedError when steps stay non-finite."""
     check_trackers(track)
-    recipe, overrides = wanted(recipe, overrides, out=out, base=base, size=size, time=time, steps=steps)
+    run = Path(out) if out is not None else Path("runs") / run_name(str(recipe)) if is_data(recipe) else None
+    recipe, overrides = wanted(recipe, overrides, run=run, base=base, size=size, time=time, steps=steps)
     asked = load(recipe)
     path = Path(out) if out is not None else Path("runs") / load(recipe, overrides).name
     with locked(path) if process_state().is_main_process else nullcontext():

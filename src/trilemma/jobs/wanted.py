@@ -14,7 +14,6 @@ from trilemma.jobs.choosing import as_yaml, choose, duration, measured_pace, rou
 from trilemma.machine.devices import process_state
 from trilemma.machine.progress import say
 from trilemma.recipes import load, put, values_of
-from trilemma.runs.names import run_name
 
 Size = int | tuple[int, int] | None
 Named = str | Path | Mapping[str, Any]
@@ -33,7 +32,7 @@ def wanted(
     recipe: Named,
     overrides: Sequence[str] = (),
     *,
-    out: str | Path | None = None,
+    run: Path | None = None,
     base: str | None = None,
     size: Size = None,
     time: float | None = None,
@@ -41,12 +40,12 @@ def wanted(
     tell: Callable[[str], None] = say,
 ) -> tuple[Named, list[str]]:
     """The recipe to train and the overrides to put over it. Of images that which is chosen for them (see `choose`), and
-    told, the same in all processes; or where a run of theirs has begun in `out`, its own. Raises InputError."""
+    told, the same in all processes; or where `run`, of theirs, has begun, its own. Raises InputError."""
     more = list(overrides) if steps is None else [*overrides, f"training.steps={steps}"]
     if not is_data(recipe):
         return recipe, _of_recipe(recipe, more, base, size, time if steps is None else None, tell)
-    own = Path(out or Path("runs") / run_name(str(recipe))) / "recipe.yaml"
-    if own.exists():
+    own = None if run is None else run / "recipe.yaml"
+    if own is not None and own.exists():
         for name, value in (("--recipe", base), ("--size", size), ("--time", time)):
             if value is not None:
                 raise InputError(f"{name}: {own.parent} has begun by its own recipe; --steps N trains it longer")
