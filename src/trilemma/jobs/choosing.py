@@ -11,9 +11,9 @@ import yaml
 
 from trilemma.data import DataReport, available_splits, check, outline
 from trilemma.errors import InputError
+from trilemma.jobs.network_costs import machine
 from trilemma.jobs.sizes import SIDES, by, nearest_side, patch_for, size_for
 from trilemma.machine.devices import faster_in_bf16, process_state
-from trilemma.machine.environment import environment
 from trilemma.recipes import Recipe, load, put, values_of
 from trilemma.runs.names import run_name
 
@@ -130,8 +130,7 @@ class _Choosing:
         self.reasons: list[tuple[str, str]] = []
         self.size, self.trained = (0, 0), found.count
         self.device = process_state().device
-        machine = environment(self.device)
-        self._say("machine", f"{machine['hardware']}" + f", {machine['threads']} threads" * (self.device.type == "cpu"))
+        self._say("machine", machine())
 
     def _say(self, what: str, why: str) -> None:
         self.reasons.append((what, why))

@@ -48,7 +48,7 @@ def dry_run(
     except NoMemoryError as error:
         lines.append(("refused here", str(error)))
     else:
-        found = estimate(chosen, data, place=out)
+        found = estimate(chosen, data, place=None if out is None else Path(out))
         lines += _estimated(chosen, found)
         lines += [("source", words) for words in _source(chosen, load(recipe))]
         lines += [("warning", words) for words in warnings(found)]
