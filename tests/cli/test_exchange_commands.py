@@ -47,7 +47,7 @@ def test_a_checkpoint_in_and_out_again(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--format", "guided-diffusion", "--size", "8 by 8"], "--size '8 by 8': expected a side such as 64"),
+        (["--format", "guided-diffusion", "--size", "8 by 8"], "--size '8 by 8': expected a side or HEIGHTxWIDTH"),
         (["--format", "guided-diffusion", "--size", "0"], "--size '0'"),
         (["--format", "guided-diffusion", "--size", "8", "--attention-order", "old"], "--attention-order 'old'"),
         (

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trilemma.data import check
+from trilemma.data import Opening, check
 from trilemma.data.cifar10 import CLASSES
 from trilemma.errors import InputError
 
@@ -91,7 +91,7 @@ def test_cifar10_as_image_files(tmp_path, rgb, png):
                 info = tarfile.TarInfo(f"{split}/{kind}/0.jpg")
                 info.size = len(content)
                 archive.addfile(info, io.BytesIO(content))
-    report = check("cifar10", root=str(path))
+    report = check("cifar10", opening=Opening(str(path)))
     assert (report.name, report.count, len(report.damaged)) == ("cifar10-jpeg", 18, 2)
 
 

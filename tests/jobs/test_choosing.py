@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from PIL import Image
 
 from trilemma.errors import InputError
 from trilemma.jobs import choosing
-from trilemma.jobs.choosing import choose
+from trilemma.jobs.choosing import Pace, choose
 from trilemma.recipes import Recipe, load, packaged
 from trilemma.runs.build import build_learner, completed, open_images
 
@@ -24,6 +25,7 @@ Command = Callable[..., Any]
 def folder(path: Path, count: int, size: tuple[int, int] = (48, 48), classes: int = 3, grey: bool = False) -> Path:
     """Noise in `classes` folders, or beside each other where there are none."""
     draw = np.random.default_rng(0)
+    path.mkdir(parents=True, exist_ok=True)
     for i in range(count):
         place = path / "abcdefgh"[i % classes] if classes else path
         place.mkdir(parents=True, exist_ok=True)
@@ -32,8 +34,8 @@ def folder(path: Path, count: int, size: tuple[int, int] = (48, 48), classes: in
     return path
 
 
-def at(seconds: float) -> Callable[[Recipe], float]:
-    return lambda recipe: seconds
+def at(seconds: float, besides: float = 0.0) -> Callable[[Recipe], Pace]:
+    return lambda recipe: Pace(seconds, besides)
 
 
 @pytest.fixture(scope="module")
@@ -49,11 +51,13 @@ class TestOfAFolder:
         assert said["images"] == "30 RGB, 48×48, 3 classes (a, b, c)"
         assert said["size"] == "48×48: all images have it" and recipe.data.size is None
         assert recipe.data.holdout == 0.2 and recipe.data.validation_split == "test"
-        assert "20% by the images' hash" in said["held out"]
+        trained = len(open_images(recipe))
+        assert said["held out"].startswith(f"{30 - trained} of 30 by their hash") and 20 <= trained < 30
         assert recipe.learner["conditional"] and recipe.learner["label_dropout"] == 0.1
         assert said["network"].startswith("small-48, the nearest of the recipes for")
-        assert recipe.training.batch == 16 and said["batch"] == "16, no more than the 24 training images"
-        assert recipe.training.steps == 1500 and said["steps"].startswith("1,500: 1,000 passes over 24 images")
+        assert recipe.training.batch == 16 and said["batch"] == f"16, as there are {trained} training images"
+        assert recipe.training.steps == 1000 * trained // 16
+        assert said["steps"].startswith(f"{recipe.training.steps:,}: 1,000 passes over {trained} images")
         assert load(yaml.safe_load(choice.text())) == recipe
         assert all(f"# {what}: {why}\n" in choice.text() for what, why in choice.reasons)
 
@@ -102,6 +106,31 @@ class TestOfAFolder:
         assert (recipe.data.split, recipe.data.validation_split, recipe.data.holdout) == ("train", "test", 0)
         assert len(open_images(recipe)) == 8
 
+    @pytest.mark.parametrize("count", [20, 40])
+    def test_the_batch_is_no_more_than_the_images(self, tmp_path: Path, count: int) -> None:
+        for seed in range(3):
+            recipe = choose(str(folder(tmp_path / f"few{seed}", count, size=(9 + seed, 9), classes=0)), steps=5).recipe
+            assert recipe.training.batch <= len(open_images(recipe))
+
+    def test_copies_of_one_image_are_not_held_out(self, tmp_path: Path) -> None:
+        for i in range(8):
+            Image.new("RGB", (16, 16), "red").save(folder(tmp_path / "same", 0) / f"{i}.png")
+        choice = choose(str(tmp_path / "same"), steps=5)
+        assert choice.recipe.data.holdout == 0 and "none of 1 different images" in dict(choice.reasons)["held out"]
+
+    def test_a_class_without_a_training_image_is_said(self, tmp_path: Path) -> None:
+        choice = choose(str(folder(tmp_path / "single", 8, classes=8)), steps=5)
+        there = set(open_images(choice.recipe).labels.tolist())
+        lost = [name for k, name in enumerate("abcdefgh") if k not in there]
+        assert lost and f"no image of {', '.join(lost)} is left" in dict(choice.reasons)["held out"]
+
+    def test_files_beside_split_folders_are_said(self, tmp_path: Path) -> None:
+        folder(tmp_path / "own" / "train", 8)
+        folder(tmp_path / "own" / "test", 4)
+        folder(tmp_path / "own", 1, classes=0)
+        said = dict(choose(str(tmp_path / "own"), steps=5).reasons)
+        assert "test, train are not taken as splits, as 0.png lies beside" in said["note"]
+
     def test_damaged_files_are_named(self, tmp_path: Path) -> None:
         place = folder(tmp_path / "own", 4, classes=0)
         (place / "torn.png").write_bytes(b"no image")
@@ -118,12 +147,18 @@ class TestAsked:
         assert recipe.source is None and recipe.schedule == load("cifar10-adm").schedule
         build_learner(completed(recipe, open_images(recipe)))
 
-    def test_time_is_steps_at_the_measured_pace(self, products: str) -> None:
+    def test_time_is_steps_at_the_measured_pace_and_all_else(self, products: str) -> None:
         seen: list[Recipe] = []
-        choice = choose(products, time=60, overrides=["training.batch=4"], pace=lambda r: seen.append(r) or 0.5)
-        assert choice.recipe.training.steps == 120
+
+        def pace(recipe: Recipe) -> Pace:
+            seen.append(recipe)
+            return Pace(0.5, 10.0)
+
+        choice = choose(products, time=60, overrides=["training.batch=4"], pace=pace)
+        assert choice.recipe.training.steps == 100
         assert seen[0].training.batch == 4, "the pace is that of another recipe"
-        assert dict(choice.reasons)["steps"] == "120: what 60 seconds allow at 0.5 s a step, measured"
+        said = "100: what 60 seconds allow at 0.5 s a step and 10 seconds for all else, measured"
+        assert dict(choice.reasons)["steps"] == said
 
     @pytest.mark.parametrize("steps", [1, 10, 900, 50_000])
     def test_what_goes_by_steps_fits_them(self, products: str, steps: int) -> None:
@@ -131,9 +166,38 @@ class TestAsked:
         assert settings.warmup <= steps / 9 and settings.checkpoint_every <= max(1, steps / 5)
         assert settings.ema <= max(0.9, 1 - 5 / steps) and settings.log_every <= max(1, steps / 40)
 
-    def test_overrides_have_the_last_word(self, products: str) -> None:
-        recipe = choose(products, overrides=["training.steps=40", "training.ema=0.5", "network.base_channels=8"]).recipe
+    def test_what_is_asked_is_not_chosen_nor_given_another_reason(self, products: str) -> None:
+        asked = ["training.steps=40", "training.ema=0.5", "network.base_channels=8", "training.precision=fp32"]
+        choice = choose(products, overrides=[*asked, "data.holdout=0.5", "data.size=32", "training.batch=4"])
+        recipe, said = choice.recipe, dict(choice.reasons)
         assert (recipe.training.steps, recipe.training.ema, recipe.network["base_channels"]) == (40, 0.5, 8)
+        assert recipe.training.warmup <= 4 and recipe.sampling.precision == recipe.training.precision == "fp32"
+        assert said["network"].startswith("small-32") and said["size"] == "32×32: as asked"
+        assert (said["batch"], said["precision"], said["steps"]) == ("4, as asked", "fp32: as asked", "40: as asked")
+        assert said["held out"].startswith(f"{30 - len(open_images(recipe))} of 30")
+
+    def test_without_classes_although_there_are_some(self, products: str) -> None:
+        recipe = choose(products, steps=5, overrides=["learner.conditional=false"]).recipe
+        assert not recipe.learner["conditional"] and not recipe.learner["label_dropout"]
+        assert not recipe.sampling.guidance
+
+    def test_nothing_held_out(self, products: str) -> None:
+        recipe = choose(products, steps=5, overrides=["data.holdout=0"]).recipe
+        assert recipe.data.validation_split is None and len(open_images(recipe)) == 30
+
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            ({"overrides": ["training.steps=abc"]}, "training.steps"),
+            ({"overrides": ["training.batch=0"]}, "training.batch"),
+            ({"overrides": ["training=3"]}, "expected keys of sections"),
+            ({"steps": 3, "time": 10.0}, "--steps 3 and --time"),
+            ({"steps": 3, "overrides": ["training.steps=5"]}, "--steps 3 and --set training.steps"),
+        ],
+    )
+    def test_what_cannot_be_is_one_line(self, products: str, options: dict[str, Any], said: str) -> None:
+        with pytest.raises(InputError, match=re.escape(said)):
+            choose(products, **options)
 
     def test_another_tier(self, products: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(choosing, "CPU", choosing.GPU)
@@ -167,6 +231,9 @@ def test_from_a_folder_to_a_run_by_one_command(
     assert recipe.training.steps == 2 and recipe.images is not None and recipe.images.classes == ["a", "b", "c"]
     assert command("train", "products", "--steps", "3", *small).code == 2  # it holds a run
     assert command("train", "products", "--resume", "--time", "2m").code == 2
+    other = folder(tmp_path / "else" / "products", 6, size=(16, 16))
+    code, _, err = command("train", other, "--steps", "3", "--resume")
+    assert code == 2 and "holds a run of products, not of" in err
     assert command("train", "products", "--steps", "3", "--resume").code == 0
     assert command("train", "mine.yaml", "--out", "runs/again").code == 0
     both = [load(tmp_path / "runs" / run / "recipe.yaml").model_dump() for run in ("products", "again")]
@@ -181,6 +248,7 @@ def test_from_a_folder_to_a_run_by_one_command(
         (["demo", "--size", "0"], "--size '0': expected a side or HEIGHTxWIDTH"),
         (["demo", "--time", "soon"], "--time 'soon': expected hours, minutes, seconds"),
         (["nowhere"], "unknown recipe 'nowhere'"),
+        (["nowhere"], "nor is there a file or folder of that name here"),
     ],
 )
 def test_what_is_refused(words: list[str], said: str, command: Command) -> None:

@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 import typer
 
 from trilemma.cli import options as o
-from trilemma.errors import InputError, shown
 
 Config = Annotated[str | None, typer.Option(help="Which configuration of hub:NAME, where there are several.")]
 
@@ -33,7 +32,7 @@ def check(
     from trilemma.machine import show_rows
 
     name, split = _named(data)
-    found = room.check(name, root, split or "all", config)
+    found = room.check(name, split or "all", room.Opening(root, config=config))
     show_rows(found.rows())
     raise typer.Exit(0 if found.ok else 1)
 
@@ -56,7 +55,7 @@ def pack(
     from trilemma.machine import say
 
     name, split = _named(data)
-    packed = room.pack(name, out, room.Opening(root, _size(size), channels, resize, config=config), split)
+    packed = room.pack(name, out, room.Opening(root, o.parse_size(size), channels, resize, config=config), split)
     counts = ", ".join(f"{one.split} {len(one)}" for one in packed)
     said = f"{packed[0].shape[0]}x{packed[0].shape[1]}x{packed[0].shape[2]}, {counts}"
     say(f"packed: {out} ({said}, {out.stat().st_size / 2**20:.1f} MiB)")
@@ -68,11 +67,3 @@ def _named(data: str) -> tuple[str, str | None]:
 
     name, split = parse_reference(data)
     return name, split if data != name else None
-
-
-def _size(text: str | None) -> int | tuple[int, int] | None:
-    sides = [] if text is None else text.lower().split("x")
-    if not all(side.isascii() and side.isdigit() and len(side) < 9 for side in sides) or len(sides) > 2:
-        raise InputError(f"--size {shown(text)!r}: expected a side, or HEIGHTxWIDTH, such as 64 or 48x64")
-    numbers = [int(side) for side in sides]
-    return (numbers[0], numbers[1]) if len(numbers) == 2 else numbers[0] if numbers else None

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from trilemma.cli import options as o
-from trilemma.errors import InputError
 
 
 def import_(
@@ -51,18 +50,13 @@ def import_(
     from trilemma.machine import say
 
     run = exchange.import_run(
-        path, format_, out=out, name=name, size=_size(size), data=data, attention_order=attention_order,
-        low=_size(low, "--low"), overrides=set_ or [],
+        path, format_, out=out, name=name, size=_pair(size), data=data, attention_order=attention_order,
+        low=_pair(low, "--low"), overrides=set_ or [],
     )  # fmt: skip
     say(f"imported: {run.path}  (next: trilemma {o.following(run)})")
 
 
-def _size(text: str | None, option: str = "--size") -> tuple[int, int] | None:
-    """Height and width of `64` or `64x96`."""
-    if text is None:
-        return None
-    height, by, width = text.lower().partition("x")
-    numbers = (height, width if by else height)
-    if not all(number.isascii() and number.isdigit() and int(number) for number in numbers):
-        raise InputError(f"{option} {text!r}: expected a side such as 64, or HEIGHTxWIDTH such as 64x96")
-    return int(numbers[0]), int(numbers[1])
+def _pair(text: str | None, option: str = "--size") -> tuple[int, int] | None:
+    """Height and width."""
+    size = o.parse_size(text, option)
+    return (size, size) if isinstance(size, int) else size

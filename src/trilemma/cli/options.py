@@ -95,13 +95,14 @@ def parse_metrics(text: str | None) -> list[str] | None:
     return names
 
 
-def parse_size(text: str | None) -> int | tuple[int, int] | None:
-    """A side, or (height, width), from text such as 64 or 48x64. Raises InputError for anything else."""
+def parse_size(text: str | None, option: str = "--size") -> int | tuple[int, int] | None:
+    """A side, or (height, width), from text such as 64 or 48x64. Raises InputError, naming the option, for anything
+    else."""
     if text is None:
         return None
     sides = text.lower().replace("×", "x").split("x")
-    if len(sides) > 2 or not all(side.isascii() and side.isdigit() and int(side) > 0 for side in sides):
-        raise InputError(f"--size {shown(text)!r}: expected a side or HEIGHTxWIDTH, such as 64 or 48x64")
+    if len(sides) > 2 or not all(side.isascii() and side.isdigit() and len(side) < 9 and int(side) for side in sides):
+        raise InputError(f"{option} {shown(text)!r}: expected a side or HEIGHTxWIDTH, such as 64 or 48x64")
     return int(sides[0]) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from trilemma.data.arrays import image_set
-from trilemma.data.catalogue import SOURCES, Opening, available_splits, open_data, outline, parse_reference
+from trilemma.data.catalogue import SOURCES, Opening, available_splits, counted, open_data, outline, parse_reference
 from trilemma.data.check import DataReport, check
-from trilemma.data.decoding import DamagedImageError, Resize
+from trilemma.data.decoding import DamagedImageError, Resize, check_size
 from trilemma.data.images import ImageSet, MemorySet, Outline, outlined, split_parts
 from trilemma.data.pack import pack
 from trilemma.data.samples import check_out, check_png, read_samples, write_png, write_samples
@@ -25,6 +25,8 @@ __all__ = [
     "check",
     "check_out",
     "check_png",
+    "check_size",
+    "counted",
     "image_set",
     "open_data",
     "outline",

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from jaxtyping import UInt8
 
-from trilemma.data.catalogue import SOURCES, available_splits, open_data, title, tree_of
+from trilemma.data.catalogue import PLAIN, SOURCES, Opening, available_splits, title, tree_of
 from trilemma.data.cifar10 import files_name, image_files
 from trilemma.data.decoding import DamagedImageError, decode, header
 from trilemma.data.images import ImageSet
-from trilemma.data.trees import Tree, read_tree
+from trilemma.data.trees import SPLIT_FOLDERS, Tree, read_tree
 
 
 @dataclass(frozen=True)
@@ -72,26 +72,26 @@ class DataReport:
         return rows
 
 
-def check(name: str, root: str | None = None, split: str = "all", config: str | None = None) -> DataReport:
-    """Read every image of a source and report; a damaged image file is listed and passed over.
+def check(name: str, split: str = "all", opening: Opening = PLAIN) -> DataReport:
+    """Read every image of a source, at its own size, and report; a damaged image file is listed and passed over.
 
     Args:
-        name, root, config: as for `open_data`.
-        split: `all` by default.
+        name, split: as for `open_data`; `all` by default.
+        opening: where they lie (`root`, `config`), and whether they are streamed.
 
     Raises:
         InputError: an unknown name, path or split, a folder or zip without images, or a container (zip, tar, .npz, IDX
             or CIFAR file) that is damaged itself.
     """
-    if name == "cifar10" and root is not None:
-        store = image_files(root)
+    if name == "cifar10" and opening.root is not None:
+        store = image_files(opening.root)
         if store is not None:
             return _check_tree(read_tree(store), files_name(store), split)
     if name not in SOURCES and not name.lower().endswith(".npz"):
-        tree = tree_of(name, split, config=config)
+        tree = tree_of(name, split, config=opening.config, stream=opening.stream)
         report = _check_tree(tree, title(name), split)
         return _advised(report) if split == "all" and "test" not in tree.parts else report
-    report = _check_set(open_data(name, split=split, root=root))
+    report = _check_set(Opening(opening.root)(name, split))
     return _advised(report) if split == "all" and "test" not in available_splits(name) else report
 
 
@@ -172,7 +172,11 @@ def _check_tree(tree: Tree, name: str, split: str) -> DataReport:
         except DamagedImageError as damage:
             tally.damaged.append((damage.file, damage.reason))
     notes = []
-    if tree.labels is None and any("/" in file for file in tree.names):
+    tops = {file.split("/", 1)[0] for file in tree.names if "/" in file} & set(SPLIT_FOLDERS)
+    if tops and None in tree.splits:
+        stray = next(file for file in tree.names if file.split("/", 1)[0] not in SPLIT_FOLDERS)
+        notes.append(f"{', '.join(sorted(tops))} are not taken as splits, as {stray} lies beside them")
+    elif tree.labels is None and any("/" in file for file in tree.names):
         notes.append("sub-folders are not taken as classes (dataset.json says so, or images lie beside them)")
     return tally.report(name, "all" if None in tree.splits else split, tree.classes, notes)
 
