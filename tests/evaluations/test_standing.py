@@ -351,6 +351,20 @@ def test_the_reference_itself_is_no_yardstick() -> None:
     assert "held-out images are:" not in stands(log(), evaluation(), itself).text
 
 
+def test_what_was_held_against_other_images_or_seen_by_other_features_does_not_count() -> None:
+    own = evaluation(metrics__class_counts=[500, 0, 0])
+    later = {"created": "2026-02-01", "metrics": FIGURES}
+    part = {"reference": {"data": "owls", "split": "all", "count": 30, "sha256": "aa"}}
+    assert stands(log(), own, yardstick(), evaluation("part", **later, **part)) == stands(log(), own, yardstick())
+    everything = evaluation("all", **later, reference__split="all", reference__sha256="bb")
+    held = recipe(data__holdout=0.2)
+    assert stands(log(), own, everything, yardstick(), of=held) == stands(log(), own, yardstick(), of=held)
+    pixels = evaluation("pixels", **later, features={"name": "pixels", "dim": 9})
+    lacking = evaluation(metrics={key: FIGURES[key] for key in ("frechet_distance", "frechet_distance_se")})
+    found = stands(log(), own, lacking, pixels, yardstick())
+    assert "No sample is taken for “dog” and “owl”" in found.text, "the newest by the features it is judged by"
+
+
 def test_images_given_in_python_have_no_command() -> None:
     found = stands(log("falling"), evaluation(), yardstick(), of=recipe(data__name="own"))
     assert found.advice[0].text.startswith("train longer") and found.advice[0].command == ""

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
+from trilemma.data.catalogue import title
 from trilemma.evaluations.judge import Judgement, judge, unlike
-from trilemma.evaluations.record import Evaluation
+from trilemma.evaluations.record import Evaluation, ReferenceRecord
 from trilemma.evaluations.trend import Trend, series, trend
+from trilemma.parts import GIVEN
 from trilemma.registry import registry
 
 SKIPPED = 0.01
@@ -81,11 +83,20 @@ class Facts:
 
     @cached_property
     def models(self) -> list[Evaluation]:
-        """The evaluations of the newest checkpoint that was measured, of samples of every class."""
-        models = [one for one in self.evaluations if one.subject.kind == "run"]
+        """The evaluations of the newest checkpoint that was measured, of samples of every class, against the run's own
+        training images."""
+        models = [one for one in self.evaluations if one.subject.kind == "run" and self._own(one.reference)]
         whole = [one for one in models if one.samples.classes in (None, "balanced")]
         newest = max((one.subject.checkpoint_step or 0 for one in whole), default=0)
         return [one for one in whole if (one.subject.checkpoint_step or 0) == newest]
+
+    def _own(self, reference: ReferenceRecord) -> bool:
+        """Whether these are the images that the run was trained on, as far as the recipe says which."""
+        name, split = self.setting("data.name"), self.setting("data.split") or "train"
+        if not isinstance(name, str) or name == GIVEN:
+            return True
+        splits = {split} if self.setting("data.holdout") else {split, "all"}  # data without splits have but one
+        return reference.data in (name, title(name)) and reference.split in splits
 
     @cached_property
     def yardsticks(self) -> list[Evaluation]:
@@ -110,8 +121,14 @@ class Facts:
         return min(reversed(alike), key=lambda one: one.figure(name) or 0.0)
 
     def holder(self, *keys: str) -> Evaluation | None:
-        """The evaluation whose figures of these names count: the chosen one if it has them, or the newest that has."""
-        order = [*([self.chosen] if self.chosen else []), *reversed(self.models)]
+        """The evaluation whose figures of these names count: the chosen one if it has them, or the newest that has, by
+        the same features if there is one."""
+        if (chosen := self.chosen) is None:
+            return None
+        order = [
+            chosen,
+            *sorted(reversed(self.models), key=lambda one: one.features.identity != chosen.features.identity),
+        ]
         return next((one for one in order if all(one.metrics.get(key) is not None for key in keys)), None)
 
     def _beside(self, name: str, one: Evaluation) -> Evaluation | None:
