@@ -117,7 +117,7 @@ def test_level_with_held_out_images_and_nothing_left_to_do() -> None:
         "As near the training images as held-out images are: FD-500 0.100 ± 0.010, against 0.100 ± 0.010. No longer "
         "learning: the validation loss is level since step 2 100 ("
     )
-    assert "Not memorising: 1.00 ± 0.30 % of the samples" in found.text
+    assert "No sign of memorising: 1.00 ± 0.30 % of the samples" in found.text
     assert "The classes are as frequent as in the training images" in found.text
     assert "the samples are as varied as held-out images (recall 0.800 ± 0.020 against 0.800 ± 0.020)" in found.text
     assert found.advice == () and found.next == ""
@@ -131,7 +131,7 @@ def test_the_distance_is_a_multiple_of_held_out_images() -> None:
     (first, second) = found.sentences[0].figures
     assert (first.value, first.error, second.value) == (0.4, 0.02, 0.1)
     near = stands(log(), evaluation(metrics__frechet_distance=0.03), yardstick())
-    assert near.text.startswith("Nearer the training images than held-out images are")
+    assert near.text.startswith("Suspiciously near: nearer the training images than held-out images are, as")
 
 
 @pytest.mark.parametrize("value", [-0.0005, 0.001])
@@ -204,9 +204,25 @@ def test_memorising_or_not(share: float, error: float, held: int | None, copies:
     holdout = {"split": "test", "count": held} if held else None
     run = evaluation(metrics__memorisation=share, metrics__memorisation_se=error, reference__holdout=holdout)
     found = stands(log(), run, yardstick())
-    assert ("Memorising: " in found.text, "Not memorising: " in found.text) == (copies, not copies)
+    assert (found.text.startswith("Memorising: "), "No sign of memorising: " in found.text) == (copies, not copies)
     assert found.next.startswith("next: train to step") == copies or not copies
     assert (f"Only {held} held-out images" in found.text) == (held == 60)
+
+
+@pytest.mark.parametrize(("held", "count"), [(15, 20), (60, 500), (1000, 1000)])
+def test_the_share_that_would_not_show_is_where_it_is_called_memorising(held: int, count: int) -> None:
+    def says(share: float) -> str:
+        error = np.sqrt(share * (1 - share) / count)
+        run = evaluation(
+            metrics={"memorisation": share, "memorisation_se": error},
+            samples__count=count, reference__holdout={"split": "test", "count": held},
+        )  # fmt: skip
+        return stands([], run).text
+
+    found = re.search(r"\(less than ([\d.]+) % would not show\)", says(0.01))
+    assert found is not None
+    least = float(found[1]) / 100
+    assert "No sign of memorising" in says(0.95 * least) and says(1.05 * least).startswith("Memorising")
 
 
 def test_held_out_images_are_called_memorised_as_often_as_chance_has_it() -> None:

@@ -95,8 +95,16 @@ def called(evaluation: Evaluation, name: str) -> str:
 
 
 def sentences(facts: Facts) -> Iterator[Statement]:
-    """Where the run stands, as far as the figures are there."""
-    for part in (_diverged, _distance, _learning, _memorising, _covering, _few):
+    """Where the run stands, as far as the figures are there; that it copies, before what copies make look good."""
+    found = memorised(facts)
+    said_of = [] if found is None else [found[0]]
+    copies = found is not None and found[1]
+    yield from _diverged(facts)
+    yield from said_of if copies else ()
+    for part in (_distance, _learning):
+        yield from part(facts)
+    yield from said_of if not copies else ()
+    for part in (_covering, _few):
         yield from part(facts)
 
 
@@ -138,7 +146,7 @@ def _distance(facts: Facts) -> Iterator[Statement]:
     if judged.outcome == "level":
         text = "As near the training images as held-out images are"
     elif judged.outcome == "better":
-        text = "Nearer the training images than held-out images are"
+        text = "Suspiciously near: nearer the training images than held-out images are, as copies would be"
     elif (times := multiple(a, b)) is not None:
         text = f"{in_words(*times)} times as far from the training images as held-out images are"
     else:
@@ -183,22 +191,27 @@ def memorised(facts: Facts) -> tuple[Statement, bool] | None:
         return None
     figure = of_metric(run, "memorisation")
     assert figure.value is not None
-    usual, error = COPIED, figure.error or 0.0
+    usual, spread = COPIED, 0.0
     if run.reference.holdout is not None and (held := run.reference.holdout.count):
         usual = (1 + COPIED * (held - 1)) / (held + 1)
-        error = math.hypot(error, math.sqrt(usual * (1 - usual) / (held + 2)))
+        spread = math.sqrt(usual * (1 - usual) / (held + 2))
+    error = math.hypot(figure.error or 0.0, spread)
     copies = figure.value - usual >= LIMIT * error and figure.value > usual
     share = in_words(100 * figure.value, None if figure.error is None else 100 * figure.error)
-    text = (
-        f"{'Memorising' if copies else 'Not memorising'}: {share} % of the samples are nearer to a training image than "
-        f"99 % of held-out images are, against {100 * usual:.2g} % where nothing is copied."
-    )
+    than = f"{share} % of the samples are nearer to a training image than 99 % of held-out images are"
+    if copies:
+        text = f"Memorising: {than}, against {100 * usual:.2g} % where nothing is copied."
+    else:
+        shows = 100 * _shows(usual, spread, run.samples.count)
+        text = f"No sign of memorising: {than} (less than {shows:.2g} % would not show)."
     return Statement(text, (figure,)), copies
 
 
-def _memorising(facts: Facts) -> Iterator[Statement]:
-    if (found := memorised(facts)) is not None:
-        yield found[0]
+def _shows(usual: float, spread: float, count: int) -> float:
+    """The least share of so many samples that is `LIMIT` errors more than the usual one: s of (s − u)² = LIMIT² (s (1 −
+    s)/n + spread²)."""
+    a, b, c = 1 + LIMIT**2 / count, 2 * usual + LIMIT**2 / count, usual**2 - (LIMIT * spread) ** 2
+    return min(1.0, (b + math.sqrt(b * b - 4 * a * c)) / (2 * a))
 
 
 def missing(facts: Facts) -> tuple[list[str], Evaluation] | None:
