@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,10 @@ import pytest
 import typer
 
 from trilemma.cli import app
+from trilemma.data import write_png
 from trilemma.evaluations import Evaluation
 from trilemma.evaluations.advice import standing
-from trilemma.evaluations.standing import Standing, Statement
+from trilemma.evaluations.statements import Standing, Statement
 from trilemma.recipes import load
 
 RECIPE: dict[str, Any] = {
@@ -331,10 +333,55 @@ def test_what_is_missing_is_asked_for_and_not_spoken_of() -> None:
     assert "emorising" not in found.text
     seldom = stands(log()[9::10], evaluation(), yardstick())
     assert seldom.next.endswith("--resume --set training.steps=6000 --set training.validate_every=300")
-    blind = stands([{"step": 9, "loss": 1.0}], evaluation(), yardstick(), of=recipe(data__validation_split=None))
-    assert blind.next.startswith("next: hold images out, there is no validation loss: trilemma train")
     nothing = standing([], [], {}, "x")
     assert nothing.sentences == () and nothing.next == "next: measure its samples: trilemma evaluate x"
+
+
+@pytest.mark.parametrize(
+    ("parts", "settings"),
+    [
+        (("train", "val"), "--set data.validation_split=val"),
+        (("train", "test"), "--set data.validation_split=test"),
+        (("cats", "dogs"), "--set data.holdout=0.1 --set data.validation_split=test"),
+    ],
+)
+def test_images_are_held_out_by_a_split_that_there_is(tmp_path: Path, parts: tuple[str, str], settings: str) -> None:
+    for part in parts:
+        (tmp_path / part).mkdir()
+        write_png(tmp_path / part / "0.png", np.zeros((4, 4, 3), np.uint8))
+    of = recipe(data__validation_split=None, data__name=str(tmp_path))
+    (found,) = (one for one in stands([{"step": 3000, "loss": 1.0}], of=of).advice if "hold images" in one.text)
+    assert found.command.endswith(settings)
+    elsewhere = recipe(data__validation_split=None, data__name="hub:someone/else")
+    (found,) = (one for one in stands([{"step": 3000, "loss": 1.0}], of=elsewhere).advice if "hold" in one.text)
+    assert found.command == "", "what splits there are takes a network"
+
+
+def test_a_run_that_has_hardly_begun_is_trained_on_first() -> None:
+    lines = [{"step": step, "loss": 1.0, "validation_loss": 1.0 - step / 100} for step in (1, 2, 3)]
+    three = recipe(training={"steps": 3, "validate_every": 1})
+    far = evaluation(metrics__frechet_distance=9.0)
+    for evaluations in ((), (far, yardstick())):
+        found = stands(lines, *evaluations, of=three, checkpoints=[3])
+        assert found.next == (
+            "next: train longer, 3 steps are few: trilemma train runs/products/recipe.yaml --out runs/products "
+            "--resume --set training.steps=1000"
+        )
+        assert "Only 3 steps trained: it has hardly begun to learn." in found.text
+        assert not any("validate" in one.text for one in found.advice), "every step was"
+    assert stands(lines, of=recipe()).next.endswith("training.steps=3000"), "it was to be trained so far"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [{"step": 7, "validation_loss": 1.0 + i} for i in range(5)],
+        [{"step": 1, "skipped": 1}],
+        [{"loss": 1.0, "validation_loss": 1.0}, {"step": "x", "loss": None, "skipped": 2}],
+    ],
+)
+def test_a_damaged_log_says_nothing_and_breaks_nothing(lines: list[dict[str, Any]]) -> None:
+    assert "learning:" not in stands(lines, evaluation(), yardstick()).text
 
 
 @pytest.mark.parametrize("learner", ["classifier", "noisy_classifier", "autoencoder"])

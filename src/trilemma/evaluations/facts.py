@@ -14,6 +14,7 @@ from trilemma.data.catalogue import title
 from trilemma.evaluations.judge import Judgement, judge, unlike
 from trilemma.evaluations.record import Evaluation, ReferenceRecord
 from trilemma.evaluations.trend import Trend, series, trend
+from trilemma.metrics.metric import number
 from trilemma.parts import GIVEN
 from trilemma.registry import registry
 
@@ -58,7 +59,7 @@ class Facts:
     @cached_property
     def steps(self) -> int:
         """Steps trained, as logged."""
-        return int(max((line["step"] for line in self.log), default=0))
+        return int(max((step for line in self.log if (step := number(line.get("step"))) is not None), default=0))
 
     @cached_property
     def skipped(self) -> int:
@@ -69,7 +70,7 @@ class Facts:
     def diverged(self) -> bool:
         """Whether the last step was skipped."""
         trained = [line for line in self.log if "loss" in line]
-        return self.skipped > 0 and trained[-1]["loss"] is None
+        return self.skipped > 0 and bool(trained) and trained[-1]["loss"] is None
 
     @cached_property
     def unstable(self) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import norm
@@ -16,82 +15,17 @@ from scipy.stats import norm
 from trilemma.evaluations.facts import Facts
 from trilemma.evaluations.judge import LIMIT
 from trilemma.evaluations.record import Evaluation
-from trilemma.metrics import METRICS
+from trilemma.evaluations.statements import Figure, Statement, called, grouped, listed, of_metric, said
 from trilemma.metrics.metric import in_words
 
 COPIED = 0.01
 """The share of images that counts as memorised where nothing is."""
 
+BEGUN = 1000
+"""Steps below which a run has hardly begun, where no validation loss says otherwise."""
+
 FEW_HELD_OUT = 100
 """Held-out images below which the nearest 1 % of them is less than one."""
-
-
-@dataclass(frozen=True)
-class Figure:
-    """What is said rests on it: its `value` (None: it is missing) and standard `error` (None: not known), and `where`
-    it is recorded."""
-
-    name: str
-    value: float | None
-    error: float | None
-    where: str
-
-    def __str__(self) -> str:
-        figure = "missing" if self.value is None else in_words(self.value, self.error or None)
-        return f"{self.name} {figure} ({self.where})"
-
-
-@dataclass(frozen=True)
-class Statement:
-    """A sentence or a piece of advice, and the `command` that follows it, if one does. Raises ValueError without a
-    figure that it rests on."""
-
-    text: str
-    figures: tuple[Figure, ...]
-    command: str = ""
-
-    def __post_init__(self) -> None:
-        if not self.figures:
-            raise ValueError(f"{self.text!r} rests on no figure")
-
-    def __str__(self) -> str:
-        return f"{self.text}: {self.command}" if self.command else self.text
-
-
-@dataclass(frozen=True)
-class Standing:
-    """Where a run stands, in `sentences`, and `advice`, the next thing to try first."""
-
-    sentences: tuple[Statement, ...]
-    advice: tuple[Statement, ...]
-
-    @property
-    def text(self) -> str:
-        """The sentences as one text."""
-        return " ".join(one.text for one in self.sentences)
-
-    @property
-    def next(self) -> str:
-        """The next thing to try, in a line; empty where no figure asks for anything."""
-        return f"next: {self.advice[0]}" if self.advice else ""
-
-
-def of_metric(evaluation: Evaluation, name: str) -> Figure:
-    """A metric's figure in an evaluation."""
-    where = evaluation.path.name if evaluation.path else evaluation.label
-    return Figure(name, evaluation.figure(name), evaluation.error(name), where)
-
-
-def said(evaluation: Evaluation, name: str) -> str:
-    """A metric's figure in words, with its standard error."""
-    value, metric = evaluation.figure(name), METRICS[name]
-    assert value is not None
-    return f"{metric.text(value, evaluation.error(name))} {metric.unit}".rstrip()
-
-
-def called(evaluation: Evaluation, name: str) -> str:
-    """What the metric is called there."""
-    return METRICS[name].called(evaluation.features.name, evaluation.samples.count)
 
 
 def sentences(facts: Facts) -> Iterator[Statement]:
@@ -113,6 +47,11 @@ def skipped(facts: Facts) -> Figure:
     return Figure("skipped", facts.skipped, 0.0, "log.jsonl")
 
 
+def trained(facts: Facts) -> Figure:
+    """The steps trained."""
+    return Figure("step", facts.steps, 0.0, "log.jsonl")
+
+
 def slope(facts: Facts) -> Figure:
     """That of the validation loss, a share of it per 1 000 steps; missing where there are too few points."""
     found = facts.trend
@@ -124,11 +63,6 @@ def slope_words(facts: Facts) -> str:
     """The slope's size in words."""
     assert facts.trend is not None
     return f"{in_words(100 * abs(facts.trend.slope), 100 * facts.trend.error)} % per 1 000 steps"
-
-
-def grouped(count: float) -> str:
-    """12 000."""
-    return f"{round(count):,}".replace(",", " ")
 
 
 def _diverged(facts: Facts) -> Iterator[Statement]:
@@ -166,7 +100,13 @@ def multiple(a: Figure, b: Figure) -> tuple[float, float] | None:
 
 def _learning(facts: Facts) -> Iterator[Statement]:
     found = facts.trend
-    if found is None or facts.diverged:
+    if facts.diverged or not facts.steps:
+        return
+    if found is None:
+        if facts.steps < BEGUN:
+            yield Statement(
+                f"Only {grouped(facts.steps)} steps trained: it has hardly begun to learn.", (trained(facts),)
+            )
         return
     figures, words = (slope(facts),), slope_words(facts)
     if found.outcome == "falling":
@@ -261,13 +201,6 @@ def _covering(facts: Facts) -> Iterator[Statement]:
     if parts:
         text = "; ".join(parts)
         yield Statement(f"{text[0].upper()}{text[1:]}.", tuple(figures))
-
-
-def listed(names: Sequence[str]) -> str:
-    """Some names as a sentence has them: “cat” and “dog”; of many, the first."""
-    quoted = [f"“{name}”" for name in names[:5]]
-    quoted += [f"{len(names) - 5} more classes"] if len(names) > 5 else []
-    return " and ".join(filter(None, [", ".join(quoted[:-1]), quoted[-1]]))
 
 
 def _few(facts: Facts) -> Iterator[Statement]:

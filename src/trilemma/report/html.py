@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trilemma.evaluations.record import Evaluation
-from trilemma.evaluations.standing import Statement
+from trilemma.evaluations.statements import Statement
 from trilemma.machine.files import check_writable, write_text
 from trilemma.report import curves
 from trilemma.report.balance import balance

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from trilemma.evaluations.advice import standing
 from trilemma.evaluations.judge import judge
 from trilemma.evaluations.record import Evaluation
-from trilemma.evaluations.standing import Standing, Statement
+from trilemma.evaluations.statements import Standing, Statement
 from trilemma.metrics import AXES
 from trilemma.report.sources import RunFiles
 from trilemma.report.tables import Column, Row, Table
