@@ -397,8 +397,20 @@ def test_an_upsampler_is_measured_with_its_base() -> None:
 def test_few_samples_for_the_features_are_said_to_be_few() -> None:
     run, real = evaluation(samples__count=100), yardstick()
     found = stands(log(), run, real.model_copy(update={"samples": run.samples.model_copy(update={"sha256": "ab"})}))
-    assert "100 samples for 128 features: the distance says more of their number than of the images." in found.text
+    assert "100 samples are few for FD-100, which has 128 features." in found.text
     assert found.next.endswith("trilemma evaluate runs/products -n 1000")
+
+
+def test_of_few_training_images_kid_is_what_counts() -> None:
+    """No number of samples makes a covariance of 45 images in 128 features regular."""
+    few = {"metrics__kid_se": 0.002, "reference__count": 45}
+    run = evaluation(metrics__kid=0.03, samples__count=20, **few)
+    real = yardstick(kid=0.001, kid_se=0.002)
+    ways = {"reference": run.reference, "samples": real.samples.model_copy(update={"count": 20})}
+    found = stands(log(), run, real.model_copy(update=ways))
+    assert found.text.startswith("Farther from the training images than held-out images are: KID 0.0300")
+    assert "45 training images are few for FD-20, which has 128 features: judged by KID instead" in found.text
+    assert not any("-n " in one.command for one in found.advice)
 
 
 def test_the_newest_checkpoint_and_the_best_way_are_what_counts() -> None:

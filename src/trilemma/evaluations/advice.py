@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from trilemma.evaluations.commands import run_command, train_command, unseen
-from trilemma.evaluations.facts import Facts
+from trilemma.evaluations.facts import Facts, few_samples, few_trained
 from trilemma.evaluations.judge import judge
 from trilemma.evaluations.record import Evaluation
 from trilemma.evaluations.standing import (
@@ -19,7 +19,6 @@ from trilemma.evaluations.standing import (
     skipped,
     slope,
     slope_words,
-    too_few,
     trained,
     uneven,
 )
@@ -146,8 +145,8 @@ def _planned(facts: Facts) -> int:
 
 def _more_samples(facts: Facts) -> Statement | None:
     run = facts.chosen
-    if run is None or not too_few(run):
-        return None
+    if run is None or not few_samples(run) or few_trained(run):
+        return None  # of few training images the covariance stays singular, however many samples
     count = 1000 * math.ceil(2 * (run.features.dim or 0) / 1000)
     figure = Figure("samples.count", run.samples.count, 0.0, of_metric(run, "frechet_distance").where)
     text = f"more samples, {grouped(run.samples.count)} are no more than there are features ({run.features.dim})"

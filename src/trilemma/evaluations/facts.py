@@ -148,9 +148,11 @@ class Facts:
 
     @cached_property
     def distance(self) -> tuple[str, Evaluation, Evaluation, Judgement] | None:
-        """`against_held_out` of the distance that compares: the Fréchet distance, or KID, which no number of images
-        biases; and its name."""
-        both = ((name, self.against_held_out(name)) for name in ("frechet_distance", "kid"))
+        """`against_held_out` of the distance that compares, and its name: the Fréchet distance; or KID, which no number
+        of images biases, also where there are no more training images than features, or too few samples."""
+        few = self.chosen is not None and (few_trained(self.chosen) or few_samples(self.chosen))
+        names = ("kid", "frechet_distance") if few else ("frechet_distance", "kid")
+        both = ((name, self.against_held_out(name)) for name in names)
         return next(((name, *found) for name, found in both if found is not None), None)
 
     @cached_property
@@ -171,3 +173,14 @@ class Facts:
             if isinstance(held, list) and len(held) == count and sum(held) and real.features == run.features:
                 return np.array(held, dtype=np.float64) / sum(held)
         return np.full(count, 1 / count)
+
+
+def few_samples(run: Evaluation) -> bool:
+    """Whether a Fréchet distance is of no more samples than it has features: their covariance is singular."""
+    return run.figure("frechet_distance") is not None and run.samples.count <= (run.features.dim or 0)
+
+
+def few_trained(run: Evaluation) -> bool:
+    """Whether it is against no more images than features: then no number of samples makes it say more."""
+    few = run.reference.count is not None and run.reference.count <= (run.features.dim or 0)
+    return few and run.figure("frechet_distance") is not None

@@ -12,10 +12,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from scipy.stats import norm
 
-from trilemma.evaluations.facts import Facts
+from trilemma.evaluations.facts import Facts, few_samples, few_trained
 from trilemma.evaluations.judge import LIMIT
 from trilemma.evaluations.record import Evaluation
 from trilemma.evaluations.statements import Figure, Statement, called, grouped, listed, of_metric, said
+from trilemma.metrics import METRICS
 from trilemma.metrics.metric import in_words
 
 COPIED = 0.01
@@ -205,21 +206,24 @@ def _covering(facts: Facts) -> Iterator[Statement]:
 
 def _few(facts: Facts) -> Iterator[Statement]:
     """What few images leave open."""
-    run = facts.chosen
+    run, parts, figures = facts.chosen, [], []
     if run is None:
         return
-    count, dim = run.samples.count, run.features.dim
-    if too_few(run):
-        text = (
-            f"{grouped(count)} samples for {dim} features: the distance says more of their number than of the images."
+    where = of_metric(run, "frechet_distance").where
+    counts = {"samples.count": run.samples.count, "reference.count": run.reference.count or 0}
+    kind = "reference.count" if few_trained(run) else "samples.count" if few_samples(run) else None
+    if kind is not None:
+        name = METRICS["kid"].title if facts.distance is not None and facts.distance[0] == "kid" else None
+        what = "training images" if few_trained(run) else "samples"
+        parts.append(
+            f"{grouped(counts[kind])} {what} are few for {called(run, 'frechet_distance')}, which has "
+            f"{grouped(run.features.dim or 0)} features" + (f": judged by {name} instead" if name else "")
         )
-        yield Statement(text, (Figure("samples.count", count, 0.0, of_metric(run, "frechet_distance").where),))
+        figures.append(Figure(kind, counts[kind], 0.0, where))
     held = facts.held_out
     if held is not None and held < FEW_HELD_OUT:
-        text = f"Only {held} held-out images stand for all others: what is said against them is rough."
-        yield Statement(text, (Figure("held-out images", held, 0.0, of_metric(run, "frechet_distance").where),))
-
-
-def too_few(run: Evaluation) -> bool:
-    """Whether a Fréchet distance is of no more samples than it has features: their covariance is singular."""
-    return run.figure("frechet_distance") is not None and run.samples.count <= (run.features.dim or 0)
+        parts.append(f"only {held} held-out images stand for all others, so this is rough")
+        figures.append(Figure("held-out images", held, 0.0, where))
+    if parts:
+        text = "; ".join(parts)
+        yield Statement(f"{text[0].upper()}{text[1:]}.", tuple(figures))
