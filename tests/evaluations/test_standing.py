@@ -253,6 +253,15 @@ def test_missing_classes_by_name() -> None:
     assert "learner.conditional=true" in unasked.next
 
 
+def test_balanced_samples_of_many_classes_are_not_said_to_lack_some() -> None:
+    rng, accused = np.random.default_rng(0), 0
+    of = recipe(images__classes=[str(i) for i in range(100)])
+    for _ in range(50):
+        counts = rng.multinomial(400, np.full(100, 0.01)).tolist()
+        accused += "No sample is taken" in stands([], evaluation(metrics={"class_counts": counts}), of=of).text
+    assert accused <= 4
+
+
 def test_classes_in_other_shares_than_chance_has_them() -> None:
     """KL of equal shares is (k − 1)/2 (1/m + 1/n) on average: 0.0022 here, and its error alone would not say so."""
     even, off = (evaluation(metrics__balance_kl=kl) for kl in (0.0033, 0.01))

@@ -10,13 +10,12 @@ import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from scipy.stats import norm
 
 from trilemma.evaluations.facts import Facts, few_samples, few_trained
 from trilemma.evaluations.judge import LIMIT
 from trilemma.evaluations.record import Evaluation
 from trilemma.evaluations.statements import Figure, Statement, called, grouped, listed, of_metric, said
-from trilemma.metrics import METRICS
+from trilemma.metrics import METRICS, absent
 from trilemma.metrics.metric import in_words
 
 COPIED = 0.01
@@ -156,13 +155,13 @@ def _shows(usual: float, spread: float, count: int) -> float:
 
 
 def missing(facts: Facts) -> tuple[list[str], Evaluation] | None:
-    """The classes, by name, that no sample is taken for though chance alone would leave them out less often than
-    `LIMIT` errors, and where that is recorded; None where it was not measured."""
+    """The classes, by name, that are `absent`: no sample is taken for them, which is no chance; and where that is
+    recorded. None where it was not measured."""
     run = facts.holder("class_counts")
     counts = None if run is None else _counts(run)
     if run is None or counts is None:
         return None
-    found = np.flatnonzero((counts == 0) & (np.exp(-counts.sum() * facts.shares(run, len(counts))) < norm.sf(LIMIT)))
+    found = absent(counts, facts.shares(run, len(counts)))
     return [facts.class_name(int(i), len(counts)) for i in found], run
 
 

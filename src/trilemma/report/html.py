@@ -16,7 +16,7 @@ from trilemma.report.pictures import ShownStrip, sample_blocks, shown_strip
 from trilemma.report.provenance import provenance, training_words
 from trilemma.report.sources import RunFiles, read_sources
 from trilemma.report.tables import Table, build_table
-from trilemma.report.verdict import axis_verdicts, deciding_column, standing_lines, verdict
+from trilemma.report.verdict import axis_verdicts, deciding_column, rested_on, standing_lines, verdict
 from trilemma.runs.cascades import split_spec
 
 
@@ -74,7 +74,7 @@ def render(runs: Sequence[RunFiles], evaluations: Sequence[Evaluation], standing
     what to try next, which come first.
 
     Raises InputError where a samples file that an evaluation names is there but cannot be read."""
-    table = build_table(evaluations)
+    table = build_table(evaluations, also=rested_on(standing))
     quality = deciding_column(table, "quality")
     folders = {run.path.resolve(): run.classes for run in runs}
 

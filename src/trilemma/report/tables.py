@@ -96,10 +96,11 @@ def build_table(
     *,
     every: bool = False,
     names: Collection[str] | None = None,
+    also: Collection[str] = (),
     baseline: bool = False,
 ) -> Table:
     """One row an evaluation, models first; one column a metric that at least one of them has and that tables show
-    unasked, or `every` one, or those of `names`.
+    unasked, or `every` one, or those of `names`; `also` these.
 
     Figures are held against the way most of their column were measured (models decide where there are any), or, with
     `baseline`, the first evaluation of the column; the rows then stay in their order."""
@@ -109,7 +110,8 @@ def build_table(
     cells: list[dict[str, Cell]] = [{} for _ in ordered]
     for metric in sorted(METRICS.values(), key=lambda metric: AXES.index(metric.axis)):
         measured = [one for one in ordered if one.figure(metric.name) is not None]
-        if not measured or not (every or (metric.column if names is None else metric.name in names)):
+        asked = metric.column if names is None else metric.name in names
+        if not measured or not (every or asked or metric.name in also):
             continue
         against = measured[0] if baseline else _usual(metric.name, measured)
         features, count = against.features.name, against.samples.count

@@ -136,6 +136,11 @@ def standing_of(run: RunFiles, evaluations: Sequence[Evaluation]) -> Standing:
     return standing(run.log, evaluations, run.values, str(run.path), checkpoint.steps(run.path / "checkpoints"))
 
 
+def rested_on(standing: Sequence[Statement]) -> set[str]:
+    """The names of the figures that these statements rest on."""
+    return {figure.name for one in standing for figure in one.figures}
+
+
 def standing_lines(runs: Sequence[RunFiles], evaluations: Sequence[Evaluation], *, named: bool) -> list[Statement]:
     """Where each run stands, by those of the evaluations that lie in it, in one statement, after its name if `named`;
     and what to try next with it, up to three."""
