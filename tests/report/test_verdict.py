@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from trilemma.report.compare import compare
-from trilemma.report.html import build_report
+from trilemma.report.html import build_report, render
 from trilemma.report.sources import read_compared, read_sources
 from trilemma.report.table_views import to_markdown
 from trilemma.report.tables import build_table
@@ -142,6 +142,18 @@ def test_the_table_has_every_figure_that_the_standing_rests_on(run):
     page = build_report([run]).read_text()
     assert "sign of memorising: 2.0 ± 1.0 %" in page
     assert re.search(r"<span>memorisation</span>", page) and ">0.020<" in page, "and in the table"
+
+
+def test_a_page_tells_of_a_line_only_where_it_is_drawn(run, evaluation):
+    real = evaluation("real", subject={"kind": "data"}, sampler=None, samples__count=20)
+    dashed = "The dashed line is what real images measure"
+    assert dashed in render([], [evaluation("a"), real.model_copy(update={"samples": evaluation("b").samples})])
+    assert dashed not in render([], [evaluation("a"), real]), "other N"
+
+
+def test_the_folder_of_a_runs_evaluations_is_the_run(run):
+    assert build_report([run / "evaluations"]) == run / "report.html"
+    assert read_sources([run / "evaluations"])[1] == read_sources([run])[1]
 
 
 def test_a_recipe_that_cannot_be_read_costs_no_report(run):

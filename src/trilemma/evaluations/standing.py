@@ -112,7 +112,7 @@ def _learning(facts: Facts) -> Iterator[Statement]:
     if found.outcome == "falling":
         yield Statement(f"Still learning: the validation loss falls by {words}.", figures)
     elif found.outcome == "level":
-        change = in_words(100 * found.slope, 100 * found.error).replace("-", "−")
+        change = in_words(100 * found.slope, 100 * found.error)
         text = f"No longer learning: the validation loss is level since step {grouped(found.since)}"
         yield Statement(f"{text} ({change} % per 1 000 steps).", figures)
     else:

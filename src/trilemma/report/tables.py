@@ -148,19 +148,38 @@ def natural(label: str) -> tuple[str | float, ...]:
 
 
 def unique_labels(evaluations: Sequence[Evaluation]) -> list[str]:
-    """Labels, told apart by what they measured, and by a number where that is the same too."""
+    """Labels, told apart by what they measured, by how where that differs, and by a number where all is the same."""
     labels = [one.label for one in evaluations]
     repeated = {label for label, times in Counter(labels).items() if times > 1}
     for i, one in enumerate(evaluations):
         path = (one.subject.path or "").rstrip("/")
         if labels[i] in repeated and path:
             labels[i] = f"{labels[i]} ({path.rsplit('/', 1)[-1]})"
+    for label in [label for label, times in Counter(labels).items() if times > 1]:
+        alike = [i for i, one in enumerate(labels) if one == label]
+        ways = [_way(evaluations[i]) for i in alike]
+        told = [key for key in ways[0] if len({way[key] for way in ways}) > 1]
+        for i, way in zip(alike, ways, strict=True):
+            labels[i] = ", ".join([label, *(way[key] for key in told if way[key])])
     seen: Counter[str] = Counter()
     for i, label in enumerate(labels):
         seen[label] += 1
         if seen[label] > 1:
             labels[i] = f"{label} #{seen[label]}"
     return labels
+
+
+def _way(one: Evaluation) -> dict[str, str]:
+    """How it was measured, in the words of a label."""
+    step, checked = one.subject.checkpoint_step, one.reference.spec
+    return {
+        "count": f"N {one.samples.count}",
+        "features": one.features.name or "",
+        "reference": f"against {checked}" if checked else "",
+        "step": "" if step is None else f"step {step}",
+        "classes": "" if one.samples.classes is None else f"classes {one.samples.classes}",
+        "seeds": "" if one.samples.seeds is None else f"seeds {one.samples.seeds_in_words}",
+    }
 
 
 def warnings_of(rows: Iterable[Row]) -> dict[str, list[str]]:

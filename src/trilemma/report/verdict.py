@@ -70,8 +70,9 @@ def _names(labels: Sequence[str]) -> str:
     return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} and {quoted[-1]}"
 
 
-def verdict(table: Table) -> list[str]:
-    """Up to three sentences: who leads where, what the fastest way costs in quality, and how far real images are."""
+def verdict(table: Table, *, single: bool = True) -> list[str]:
+    """Up to three sentences: who leads where, what the fastest way costs in quality, and how far real images are. Of a
+    `single` way its figures, if wished."""
     if not table.models or not table.columns:
         return []
     first = _who_leads(axis_verdicts(table), table)
@@ -80,7 +81,7 @@ def verdict(table: Table) -> list[str]:
         said = [
             column.said(cell) for column in table.columns if (cell := row.cells[column.metric.name]).value is not None
         ]
-        first = f"{row.label}: {', '.join(said)}." if said else ""
+        first = f"{row.label}: {', '.join(said)}." if said and single else ""
     return [sentence for sentence in (first, _price_of_speed(table), _distance_to_real(table)) if sentence]
 
 
