@@ -45,8 +45,9 @@ def trend(log: Sequence[Mapping[str, Any]], key: str) -> Trend | None:
 
     The slope is the mean one of a parabola through the points, so that a fall that slows down is no noise. Its error is
     of the residuals: neighbours that are alike count for less (r their correlation, (1 + r)/(1 − r) times the variance;
-    Santer et al. 2000, eq 6), and it is widened as Student's t is for few points, so that noise around a level is
-    `LIMIT` errors or more from it as seldom as a normal figure is."""
+    Santer et al. 2000, eq 6), and it is widened as Student's t is for few points, so that independent noise around a
+    level is `LIMIT` errors or more from it as seldom as a normal figure is; smooth noise, over few points, more
+    often."""
     steps, values = (np.array(one) for one in series(log, key))
     recent = steps > 2 / 3 * steps[-1] if len(steps) else np.zeros(0, dtype=bool)
     if recent.sum() < FEWEST:
