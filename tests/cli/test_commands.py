@@ -136,7 +136,7 @@ def test_from_run_to_report(command: Command, run: Path, data: Path, tmp_path: P
     assert code == 0 and err == "" and "mine" in out
     *_, next_, last = out.splitlines()
     assert last == f"evaluation: {tmp_path}/e.json"
-    assert next_.startswith("next: more samples, 12 are no more than") and next_.endswith(f"evaluate {run} -n 1000")
+    assert next_.startswith("next: train longer, 3 steps are few") and next_.endswith("--set training.steps=1000")
     against = command(*shared, "--metrics", "frechet_distance", "--reference", stats, "--out", tmp_path / "s.json")
     assert against.code == 0
     figures = [json.loads((tmp_path / f"{name}.json").read_text())["metrics"] for name in ("e", "s")]
@@ -146,7 +146,7 @@ def test_from_run_to_report(command: Command, run: Path, data: Path, tmp_path: P
     assert command(*shared).code == 0
     code, out, err = command("report", run)
     assert code == 0 and err == "" and out.splitlines()[-1] == f"report: {run}/report.html"
-    assert "Next: more samples, 12 are no more than there are features (64)" in out
+    assert "Next: train longer, 3 steps are few" in out
     page = (run / "report.html").read_text()
     assert "Ancestral" in page and not re.search(r'<(script|link|img)[^>]*(src|href)="http', page)
     assert command("report", tmp_path / "e.json", "--out", tmp_path / "two.html").code == 0

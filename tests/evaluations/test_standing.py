@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,10 @@ import pytest
 import typer
 
 from trilemma.cli import app
+from trilemma.data import write_png
 from trilemma.evaluations import Evaluation
 from trilemma.evaluations.advice import standing
-from trilemma.evaluations.standing import Standing, Statement
+from trilemma.evaluations.statements import Standing, Statement
 from trilemma.recipes import load
 
 RECIPE: dict[str, Any] = {
@@ -117,7 +119,7 @@ def test_level_with_held_out_images_and_nothing_left_to_do() -> None:
         "As near the training images as held-out images are: FD-500 0.100 ± 0.010, against 0.100 ± 0.010. No longer "
         "learning: the validation loss is level since step 2 100 ("
     )
-    assert "Not memorising: 1.00 ± 0.30 % of the samples" in found.text
+    assert "No sign of memorising: 1.00 ± 0.30 % of the samples" in found.text
     assert "The classes are as frequent as in the training images" in found.text
     assert "the samples are as varied as held-out images (recall 0.800 ± 0.020 against 0.800 ± 0.020)" in found.text
     assert found.advice == () and found.next == ""
@@ -131,7 +133,7 @@ def test_the_distance_is_a_multiple_of_held_out_images() -> None:
     (first, second) = found.sentences[0].figures
     assert (first.value, first.error, second.value) == (0.4, 0.02, 0.1)
     near = stands(log(), evaluation(metrics__frechet_distance=0.03), yardstick())
-    assert near.text.startswith("Nearer the training images than held-out images are")
+    assert near.text.startswith("Suspiciously near: nearer the training images than held-out images are, as")
 
 
 @pytest.mark.parametrize("value", [-0.0005, 0.001])
@@ -204,9 +206,25 @@ def test_memorising_or_not(share: float, error: float, held: int | None, copies:
     holdout = {"split": "test", "count": held} if held else None
     run = evaluation(metrics__memorisation=share, metrics__memorisation_se=error, reference__holdout=holdout)
     found = stands(log(), run, yardstick())
-    assert ("Memorising: " in found.text, "Not memorising: " in found.text) == (copies, not copies)
+    assert (found.text.startswith("Memorising: "), "No sign of memorising: " in found.text) == (copies, not copies)
     assert found.next.startswith("next: train to step") == copies or not copies
     assert (f"Only {held} held-out images" in found.text) == (held == 60)
+
+
+@pytest.mark.parametrize(("held", "count"), [(15, 20), (60, 500), (1000, 1000)])
+def test_the_share_that_would_not_show_is_where_it_is_called_memorising(held: int, count: int) -> None:
+    def says(share: float) -> str:
+        error = np.sqrt(share * (1 - share) / count)
+        run = evaluation(
+            metrics={"memorisation": share, "memorisation_se": error},
+            samples__count=count, reference__holdout={"split": "test", "count": held},
+        )  # fmt: skip
+        return stands([], run).text
+
+    found = re.search(r"\(less than ([\d.]+) % would not show\)", says(0.01))
+    assert found is not None
+    least = float(found[1]) / 100
+    assert "No sign of memorising" in says(0.95 * least) and says(1.05 * least).startswith("Memorising")
 
 
 def test_held_out_images_are_called_memorised_as_often_as_chance_has_it() -> None:
@@ -233,6 +251,15 @@ def test_missing_classes_by_name() -> None:
     unasked = stands(log(), run, yardstick(), of=recipe(learner__conditional=False, learner__label_dropout=0.0))
     assert unasked.next.startswith("next: ask for the classes, no sample is of “dog”: trilemma train")
     assert "learner.conditional=true" in unasked.next
+
+
+def test_balanced_samples_of_many_classes_are_not_said_to_lack_some() -> None:
+    rng, accused = np.random.default_rng(0), 0
+    of = recipe(images__classes=[str(i) for i in range(100)])
+    for _ in range(50):
+        counts = rng.multinomial(400, np.full(100, 0.01)).tolist()
+        accused += "No sample is taken" in stands([], evaluation(metrics={"class_counts": counts}), of=of).text
+    assert accused <= 4
 
 
 def test_classes_in_other_shares_than_chance_has_them() -> None:
@@ -315,10 +342,55 @@ def test_what_is_missing_is_asked_for_and_not_spoken_of() -> None:
     assert "emorising" not in found.text
     seldom = stands(log()[9::10], evaluation(), yardstick())
     assert seldom.next.endswith("--resume --set training.steps=6000 --set training.validate_every=300")
-    blind = stands([{"step": 9, "loss": 1.0}], evaluation(), yardstick(), of=recipe(data__validation_split=None))
-    assert blind.next.startswith("next: hold images out, there is no validation loss: trilemma train")
     nothing = standing([], [], {}, "x")
     assert nothing.sentences == () and nothing.next == "next: measure its samples: trilemma evaluate x"
+
+
+@pytest.mark.parametrize(
+    ("parts", "settings"),
+    [
+        (("train", "val"), "--set data.validation_split=val"),
+        (("train", "test"), "--set data.validation_split=test"),
+        (("cats", "dogs"), "--set data.holdout=0.1 --set data.validation_split=test"),
+    ],
+)
+def test_images_are_held_out_by_a_split_that_there_is(tmp_path: Path, parts: tuple[str, str], settings: str) -> None:
+    for part in parts:
+        (tmp_path / part).mkdir()
+        write_png(tmp_path / part / "0.png", np.zeros((4, 4, 3), np.uint8))
+    of = recipe(data__validation_split=None, data__name=str(tmp_path))
+    (found,) = (one for one in stands([{"step": 3000, "loss": 1.0}], of=of).advice if "hold images" in one.text)
+    assert found.command.endswith(settings)
+    elsewhere = recipe(data__validation_split=None, data__name="hub:someone/else")
+    (found,) = (one for one in stands([{"step": 3000, "loss": 1.0}], of=elsewhere).advice if "hold" in one.text)
+    assert found.command == "", "what splits there are takes a network"
+
+
+def test_a_run_that_has_hardly_begun_is_trained_on_first() -> None:
+    lines = [{"step": step, "loss": 1.0, "validation_loss": 1.0 - step / 100} for step in (1, 2, 3)]
+    three = recipe(training={"steps": 3, "validate_every": 1})
+    far = evaluation(metrics__frechet_distance=9.0)
+    for evaluations in ((), (far, yardstick())):
+        found = stands(lines, *evaluations, of=three, checkpoints=[3])
+        assert found.next == (
+            "next: train longer, 3 steps are few: trilemma train runs/products/recipe.yaml --out runs/products "
+            "--resume --set training.steps=1000"
+        )
+        assert "Only 3 steps trained: it has hardly begun to learn." in found.text
+        assert not any("validate" in one.text for one in found.advice), "every step was"
+    assert stands(lines, of=recipe()).next.endswith("training.steps=3000"), "it was to be trained so far"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [{"step": 7, "validation_loss": 1.0 + i} for i in range(5)],
+        [{"step": 1, "skipped": 1}],
+        [{"loss": 1.0, "validation_loss": 1.0}, {"step": "x", "loss": None, "skipped": 2}],
+    ],
+)
+def test_a_damaged_log_says_nothing_and_breaks_nothing(lines: list[dict[str, Any]]) -> None:
+    assert "learning:" not in stands(lines, evaluation(), yardstick()).text
 
 
 @pytest.mark.parametrize("learner", ["classifier", "noisy_classifier", "autoencoder"])
@@ -334,8 +406,20 @@ def test_an_upsampler_is_measured_with_its_base() -> None:
 def test_few_samples_for_the_features_are_said_to_be_few() -> None:
     run, real = evaluation(samples__count=100), yardstick()
     found = stands(log(), run, real.model_copy(update={"samples": run.samples.model_copy(update={"sha256": "ab"})}))
-    assert "100 samples for 128 features: the distance says more of their number than of the images." in found.text
+    assert "100 samples are few for FD-100, which has 128 features." in found.text
     assert found.next.endswith("trilemma evaluate runs/products -n 1000")
+
+
+def test_of_few_training_images_kid_is_what_counts() -> None:
+    """No number of samples makes a covariance of 45 images in 128 features regular."""
+    few = {"metrics__kid_se": 0.002, "reference__count": 45}
+    run = evaluation(metrics__kid=0.03, samples__count=20, **few)
+    real = yardstick(kid=0.001, kid_se=0.002)
+    ways = {"reference": run.reference, "samples": real.samples.model_copy(update={"count": 20})}
+    found = stands(log(), run, real.model_copy(update=ways))
+    assert found.text.startswith("Farther from the training images than held-out images are: KID 0.0300")
+    assert "45 training images are few for FD-20, which has 128 features: judged by KID instead" in found.text
+    assert not any("-n " in one.command for one in found.advice)
 
 
 def test_the_newest_checkpoint_and_the_best_way_are_what_counts() -> None:
@@ -349,6 +433,20 @@ def test_the_newest_checkpoint_and_the_best_way_are_what_counts() -> None:
 def test_the_reference_itself_is_no_yardstick() -> None:
     itself = evaluation("train", subject={"kind": "data"}, sampler=None, samples={"count": 500, "sha256": "ef"})
     assert "held-out images are:" not in stands(log(), evaluation(), itself).text
+
+
+def test_what_was_held_against_other_images_or_seen_by_other_features_does_not_count() -> None:
+    own = evaluation(metrics__class_counts=[500, 0, 0])
+    later = {"created": "2026-02-01", "metrics": FIGURES}
+    part = {"reference": {"data": "owls", "split": "all", "count": 30, "sha256": "aa"}}
+    assert stands(log(), own, yardstick(), evaluation("part", **later, **part)) == stands(log(), own, yardstick())
+    everything = evaluation("all", **later, reference__split="all", reference__sha256="bb")
+    held = recipe(data__holdout=0.2)
+    assert stands(log(), own, everything, yardstick(), of=held) == stands(log(), own, yardstick(), of=held)
+    pixels = evaluation("pixels", **later, features={"name": "pixels", "dim": 9})
+    lacking = evaluation(metrics={key: FIGURES[key] for key in ("frechet_distance", "frechet_distance_se")})
+    found = stands(log(), own, lacking, pixels, yardstick())
+    assert "No sample is taken for “dog” and “owl”" in found.text, "the newest by the features it is judged by"
 
 
 def test_images_given_in_python_have_no_command() -> None:

@@ -7,7 +7,8 @@ import pytest
 from scipy.stats import chisquare, entropy
 
 from trilemma.errors import InputError
-from trilemma.metrics import MetricWarning, balance, class_counts, recognisability_by_class, recognised
+from trilemma.metrics import MetricWarning, absent, balance, class_counts, recognisability_by_class, recognised
+from trilemma.metrics.balance import CHANCE
 
 
 def logits_of(classes, k: int = 4) -> np.ndarray:
@@ -183,3 +184,21 @@ def test_confidence_s_error_is_its_spread_over_fresh_draws():
     means, errors = (np.array([getattr(one, name) for one in found]) for name in ("confidence", "standard_error"))
     assert errors.mean() == pytest.approx(means.std(), rel=0.1)
     assert np.isnan(recognisability_by_class(np.zeros((1, 4))).standard_error)
+
+
+@pytest.mark.parametrize(("k", "n"), [(10, 30), (10, 60), (100, 600), (1000, 9000)])
+def test_absence_is_said_of_samples_that_lack_none_as_seldom_as_it_says(k: int, n: int):
+    rng = np.random.default_rng(k + n)
+    shares = np.full(k, 1 / k)
+    said = sum(len(absent(rng.multinomial(n, shares), shares)) > 0 for _ in range(1000))
+    assert said <= 1000 * CHANCE + 4 * np.sqrt(1000 * CHANCE)
+
+
+def test_absence_is_of_classes_to_be_expected():
+    counts, shares = np.array([40, 0, 0, 0]), np.array([0.5, 0.3, 0.2, 0.0])
+    np.testing.assert_array_equal(absent(counts, shares), [1, 2])
+    np.testing.assert_array_equal(absent(counts, 7 * shares), [1, 2])
+    assert not len(absent(counts // 10, shares)), "four images leave any of these out by chance"
+    assert not len(absent(np.zeros(4, int), shares)) and not len(absent(counts, np.zeros(4)))
+    with pytest.raises(InputError, match=r"counts of \[4\] classes, expected \[3\]"):
+        absent(counts, shares[:3])

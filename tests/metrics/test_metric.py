@@ -34,6 +34,7 @@ def test_three_significant_digits(value: float, text: str) -> None:
         ("frechet_distance", 1.2, 0.0, "1.20 ± 0"),
         ("recognised", 0.936, 0.011, "93.6 ± 1.1"),
         ("network_evaluations", 128.0, 0.0, "128"),
+        ("kid", -0.012, 0.004, "−0.0120 ± 0.0040"),
         ("kid", 1e-9, 3e-10, "1e-09 ± 3.0e-10"),
     ],
 )

@@ -77,6 +77,14 @@ def test_equal_labels_are_told_apart(evaluation):
     assert [row.label for row in build_table(same).rows] == ["DDIM (demo)", "DDIM (other)", "DDIM (demo) #2", "x"]
 
 
+def test_rows_of_one_name_are_told_apart_by_how_they_were_measured(evaluation):
+    pixels = {"features__name": "pixels", "features__sha256": None}
+    ways = [evaluation("a"), evaluation("a", samples__count=20), evaluation("a", **pixels), evaluation("a", **pixels)]
+    assert [row.label for row in build_table(ways).rows] == [
+        "a (demo), N 500, digits", "a (demo), N 20, digits", "a (demo), N 500, pixels", "a (demo), N 500, pixels #2",
+    ]  # fmt: skip
+
+
 def text_of(table, width=100):
     console = Console(width=width, record=True, file=io.StringIO())
     console.print(to_rich(table))

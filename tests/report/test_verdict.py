@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 from trilemma.report.compare import compare
-from trilemma.report.html import build_report
+from trilemma.report.html import build_report, render
 from trilemma.report.sources import read_compared, read_sources
 from trilemma.report.table_views import to_markdown
 from trilemma.report.tables import build_table
@@ -130,6 +132,28 @@ def test_where_a_run_stands_is_said_under_its_own_name_by_what_lies_in_it(run, t
     assert f'<p title="{"; ".join(map(str, stands.figures))}">5.11 ± 0.54 times as far' in page
     assert f"<br><code>{advice[0].command}</code>" in page
     assert page.index('id="standing"') < page.index('id="verdict"')
+
+
+def test_the_table_has_every_figure_that_the_standing_rests_on(run):
+    file = next((run / "evaluations").glob("*.json"))
+    content = json.loads(file.read_text())
+    content["metrics"] |= {"memorisation": 0.02, "memorisation_se": 0.01}
+    file.write_text(json.dumps(content))
+    page = build_report([run]).read_text()
+    assert "sign of memorising: 2.0 ± 1.0 %" in page
+    assert re.search(r"<span>memorisation</span>", page) and ">0.020<" in page, "and in the table"
+
+
+def test_a_page_tells_of_a_line_only_where_it_is_drawn(run, evaluation):
+    real = evaluation("real", subject={"kind": "data"}, sampler=None, samples__count=20)
+    dashed = "The dashed line is what real images measure"
+    assert dashed in render([], [evaluation("a"), real.model_copy(update={"samples": evaluation("b").samples})])
+    assert dashed not in render([], [evaluation("a"), real]), "other N"
+
+
+def test_the_folder_of_a_runs_evaluations_is_the_run(run):
+    assert build_report([run / "evaluations"]) == run / "report.html"
+    assert read_sources([run / "evaluations"])[1] == read_sources([run])[1]
 
 
 def test_a_recipe_that_cannot_be_read_costs_no_report(run):

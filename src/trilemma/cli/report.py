@@ -19,12 +19,13 @@ def report(
     from trilemma.report.sources import read_sources
     from trilemma.report.table_views import to_rich
     from trilemma.report.tables import build_table
-    from trilemma.report.verdict import standing_lines
+    from trilemma.report.verdict import rested_on, standing_lines
 
     page = build_report(sources, out)
     runs, evaluations = read_sources(sources)
-    for line in standing_lines(runs, evaluations, named=True):
+    standing = standing_lines(runs, evaluations, named=True)
+    for line in standing:
         say(str(line))
     if evaluations:
-        show(to_rich(build_table(evaluations)))
+        show(to_rich(build_table(evaluations, also=rested_on(standing))))
     say(f"report: {page}")

@@ -3,34 +3,27 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from trilemma.evaluations.facts import Facts
+from trilemma.evaluations.commands import run_command, train_command, unseen
+from trilemma.evaluations.facts import Facts, few_samples, few_trained
 from trilemma.evaluations.judge import judge
 from trilemma.evaluations.record import Evaluation
 from trilemma.evaluations.standing import (
-    Figure,
-    Standing,
-    Statement,
-    called,
-    grouped,
-    listed,
+    BEGUN,
     memorised,
     missing,
     multiple,
-    of_metric,
-    said,
     sentences,
     skipped,
     slope,
     slope_words,
-    too_few,
+    trained,
     uneven,
 )
+from trilemma.evaluations.statements import Figure, Standing, Statement, called, grouped, listed, of_metric, said
 from trilemma.evaluations.trend import FEWEST, series
-from trilemma.parts import GIVEN
 
 WORTH = 0.01
 """The share by which as many steps again must promise to lower the validation loss, to be worth them."""
@@ -56,29 +49,13 @@ def standing(
 
 def _advice(facts: Facts) -> Iterator[Statement]:
     parts = (
-        _slower, _measure, _shorter, _longer, _more_samples, _more_steps, _guidance, _classes, _wider, _validate,
-        _unmeasured,
+        _slower, _begun, _measure, _shorter, _longer, _more_samples, _more_steps, _guidance, _classes, _wider,
+        _validate, _unmeasured,
     )  # fmt: skip
     for part in parts:
         found = part(facts)
         if found is not None:
             yield found
-
-
-def _train(facts: Facts, out: str, settings: Mapping[str, Any], *words: str) -> str:
-    """The command that trains the run's recipe into `out`; none where its data or network were given in Python."""
-    if GIVEN in (facts.setting("data.name"), facts.setting("network.name")) or not facts.recipe:
-        return ""
-    given = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
-    return shlex.join(["trilemma", "train", f"{facts.path}/recipe.yaml", "--out", out, *words, *given])
-
-
-def _of_run(facts: Facts, command: str, *words: str) -> str:
-    """A command on the run; on a cascade, as it was measured."""
-    spec = facts.models[-1].subject.path if facts.models and "+" in (facts.models[-1].subject.path or "") else None
-    if spec is None:
-        spec = f"BASE+{facts.path}" if facts.setting("learner.low") else facts.path
-    return shlex.join(["trilemma", command, spec, *words])
 
 
 def _slower(facts: Facts) -> Statement | None:
@@ -93,7 +70,20 @@ def _slower(facts: Facts) -> Statement | None:
     return Statement(
         f"lower the learning rate, {grouped(facts.skipped)} of {grouped(facts.steps)} steps were not finite",
         (skipped(facts),),
-        _train(facts, f"{facts.path}-slower", {"training.learning_rate": f"{rate:g}"}, *begun),
+        train_command(facts, f"{facts.path}-slower", {"training.learning_rate": f"{rate:g}"}, *begun),
+    )
+
+
+def _begun(facts: Facts) -> Statement | None:
+    """Of a run of too few steps for anything else to be worth a try."""
+    near = facts.distance is not None and facts.distance[3].outcome != "worse"
+    if not 0 < facts.steps < BEGUN or facts.trend is not None or facts.diverged or near:
+        return None
+    more = max(_planned(facts), BEGUN) if facts.steps >= _planned(facts) else _planned(facts)
+    return Statement(
+        f"train longer, {grouped(facts.steps)} {'step is' if facts.steps == 1 else 'steps are'} few",
+        (trained(facts),),
+        train_command(facts, facts.path, {"training.steps": more}, "--resume"),
     )
 
 
@@ -104,10 +94,10 @@ def _measure(facts: Facts) -> Statement | None:
     newest = max((one.subject.checkpoint_step or 0 for one in facts.models), default=None)
     if newest is None:
         absent = Figure("frechet_distance", None, None, "evaluations")
-        return Statement("measure its samples", (absent,), _of_run(facts, "evaluate"))
+        return Statement("measure its samples", (absent,), run_command(facts, "evaluate"))
     if facts.checkpoints and newest < max(facts.checkpoints):
         text = f"measure it again, it was at step {grouped(newest)} and is at {grouped(max(facts.checkpoints))}"
-        return Statement(text, (Figure("checkpoint_step", newest, 0.0, "evaluations"),), _of_run(facts, "evaluate"))
+        return Statement(text, (Figure("checkpoint_step", newest, 0.0, "evaluations"),), run_command(facts, "evaluate"))
     return None
 
 
@@ -128,10 +118,12 @@ def _shorter(facts: Facts) -> Statement | None:
     if found is not None and found.lowest < facts.steps and found.outcome != "falling":
         text = f"train to step {grouped(found.lowest)}, where the validation loss was lowest, as {reasons}; or {other}"
         out = f"{facts.path}-{found.lowest}"
-        return Statement(text, figures, _train(facts, out, {"training.steps": found.lowest}))
+        return Statement(text, figures, train_command(facts, out, {"training.steps": found.lowest}))
     text = f"fewer steps, as {reasons}; or {other}"
     half = facts.steps // 2
-    return Statement(text, figures, _train(facts, f"{facts.path}-{half}", {"training.steps": half}) if half else "")
+    return Statement(
+        text, figures, train_command(facts, f"{facts.path}-{half}", {"training.steps": half}) if half else ""
+    )
 
 
 def _longer(facts: Facts) -> Statement | None:
@@ -142,7 +134,7 @@ def _longer(facts: Facts) -> Statement | None:
     if facts.setting("training.decay") not in (None, "none"):
         text += "; the learning rate, which has decayed, rises again"
     more = max(_planned(facts), 2 * steps if steps >= _planned(facts) else 0)
-    return Statement(text, (slope(facts),), _train(facts, facts.path, {"training.steps": more}, "--resume"))
+    return Statement(text, (slope(facts),), train_command(facts, facts.path, {"training.steps": more}, "--resume"))
 
 
 def _planned(facts: Facts) -> int:
@@ -153,12 +145,12 @@ def _planned(facts: Facts) -> int:
 
 def _more_samples(facts: Facts) -> Statement | None:
     run = facts.chosen
-    if run is None or not too_few(run):
-        return None
+    if run is None or not few_samples(run) or few_trained(run):
+        return None  # of few training images the covariance stays singular, however many samples
     count = 1000 * math.ceil(2 * (run.features.dim or 0) / 1000)
     figure = Figure("samples.count", run.samples.count, 0.0, of_metric(run, "frechet_distance").where)
     text = f"more samples, {grouped(run.samples.count)} are no more than there are features ({run.features.dim})"
-    return Statement(text, (figure,), _of_run(facts, "evaluate", "-n", str(count)))
+    return Statement(text, (figure,), run_command(facts, "evaluate", "-n", str(count)))
 
 
 def _more_steps(facts: Facts) -> Statement | None:
@@ -173,12 +165,12 @@ def _more_steps(facts: Facts) -> Statement | None:
     figure, usual = f"{called(run, name)} {said(run, name)}", facts.setting("sampling.steps")
     every = facts.setting("schedule.steps")
     more = min(2 * steps, every) if isinstance(every, int) else 2 * steps
-    command = _of_run(facts, "evaluate", "--steps", str(more))
+    command = run_command(facts, "evaluate", "--steps", str(more))
     if beaten and len(beaten) == len(rivals) and more > steps:
         return Statement(f"still more sampling steps, {steps} are better than fewer ({figure})", figures, command)
     if any(_steps(one) == usual for one in beaten):
         text = f"sample in {steps} steps, not in {usual} ({figure})"
-        return Statement(text, figures, _of_run(facts, "sample", "--steps", str(steps)))
+        return Statement(text, figures, run_command(facts, "sample", "--steps", str(steps)))
     if rivals or more == steps or facts.distance is None or facts.distance[3].outcome != "worse":
         return None
     name, run, real, _ = facts.distance
@@ -214,11 +206,11 @@ def _guidance(facts: Facts) -> Statement | None:
         return None
     if len(words) == 2 and scale:
         dial = ",".join(f"{value:g}" for value in (0, scale / 2, scale, 2 * scale))
-        way, command = "another", _of_run(facts, "sweep", "--guidance", dial)
+        way, command = "another", run_command(facts, "sweep", "--guidance", dial)
     else:
         more = "recognised" in words
         way = "more" if more else "less"
-        command = _of_run(facts, "evaluate", "--guidance", f"{(2 * scale or 0.5) if more else scale / 2:g}")
+        command = run_command(facts, "evaluate", "--guidance", f"{(2 * scale or 0.5) if more else scale / 2:g}")
     return Statement(f"{way} guidance, {' and '.join(words.values())}", tuple(figures), command)
 
 
@@ -235,7 +227,9 @@ def _classes(facts: Facts) -> Statement | None:
     return Statement(
         f"ask for the classes, {why}",
         (of_metric(run, "balance_kl"),),
-        _train(facts, f"{facts.path}-conditional", {"learner.conditional": "true", "learner.label_dropout": 0.1}),
+        train_command(
+            facts, f"{facts.path}-conditional", {"learner.conditional": "true", "learner.label_dropout": 0.1}
+        ),
     )
 
 
@@ -254,24 +248,27 @@ def _wider(facts: Facts) -> Statement | None:
     return Statement(
         f"a larger network, the validation loss is level and the samples are {far}",
         (slope(facts), a, b),
-        _train(facts, f"{facts.path}-wider", wider) if wider else "",
+        train_command(facts, f"{facts.path}-wider", wider) if wider else "",
     )
 
 
 def _validate(facts: Facts) -> Statement | None:
     """Where there is no slope, what would give one."""
-    if facts.trend is not None or facts.diverged or not facts.log:
+    if facts.trend is not None or facts.diverged or not facts.steps:
         return None
     absent = (slope(facts),)
     if facts.setting("data.validation_split") is None:
-        text = "hold images out, there is no validation loss"
-        share = {"data.holdout": 0.1} if facts.setting("data.holdout") == 0 else {}
-        more = {"data.validation_split": "test", **share}
-        return Statement(text, absent, _train(facts, f"{facts.path}-validated", more))
+        held = unseen(facts)
+        command = train_command(facts, f"{facts.path}-validated", held) if held else ""
+        return Statement("hold images out, there is no validation loss", absent, command)
     points, steps = len(series(facts.log, "validation_loss")[0]), facts.steps
-    text = f"validate more often, {points} validation losses make no slope (at least {FEWEST} in the last half)"
-    more = {"training.steps": 2 * steps, "training.validate_every": max(1, 2 * steps // OFTEN)}
-    return Statement(text, absent, _train(facts, facts.path, more, "--resume"))
+    every = max(1, 2 * steps // OFTEN)
+    if (facts.setting("training.validate_every") or steps) > every:
+        text = f"validate more often, {points} validation losses make no slope (at least {FEWEST} in the last half)"
+        more = {"training.steps": 2 * steps, "training.validate_every": every}
+    else:
+        text, more = f"train longer, {points} validation losses make no slope", {"training.steps": 2 * steps}
+    return Statement(text, absent, train_command(facts, facts.path, more, "--resume"))
 
 
 def _unmeasured(facts: Facts) -> Statement | None:
@@ -282,4 +279,4 @@ def _unmeasured(facts: Facts) -> Statement | None:
     if not lacking:
         return None
     absent = Figure("memorisation", None, None, "evaluations")
-    return Statement("measure memorisation", (absent,), _of_run(facts, "evaluate", "--metrics", "memorisation"))
+    return Statement("measure memorisation", (absent,), run_command(facts, "evaluate", "--metrics", "memorisation"))

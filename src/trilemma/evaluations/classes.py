@@ -12,7 +12,7 @@ from jaxtyping import Float64, Int64
 
 from trilemma.machine.devices import process_state
 from trilemma.machine.progress import say
-from trilemma.metrics import Features, caution, class_counts
+from trilemma.metrics import Features, absent, caution, class_counts
 from trilemma.metrics.class_head import FOLDS, ClassHead, fit_head
 
 MOST = 5000
@@ -23,9 +23,6 @@ WORK = 2 * 10**9
 
 POOR = 0.9
 """The share of images rightly classified below which readers are told."""
-
-EXPECTED = 3.0
-"""Images of a class to be expected from which on there being none is said: chance alone leaves none one time in 20."""
 
 NAMED = 10
 """Classes named of those that are missing."""
@@ -121,7 +118,7 @@ def caution_missing(
 
 def _say(names: Sequence[str], shares: Float64[np.ndarray, " k"], found: Int64[np.ndarray, " n"], are: str) -> None:
     there = np.bincount(found, minlength=len(names))[: len(names)]
-    missing = np.flatnonzero((there == 0) & (shares * len(found) >= EXPECTED))
+    missing = absent(there, shares)
     if len(missing):
         some = ", ".join(names[k] for k in missing[:NAMED])
         more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""

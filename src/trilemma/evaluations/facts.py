@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
+from trilemma.data.catalogue import title
 from trilemma.evaluations.judge import Judgement, judge, unlike
-from trilemma.evaluations.record import Evaluation
+from trilemma.evaluations.record import Evaluation, ReferenceRecord
 from trilemma.evaluations.trend import Trend, series, trend
+from trilemma.metrics.metric import number
+from trilemma.parts import GIVEN
 from trilemma.registry import registry
 
 SKIPPED = 0.01
@@ -56,7 +59,7 @@ class Facts:
     @cached_property
     def steps(self) -> int:
         """Steps trained, as logged."""
-        return int(max((line["step"] for line in self.log), default=0))
+        return int(max((step for line in self.log if (step := number(line.get("step"))) is not None), default=0))
 
     @cached_property
     def skipped(self) -> int:
@@ -67,7 +70,7 @@ class Facts:
     def diverged(self) -> bool:
         """Whether the last step was skipped."""
         trained = [line for line in self.log if "loss" in line]
-        return self.skipped > 0 and trained[-1]["loss"] is None
+        return self.skipped > 0 and bool(trained) and trained[-1]["loss"] is None
 
     @cached_property
     def unstable(self) -> bool:
@@ -81,11 +84,20 @@ class Facts:
 
     @cached_property
     def models(self) -> list[Evaluation]:
-        """The evaluations of the newest checkpoint that was measured, of samples of every class."""
-        models = [one for one in self.evaluations if one.subject.kind == "run"]
+        """The evaluations of the newest checkpoint that was measured, of samples of every class, against the run's own
+        training images."""
+        models = [one for one in self.evaluations if one.subject.kind == "run" and self._own(one.reference)]
         whole = [one for one in models if one.samples.classes in (None, "balanced")]
         newest = max((one.subject.checkpoint_step or 0 for one in whole), default=0)
         return [one for one in whole if (one.subject.checkpoint_step or 0) == newest]
+
+    def _own(self, reference: ReferenceRecord) -> bool:
+        """Whether these are the images that the run was trained on, as far as the recipe says which."""
+        name, split = self.setting("data.name"), self.setting("data.split") or "train"
+        if not isinstance(name, str) or name == GIVEN:
+            return True
+        splits = {split} if self.setting("data.holdout") else {split, "all"}  # data without splits have but one
+        return reference.data in (name, title(name)) and reference.split in splits
 
     @cached_property
     def yardsticks(self) -> list[Evaluation]:
@@ -110,8 +122,14 @@ class Facts:
         return min(reversed(alike), key=lambda one: one.figure(name) or 0.0)
 
     def holder(self, *keys: str) -> Evaluation | None:
-        """The evaluation whose figures of these names count: the chosen one if it has them, or the newest that has."""
-        order = [*([self.chosen] if self.chosen else []), *reversed(self.models)]
+        """The evaluation whose figures of these names count: the chosen one if it has them, or the newest that has, by
+        the same features if there is one."""
+        if (chosen := self.chosen) is None:
+            return None
+        order = [
+            chosen,
+            *sorted(reversed(self.models), key=lambda one: one.features.identity != chosen.features.identity),
+        ]
         return next((one for one in order if all(one.metrics.get(key) is not None for key in keys)), None)
 
     def _beside(self, name: str, one: Evaluation) -> Evaluation | None:
@@ -130,9 +148,11 @@ class Facts:
 
     @cached_property
     def distance(self) -> tuple[str, Evaluation, Evaluation, Judgement] | None:
-        """`against_held_out` of the distance that compares: the Fréchet distance, or KID, which no number of images
-        biases; and its name."""
-        both = ((name, self.against_held_out(name)) for name in ("frechet_distance", "kid"))
+        """`against_held_out` of the distance that compares, and its name: the Fréchet distance; or KID, which no number
+        of images biases, also where there are no more training images than features, or too few samples."""
+        few = self.chosen is not None and (few_trained(self.chosen) or few_samples(self.chosen))
+        names = ("kid", "frechet_distance") if few else ("frechet_distance", "kid")
+        both = ((name, self.against_held_out(name)) for name in names)
         return next(((name, *found) for name, found in both if found is not None), None)
 
     @cached_property
@@ -153,3 +173,14 @@ class Facts:
             if isinstance(held, list) and len(held) == count and sum(held) and real.features == run.features:
                 return np.array(held, dtype=np.float64) / sum(held)
         return np.full(count, 1 / count)
+
+
+def few_samples(run: Evaluation) -> bool:
+    """Whether a Fréchet distance is of no more samples than it has features: their covariance is singular."""
+    return run.figure("frechet_distance") is not None and run.samples.count <= (run.features.dim or 0)
+
+
+def few_trained(run: Evaluation) -> bool:
+    """Whether it is against no more images than features: then no number of samples makes it say more."""
+    few = run.reference.count is not None and run.reference.count <= (run.features.dim or 0)
+    return few and run.figure("frechet_distance") is not None

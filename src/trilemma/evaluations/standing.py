@@ -8,101 +8,48 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import norm
 
-from trilemma.evaluations.facts import Facts
+from trilemma.evaluations.facts import Facts, few_samples, few_trained
 from trilemma.evaluations.judge import LIMIT
 from trilemma.evaluations.record import Evaluation
-from trilemma.metrics import METRICS
+from trilemma.evaluations.statements import Figure, Statement, called, grouped, listed, of_metric, said
+from trilemma.metrics import METRICS, absent
 from trilemma.metrics.metric import in_words
 
 COPIED = 0.01
 """The share of images that counts as memorised where nothing is."""
 
+BEGUN = 1000
+"""Steps below which a run has hardly begun, where no validation loss says otherwise."""
+
 FEW_HELD_OUT = 100
 """Held-out images below which the nearest 1 % of them is less than one."""
 
 
-@dataclass(frozen=True)
-class Figure:
-    """What is said rests on it: its `value` (None: it is missing) and standard `error` (None: not known), and `where`
-    it is recorded."""
-
-    name: str
-    value: float | None
-    error: float | None
-    where: str
-
-    def __str__(self) -> str:
-        figure = "missing" if self.value is None else in_words(self.value, self.error or None)
-        return f"{self.name} {figure} ({self.where})"
-
-
-@dataclass(frozen=True)
-class Statement:
-    """A sentence or a piece of advice, and the `command` that follows it, if one does. Raises ValueError without a
-    figure that it rests on."""
-
-    text: str
-    figures: tuple[Figure, ...]
-    command: str = ""
-
-    def __post_init__(self) -> None:
-        if not self.figures:
-            raise ValueError(f"{self.text!r} rests on no figure")
-
-    def __str__(self) -> str:
-        return f"{self.text}: {self.command}" if self.command else self.text
-
-
-@dataclass(frozen=True)
-class Standing:
-    """Where a run stands, in `sentences`, and `advice`, the next thing to try first."""
-
-    sentences: tuple[Statement, ...]
-    advice: tuple[Statement, ...]
-
-    @property
-    def text(self) -> str:
-        """The sentences as one text."""
-        return " ".join(one.text for one in self.sentences)
-
-    @property
-    def next(self) -> str:
-        """The next thing to try, in a line; empty where no figure asks for anything."""
-        return f"next: {self.advice[0]}" if self.advice else ""
-
-
-def of_metric(evaluation: Evaluation, name: str) -> Figure:
-    """A metric's figure in an evaluation."""
-    where = evaluation.path.name if evaluation.path else evaluation.label
-    return Figure(name, evaluation.figure(name), evaluation.error(name), where)
-
-
-def said(evaluation: Evaluation, name: str) -> str:
-    """A metric's figure in words, with its standard error."""
-    value, metric = evaluation.figure(name), METRICS[name]
-    assert value is not None
-    return f"{metric.text(value, evaluation.error(name))} {metric.unit}".rstrip()
-
-
-def called(evaluation: Evaluation, name: str) -> str:
-    """What the metric is called there."""
-    return METRICS[name].called(evaluation.features.name, evaluation.samples.count)
-
-
 def sentences(facts: Facts) -> Iterator[Statement]:
-    """Where the run stands, as far as the figures are there."""
-    for part in (_diverged, _distance, _learning, _memorising, _covering, _few):
+    """Where the run stands, as far as the figures are there; that it copies, before what copies make look good."""
+    found = memorised(facts)
+    said_of = [] if found is None else [found[0]]
+    copies = found is not None and found[1]
+    yield from _diverged(facts)
+    yield from said_of if copies else ()
+    for part in (_distance, _learning):
+        yield from part(facts)
+    yield from said_of if not copies else ()
+    for part in (_covering, _few):
         yield from part(facts)
 
 
 def skipped(facts: Facts) -> Figure:
     """The non-finite steps that were skipped."""
     return Figure("skipped", facts.skipped, 0.0, "log.jsonl")
+
+
+def trained(facts: Facts) -> Figure:
+    """The steps trained."""
+    return Figure("step", facts.steps, 0.0, "log.jsonl")
 
 
 def slope(facts: Facts) -> Figure:
@@ -116,11 +63,6 @@ def slope_words(facts: Facts) -> str:
     """The slope's size in words."""
     assert facts.trend is not None
     return f"{in_words(100 * abs(facts.trend.slope), 100 * facts.trend.error)} % per 1 000 steps"
-
-
-def grouped(count: float) -> str:
-    """12 000."""
-    return f"{round(count):,}".replace(",", " ")
 
 
 def _diverged(facts: Facts) -> Iterator[Statement]:
@@ -138,7 +80,7 @@ def _distance(facts: Facts) -> Iterator[Statement]:
     if judged.outcome == "level":
         text = "As near the training images as held-out images are"
     elif judged.outcome == "better":
-        text = "Nearer the training images than held-out images are"
+        text = "Suspiciously near: nearer the training images than held-out images are, as copies would be"
     elif (times := multiple(a, b)) is not None:
         text = f"{in_words(*times)} times as far from the training images as held-out images are"
     else:
@@ -158,13 +100,19 @@ def multiple(a: Figure, b: Figure) -> tuple[float, float] | None:
 
 def _learning(facts: Facts) -> Iterator[Statement]:
     found = facts.trend
-    if found is None or facts.diverged:
+    if facts.diverged or not facts.steps:
+        return
+    if found is None:
+        if facts.steps < BEGUN:
+            yield Statement(
+                f"Only {grouped(facts.steps)} steps trained: it has hardly begun to learn.", (trained(facts),)
+            )
         return
     figures, words = (slope(facts),), slope_words(facts)
     if found.outcome == "falling":
         yield Statement(f"Still learning: the validation loss falls by {words}.", figures)
     elif found.outcome == "level":
-        change = in_words(100 * found.slope, 100 * found.error).replace("-", "−")
+        change = in_words(100 * found.slope, 100 * found.error)
         text = f"No longer learning: the validation loss is level since step {grouped(found.since)}"
         yield Statement(f"{text} ({change} % per 1 000 steps).", figures)
     else:
@@ -183,32 +131,37 @@ def memorised(facts: Facts) -> tuple[Statement, bool] | None:
         return None
     figure = of_metric(run, "memorisation")
     assert figure.value is not None
-    usual, error = COPIED, figure.error or 0.0
+    usual, spread = COPIED, 0.0
     if run.reference.holdout is not None and (held := run.reference.holdout.count):
         usual = (1 + COPIED * (held - 1)) / (held + 1)
-        error = math.hypot(error, math.sqrt(usual * (1 - usual) / (held + 2)))
+        spread = math.sqrt(usual * (1 - usual) / (held + 2))
+    error = math.hypot(figure.error or 0.0, spread)
     copies = figure.value - usual >= LIMIT * error and figure.value > usual
     share = in_words(100 * figure.value, None if figure.error is None else 100 * figure.error)
-    text = (
-        f"{'Memorising' if copies else 'Not memorising'}: {share} % of the samples are nearer to a training image than "
-        f"99 % of held-out images are, against {100 * usual:.2g} % where nothing is copied."
-    )
+    than = f"{share} % of the samples are nearer to a training image than 99 % of held-out images are"
+    if copies:
+        text = f"Memorising: {than}, against {100 * usual:.2g} % where nothing is copied."
+    else:
+        shows = 100 * _shows(usual, spread, run.samples.count)
+        text = f"No sign of memorising: {than} (less than {shows:.2g} % would not show)."
     return Statement(text, (figure,)), copies
 
 
-def _memorising(facts: Facts) -> Iterator[Statement]:
-    if (found := memorised(facts)) is not None:
-        yield found[0]
+def _shows(usual: float, spread: float, count: int) -> float:
+    """The least share of so many samples that is `LIMIT` errors more than the usual one: s of (s − u)² = LIMIT² (s (1 −
+    s)/n + spread²)."""
+    a, b, c = 1 + LIMIT**2 / count, 2 * usual + LIMIT**2 / count, usual**2 - (LIMIT * spread) ** 2
+    return min(1.0, (b + math.sqrt(b * b - 4 * a * c)) / (2 * a))
 
 
 def missing(facts: Facts) -> tuple[list[str], Evaluation] | None:
-    """The classes, by name, that no sample is taken for though chance alone would leave them out less often than
-    `LIMIT` errors, and where that is recorded; None where it was not measured."""
+    """The classes, by name, that are `absent`: no sample is taken for them, which is no chance; and where that is
+    recorded. None where it was not measured."""
     run = facts.holder("class_counts")
     counts = None if run is None else _counts(run)
     if run is None or counts is None:
         return None
-    found = np.flatnonzero((counts == 0) & (np.exp(-counts.sum() * facts.shares(run, len(counts))) < norm.sf(LIMIT)))
+    found = absent(counts, facts.shares(run, len(counts)))
     return [facts.class_name(int(i), len(counts)) for i in found], run
 
 
@@ -250,30 +203,26 @@ def _covering(facts: Facts) -> Iterator[Statement]:
         yield Statement(f"{text[0].upper()}{text[1:]}.", tuple(figures))
 
 
-def listed(names: Sequence[str]) -> str:
-    """Some names as a sentence has them: “cat” and “dog”; of many, the first."""
-    quoted = [f"“{name}”" for name in names[:5]]
-    quoted += [f"{len(names) - 5} more classes"] if len(names) > 5 else []
-    return " and ".join(filter(None, [", ".join(quoted[:-1]), quoted[-1]]))
-
-
 def _few(facts: Facts) -> Iterator[Statement]:
     """What few images leave open."""
-    run = facts.chosen
+    run, parts, figures = facts.chosen, [], []
     if run is None:
         return
-    count, dim = run.samples.count, run.features.dim
-    if too_few(run):
-        text = (
-            f"{grouped(count)} samples for {dim} features: the distance says more of their number than of the images."
+    where = of_metric(run, "frechet_distance").where
+    counts = {"samples.count": run.samples.count, "reference.count": run.reference.count or 0}
+    kind = "reference.count" if few_trained(run) else "samples.count" if few_samples(run) else None
+    if kind is not None:
+        name = METRICS["kid"].title if facts.distance is not None and facts.distance[0] == "kid" else None
+        what = "training images" if few_trained(run) else "samples"
+        parts.append(
+            f"{grouped(counts[kind])} {what} are few for {called(run, 'frechet_distance')}, which has "
+            f"{grouped(run.features.dim or 0)} features" + (f": judged by {name} instead" if name else "")
         )
-        yield Statement(text, (Figure("samples.count", count, 0.0, of_metric(run, "frechet_distance").where),))
+        figures.append(Figure(kind, counts[kind], 0.0, where))
     held = facts.held_out
     if held is not None and held < FEW_HELD_OUT:
-        text = f"Only {held} held-out images stand for all others: what is said against them is rough."
-        yield Statement(text, (Figure("held-out images", held, 0.0, of_metric(run, "frechet_distance").where),))
-
-
-def too_few(run: Evaluation) -> bool:
-    """Whether a Fréchet distance is of no more samples than it has features: their covariance is singular."""
-    return run.figure("frechet_distance") is not None and run.samples.count <= (run.features.dim or 0)
+        parts.append(f"only {held} held-out images stand for all others, so this is rough")
+        figures.append(Figure("held-out images", held, 0.0, where))
+    if parts:
+        text = "; ".join(parts)
+        yield Statement(f"{text[0].upper()}{text[1:]}.", tuple(figures))

@@ -34,7 +34,8 @@ class Trend:
 
 def series(log: Sequence[Mapping[str, Any]], key: str) -> tuple[list[float], list[float]]:
     """The steps at which a log has the figure, finite, and the figures."""
-    pairs = [(float(line["step"]), value) for line in log if (value := number(line.get(key))) is not None]
+    both = ((number(line.get("step")), number(line.get(key))) for line in log)
+    pairs = [(step, value) for step, value in both if step is not None and value is not None]
     return [step for step, _ in pairs], [value for _, value in pairs]
 
 
@@ -44,8 +45,9 @@ def trend(log: Sequence[Mapping[str, Any]], key: str) -> Trend | None:
 
     The slope is the mean one of a parabola through the points, so that a fall that slows down is no noise. Its error is
     of the residuals: neighbours that are alike count for less (r their correlation, (1 + r)/(1 − r) times the variance;
-    Santer et al. 2000, eq 6), and it is widened as Student's t is for few points, so that noise around a level is
-    `LIMIT` errors or more from it as seldom as a normal figure is."""
+    Santer et al. 2000, eq 6), and it is widened as Student's t is for few points, so that independent noise around a
+    level is `LIMIT` errors or more from it as seldom as a normal figure is; smooth noise, over few points, more
+    often."""
     steps, values = (np.array(one) for one in series(log, key))
     recent = steps > 2 / 3 * steps[-1] if len(steps) else np.zeros(0, dtype=bool)
     if recent.sum() < FEWEST:
@@ -54,7 +56,7 @@ def trend(log: Sequence[Mapping[str, Any]], key: str) -> Trend | None:
         recent = np.arange(len(steps)) >= len(steps) - FEWEST
     x, y = steps[recent], values[recent]
     mean, half = float(y.mean()), (x[-1] - x[0]) / 2
-    if mean <= 0:
+    if mean <= 0 or half <= 0:
         return None
     u = (x - x[0]) / half - 1
     powers = np.stack([np.ones_like(u), u, u * u], axis=1)  # u² is even: the second coefficient is the mean slope

@@ -1,7 +1,7 @@
 """Measures of generated images: quality, coverage and speed. They see arrays and features, not models."""
 
 from trilemma.metrics import catalogue, sampling_costs
-from trilemma.metrics.balance import balance, class_counts, recognisability_by_class, recognised
+from trilemma.metrics.balance import absent, balance, class_counts, recognisability_by_class, recognised
 from trilemma.metrics.cautions import MetricWarning, caution, gathered_cautions
 from trilemma.metrics.checks import TooFewError
 from trilemma.metrics.computing import check_enough, check_needs, compute
@@ -35,6 +35,7 @@ __all__ = [
     "Speed",
     "Statistics",
     "TooFewError",
+    "absent",
     "balance",
     "catalogue",
     "caution",

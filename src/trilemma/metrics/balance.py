@@ -157,3 +157,26 @@ def recognisability_by_class(logits: Float[np.ndarray, "n k"]) -> Recognisabilit
     above = (sure > CONFIDENT).astype(np.float64)
     error = float(sure.std(ddof=1)) / math.sqrt(len(sure)) if len(sure) > 1 else math.nan
     return Recognisability(float(sure.mean()), error, float(above.mean()), counts, by_class(sure), by_class(above))
+
+
+CHANCE = 0.02
+"""How often chance alone may say that classes are absent from samples that lack none."""
+
+
+def absent(counts: Int[np.ndarray, " k"], shares: Float[np.ndarray, " k"]) -> Int64[np.ndarray, " a"]:
+    """The classes of which there is no image, though chance would leave out any of them less often than `CHANCE`.
+
+    `counts` [k]: the images of each class; `shares` [k]: how often each is to be expected, in proportion. Of n images
+    none is of a class of the share s in (1 − s)ⁿ of all draws. Among a thousand classes some are missing by chance: the
+    classes are those of Benjamini & Hochberg 1995 (1), of all that there could be. Raises InputError for different
+    lengths."""
+    counts, shares = np.asarray(counts), np.asarray(shares, dtype=np.float64)
+    if counts.shape != shares.shape or counts.ndim != 1:
+        raise InputError(f"absent: counts of {list(counts.shape)} classes, expected {list(shares.shape)} as in shares")
+    none = np.flatnonzero((counts == 0) & (shares > 0))
+    if not len(none):
+        return none
+    by_chance = (1 - shares[none] / shares.sum()) ** counts.sum()
+    ranked = np.sort(by_chance)
+    met = ranked * np.count_nonzero(shares) < CHANCE * np.arange(1, len(none) + 1)
+    return none[by_chance <= ranked[met].max(initial=-1.0)]

@@ -98,6 +98,8 @@ class Metric:
 
 def in_words(value: float, error: float | None = None, show: Callable[[float], str] = significant) -> str:
     """A figure as `show` has it, or with its standard error to two digits and as many decimals, if there is one."""
+    if value < 0:
+        return f"\N{MINUS SIGN}{in_words(-value, error, show)}"
     if error is None:
         return show(value)
     if error == 0:

@@ -44,10 +44,12 @@ WIDE, NARROW = Layout(680, 460, 6, 10), Layout(388, 440, 5, 7)
 
 @dataclass(frozen=True)
 class Chart:
-    """The drawing as SVG text, and the names by the numbers beside the marks, where there was no room for the names."""
+    """The drawing as SVG text, the names by the numbers beside the marks, where there was no room for the names, and
+    whether a line for real images is drawn."""
 
     svg: str
     key: dict[int, str]
+    real: bool
 
 
 def _drawn(table: Table, speed: str) -> list[Row]:
@@ -125,7 +127,9 @@ def trilemma_chart(
         _label(drawing, points[i], marks.radii[i], label, words[i], table.rows.index(rows[i]) + 1)
     marks.legend(drawing, layout)
     said = f"{len(rows)} marks; each shows its figures under a pointer, and the table holds the same."
-    return Chart(drawing.finish(layout.height, f"{quality.title} against {METRICS[speed].title}", said, {}), key)
+    return Chart(
+        drawing.finish(layout.height, f"{quality.title} against {METRICS[speed].title}", said, {}), key, bool(yards)
+    )
 
 
 def _short(label: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trilemma.evaluations.record import Evaluation
-from trilemma.evaluations.standing import Statement
+from trilemma.evaluations.statements import Statement
 from trilemma.machine.files import check_writable, write_text
 from trilemma.report import curves
 from trilemma.report.balance import balance
@@ -14,9 +14,9 @@ from trilemma.report.chart import left_out
 from trilemma.report.page import Drawn, charts, fill, run_names
 from trilemma.report.pictures import ShownStrip, sample_blocks, shown_strip
 from trilemma.report.provenance import provenance, training_words
-from trilemma.report.sources import RunFiles, read_sources
+from trilemma.report.sources import RunFiles, is_evaluations, read_sources
 from trilemma.report.tables import Table, build_table
-from trilemma.report.verdict import axis_verdicts, deciding_column, standing_lines, verdict
+from trilemma.report.verdict import axis_verdicts, deciding_column, rested_on, standing_lines, verdict
 from trilemma.runs.cascades import split_spec
 
 
@@ -74,7 +74,7 @@ def render(runs: Sequence[RunFiles], evaluations: Sequence[Evaluation], standing
     what to try next, which come first.
 
     Raises InputError where a samples file that an evaluation names is there but cannot be read."""
-    table = build_table(evaluations)
+    table = build_table(evaluations, also=rested_on(standing))
     quality = deciding_column(table, "quality")
     folders = {run.path.resolve(): run.classes for run in runs}
 
@@ -89,7 +89,7 @@ def render(runs: Sequence[RunFiles], evaluations: Sequence[Evaluation], standing
         title=_title(runs, table),
         subtitle=_subtitle(runs, table),
         standing=standing,
-        sentences=verdict(table),
+        sentences=verdict(table, single=not standing),  # what matters of one way the standing says
         axes=axis_verdicts(table),
         table=table,
         charts=charts(table),
@@ -110,6 +110,7 @@ def build_report(sources: Sequence[Path], out: Path | None = None) -> Path:
     appears whole or not at all. Raises InputError for a source that is neither a run nor an evaluation, for an invalid
     file in a run, and for an `out` that cannot be written."""
     sources = [Path(split_spec(source)[-1]) for source in sources]  # a cascade's evaluations lie in its last run
+    sources = [source.parent if is_evaluations(source) else source for source in sources]
     if out is None:
         out = sources[0] / "report.html" if len(sources) == 1 and sources[0].is_dir() else Path("report.html")
     check_writable(out, "--out", suffix=".html")

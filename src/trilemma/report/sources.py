@@ -126,6 +126,7 @@ def read_sources(sources: Sequence[Path]) -> tuple[list[RunFiles], list[Evaluati
     evaluations: dict[Path | None, Evaluation] = {}
     for source in (Path(split_spec(source)[-1]) for source in sources):
         if source.is_dir():
+            source = source.parent if is_evaluations(source) else source
             run, found = read_run(source)
             runs.setdefault(source.resolve(), run)
         else:
@@ -135,6 +136,11 @@ def read_sources(sources: Sequence[Path]) -> tuple[list[RunFiles], list[Evaluati
     if not runs and not evaluations:
         raise InputError("nothing to report: name at least one run directory or evaluation .json")
     return list(runs.values()), sorted(evaluations.values(), key=lambda one: natural(one.label))
+
+
+def is_evaluations(path: Path) -> bool:
+    """Whether it is the folder of a run's evaluations."""
+    return path.resolve().name == "evaluations" and path.is_dir() and not (path / "evaluations").is_dir()
 
 
 def read_compared(sources: Sequence[Path]) -> list[Evaluation]:

@@ -96,10 +96,11 @@ def build_table(
     *,
     every: bool = False,
     names: Collection[str] | None = None,
+    also: Collection[str] = (),
     baseline: bool = False,
 ) -> Table:
     """One row an evaluation, models first; one column a metric that at least one of them has and that tables show
-    unasked, or `every` one, or those of `names`.
+    unasked, or `every` one, or those of `names`; `also` these.
 
     Figures are held against the way most of their column were measured (models decide where there are any), or, with
     `baseline`, the first evaluation of the column; the rows then stay in their order."""
@@ -109,7 +110,8 @@ def build_table(
     cells: list[dict[str, Cell]] = [{} for _ in ordered]
     for metric in sorted(METRICS.values(), key=lambda metric: AXES.index(metric.axis)):
         measured = [one for one in ordered if one.figure(metric.name) is not None]
-        if not measured or not (every or (metric.column if names is None else metric.name in names)):
+        asked = metric.column if names is None else metric.name in names
+        if not measured or not (every or asked or metric.name in also):
             continue
         against = measured[0] if baseline else _usual(metric.name, measured)
         features, count = against.features.name, against.samples.count
@@ -146,19 +148,38 @@ def natural(label: str) -> tuple[str | float, ...]:
 
 
 def unique_labels(evaluations: Sequence[Evaluation]) -> list[str]:
-    """Labels, told apart by what they measured, and by a number where that is the same too."""
+    """Labels, told apart by what they measured, by how where that differs, and by a number where all is the same."""
     labels = [one.label for one in evaluations]
     repeated = {label for label, times in Counter(labels).items() if times > 1}
     for i, one in enumerate(evaluations):
         path = (one.subject.path or "").rstrip("/")
         if labels[i] in repeated and path:
             labels[i] = f"{labels[i]} ({path.rsplit('/', 1)[-1]})"
+    for label in [label for label, times in Counter(labels).items() if times > 1]:
+        alike = [i for i, one in enumerate(labels) if one == label]
+        ways = [_way(evaluations[i]) for i in alike]
+        told = [key for key in ways[0] if len({way[key] for way in ways}) > 1]
+        for i, way in zip(alike, ways, strict=True):
+            labels[i] = ", ".join([label, *(way[key] for key in told if way[key])])
     seen: Counter[str] = Counter()
     for i, label in enumerate(labels):
         seen[label] += 1
         if seen[label] > 1:
             labels[i] = f"{label} #{seen[label]}"
     return labels
+
+
+def _way(one: Evaluation) -> dict[str, str]:
+    """How it was measured, in the words of a label."""
+    step, checked = one.subject.checkpoint_step, one.reference.spec
+    return {
+        "count": f"N {one.samples.count}",
+        "features": one.features.name or "",
+        "reference": f"against {checked}" if checked else "",
+        "step": "" if step is None else f"step {step}",
+        "classes": "" if one.samples.classes is None else f"classes {one.samples.classes}",
+        "seeds": "" if one.samples.seeds is None else f"seeds {one.samples.seeds_in_words}",
+    }
 
 
 def warnings_of(rows: Iterable[Row]) -> dict[str, list[str]]:

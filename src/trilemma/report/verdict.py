@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from trilemma.evaluations.advice import standing
 from trilemma.evaluations.judge import judge
 from trilemma.evaluations.record import Evaluation
-from trilemma.evaluations.standing import Standing, Statement
+from trilemma.evaluations.statements import Standing, Statement
 from trilemma.metrics import AXES
 from trilemma.report.sources import RunFiles
 from trilemma.report.tables import Column, Row, Table
@@ -70,8 +70,9 @@ def _names(labels: Sequence[str]) -> str:
     return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} and {quoted[-1]}"
 
 
-def verdict(table: Table) -> list[str]:
-    """Up to three sentences: who leads where, what the fastest way costs in quality, and how far real images are."""
+def verdict(table: Table, *, single: bool = True) -> list[str]:
+    """Up to three sentences: who leads where, what the fastest way costs in quality, and how far real images are. Of a
+    `single` way its figures, if wished."""
     if not table.models or not table.columns:
         return []
     first = _who_leads(axis_verdicts(table), table)
@@ -80,7 +81,7 @@ def verdict(table: Table) -> list[str]:
         said = [
             column.said(cell) for column in table.columns if (cell := row.cells[column.metric.name]).value is not None
         ]
-        first = f"{row.label}: {', '.join(said)}." if said else ""
+        first = f"{row.label}: {', '.join(said)}." if said and single else ""
     return [sentence for sentence in (first, _price_of_speed(table), _distance_to_real(table)) if sentence]
 
 
@@ -134,6 +135,11 @@ def _distance_to_real(table: Table) -> str:
 def standing_of(run: RunFiles, evaluations: Sequence[Evaluation]) -> Standing:
     """Where a run stands by its log, recipe and checkpoints, and by these evaluations, which are its own."""
     return standing(run.log, evaluations, run.values, str(run.path), checkpoint.steps(run.path / "checkpoints"))
+
+
+def rested_on(standing: Sequence[Statement]) -> set[str]:
+    """The names of the figures that these statements rest on."""
+    return {figure.name for one in standing for figure in one.figures}
 
 
 def standing_lines(runs: Sequence[RunFiles], evaluations: Sequence[Evaluation], *, named: bool) -> list[Statement]:
