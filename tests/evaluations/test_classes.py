@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trilemma.data import MemorySet, open_data
+from trilemma.data import MemorySet, open_data, write_png
 from trilemma.evaluations import Evaluation, measure
 from trilemma.evaluations.judge import judge
 from trilemma.evaluations.record import read
@@ -30,7 +30,7 @@ def reference() -> MemorySet:
 
 
 def missing(evaluation: Evaluation) -> list[str]:
-    return [line for line in evaluation.warnings if "classes lack" in line]
+    return [line for line in evaluation.warnings if "classes are missing" in line]
 
 
 class TestClassifier:
@@ -67,7 +67,7 @@ class TestClassifier:
 class TestMissing:
     def test_classes_are_named_by_the_labels(self, reference: MemorySet) -> None:
         made = measure(tones(90, 1, classes=(2,)), reference, ["precision"], **PIXELS)
-        assert len(missing(made)) == 1 and "is of dark, middling: 2 of the reference's 3 classes" in missing(made)[0]
+        assert len(missing(made)) == 1 and "is of dark, middling: 2 of 3 classes" in missing(made)[0]
 
     def test_else_by_what_the_classifier_sees(self, reference: MemorySet) -> None:
         images = tones(90, 1, classes=(0, 1)).batch(range(90))[0]
@@ -82,12 +82,42 @@ class TestMissing:
         digits = open_data("mnist5k", split="test")
         images, labels = digits.batch(np.flatnonzero(digits.labels == 7))
         made = measure(MemorySet(images, labels, name="sevens", classes=digits.classes), digits, ["recall"])
-        assert (
-            "of 0, 1, 2, 3, 4, 5, 6, 8, 9: 9 of the reference's 10 classes lack, 90% of its images" in missing(made)[0]
-        )
+        assert "of 0, 1, 2, 3, 4, 5, 6, 8, 9: 9 of 10 classes are missing, 90% of what is expected" in missing(made)[0]
 
 
 def test_labels_of_other_classes_are_not_compared(reference: MemorySet) -> None:
     images, labels = tones(90, 1).batch(range(90))
     made = measure((images, labels + 2), reference, **PIXELS)
     assert "recognised" not in made.metrics and any("labels up to 4" in line for line in made.warnings)
+
+
+class TestNames:
+    def test_tell_which_class_of_the_reference_a_label_is(self, reference: MemorySet) -> None:
+        images, labels = tones(60, 1, classes=(1, 2)).batch(range(60))
+        some = MemorySet(images, labels - 1, name="some", classes=NAMES[1:])
+        made = measure(some, reference, **PIXELS)
+        assert made.metrics["recognised"] > 0.95
+        assert len(missing(made)) == 1 and "of dark: 1 of 3" in missing(made)[0]
+
+    def test_that_the_reference_lacks_are_not_compared(self, reference: MemorySet) -> None:
+        images, labels = tones(60, 1).batch(range(60))
+        other = MemorySet(images, labels, name="other", classes=("dark", "middling", "blinding"))
+        made = measure(other, reference, **PIXELS)
+        assert "recognised" not in made.metrics
+        assert any("blinding are none of the reference's (dark, middling, light)" in line for line in made.warnings)
+
+    def test_of_folders(self, tmp_path: Path) -> None:
+        for folder, names in (("all", NAMES), ("sub", NAMES[1:])):
+            for name in names:
+                images, _ = tones(20, len(name), classes=(NAMES.index(name),)).batch(range(20))
+                for i, image in enumerate(images):
+                    (tmp_path / folder / name).mkdir(parents=True, exist_ok=True)
+                    write_png(tmp_path / folder / name / f"{i}.png", image)
+        made = measure(tmp_path / "sub", str(tmp_path / "all"), **PIXELS)
+        assert made.metrics["recognised"] > 0.95 and "of dark: 1 of 3" in missing(made)[0]
+
+
+def test_a_class_asked_for_that_the_classifier_sees_in_no_image_is_missing(reference: MemorySet) -> None:
+    images = tones(60, 1, classes=(1,)).batch(range(60))[0]
+    (line,) = missing(measure((images, np.arange(60) % 3), reference, **PIXELS))
+    assert "as a classifier sees them, of dark, light" in line

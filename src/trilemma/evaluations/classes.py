@@ -96,33 +96,66 @@ def say_classifier(record: Mapping[str, Any] | None) -> None:
         say(text)
 
 
+def in_reference(
+    labels: Int64[np.ndarray, " n"] | None, names: Sequence[str] | None, known: Sequence[str] | None
+) -> Int64[np.ndarray, " n"] | None:
+    """The labels of images as the reference numbers its classes (`known`): by their `names`, or by the number where
+    either side has none; None, which is said, where the reference lacks one of them."""
+    if labels is None or known is None or not len(labels):
+        return labels
+    if names is None or _bare(names) or _bare(known):
+        if labels.max() < len(known):
+            return labels
+        caution(f"classes: labels up to {labels.max()}, the reference has {len(known)}: none are compared")
+        return None
+    number = {name: k for k, name in enumerate(known)}
+    if lacking := [names[k] for k in np.unique(labels) if names[k] not in number]:
+        caution(f"classes: {_few(lacking)} are none of the reference's ({_few(known)}): none are compared")
+        return None
+    return np.array([number.get(name, -1) for name in names], dtype=np.int64)[labels]
+
+
+def _bare(names: Sequence[str]) -> bool:
+    """Whether labels came as numbers alone."""
+    return all(name == str(k) for k, name in enumerate(names))
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" … ({len(names)})" if len(names) > 5 else "")
+
+
 def caution_missing(
     known: ClassKnowledge | None, real: Features | None, fake: Features, labels: Int64[np.ndarray, " n"] | None
 ) -> None:
-    """Cautions, by their names, where the images lack classes of the reference that so many should have: by the
-    classes asked for or given, else by what the same classifier sees in both."""
+    """Cautions, by their names, where the images lack classes of the reference: of the labels given or asked for; and,
+    of those that are to be expected by these, or else by the reference, of what the same classifier sees in both."""
     if known is None:
         return
+    expected = known.shares
     if labels is not None:
-        _say(known.names, known.shares, labels, "of the images is")
-    elif real is not None and real.by_class is not None and fake.by_class is not None:
-        counts = class_counts(real.by_class)
-        if len(counts) == len(known.names):
-            _say(
-                known.names,
-                counts / counts.sum(),
-                fake.by_class.argmax(1),
-                SEEN,
-            )
+        asked = np.bincount(labels, minlength=len(expected))
+        _say(known.names, expected, asked, "of the images is")
+        expected = asked / max(len(labels), 1)
+    if real is not None and real.by_class is not None and fake.by_class is not None:
+        seen = class_counts(real.by_class)
+        if len(seen) == len(known.names):
+            # A class that the classifier takes the reference's own images for too seldom is not to be expected.
+            taken = np.minimum(known.shares, seen / seen.sum())
+            often = np.divide(taken, known.shares, out=np.zeros_like(expected), where=known.shares > 0)
+            _say(known.names, expected * often, class_counts(fake.by_class), SEEN)
 
 
-def _say(names: Sequence[str], shares: Float64[np.ndarray, " k"], found: Int64[np.ndarray, " n"], are: str) -> None:
-    there = np.bincount(found, minlength=len(names))[: len(names)]
+def _say(
+    names: Sequence[str],
+    shares: Float64[np.ndarray, " k"],
+    there: Int64[np.ndarray, " k"],
+    are: str,
+) -> None:
     missing = absent(there, shares)
     if len(missing):
         some = ", ".join(names[k] for k in missing[:NAMED])
         more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
         caution(
-            f"classes: none {are} of {some}{more}: {len(missing)} of the reference's {np.count_nonzero(shares)} "
-            f"classes lack, {shares[missing].sum():.0%} of its images"
+            f"classes: none {are} of {some}{more}: {len(missing)} of {np.count_nonzero(shares)} classes are missing, "
+            f"{shares[missing].sum() / shares.sum():.0%} of what is expected"
         )

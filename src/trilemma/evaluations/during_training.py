@@ -9,15 +9,13 @@ from jaxtyping import UInt8
 
 from trilemma.data import parse_reference
 from trilemma.errors import InputError, an
-from trilemma.evaluations.cache import BATCH
 from trilemma.evaluations.choosing import choice_in_training, told
-from trilemma.evaluations.classes import caution_missing
-from trilemma.evaluations.extractors import extractor_of
+from trilemma.evaluations.measuring import figures_of, seen
 from trilemma.evaluations.record import NEIGHBOURS
 from trilemma.evaluations.reference import open_reference
 from trilemma.evaluations.wanted import Wanted, check_measurable
 from trilemma.machine.progress import say
-from trilemma.metrics import TooFewError, check_enough, compute, extract, gathered_cautions
+from trilemma.metrics import TooFewError, check_enough, gathered_cautions
 from trilemma.recipes import CompletedRecipe
 from trilemma.runs.build import denoiser_of
 from trilemma.runs.sample_sets import labels_for
@@ -52,14 +50,14 @@ class EvaluateEvery:
         reference, images = settings.reference or f"{data.name}:{data.split}", recipe.images
         with gathered_cautions() as cautions:
             self.features = settings.features or told(*choice_in_training(recipe))
-            wanted = Wanted.of(settings.metrics, self.features, NEIGHBOURS, None)
+            self.wanted = Wanted.of(settings.metrics, self.features, NEIGHBOURS, None)
             self.real = open_reference(
                 reference,
                 self.features,
                 data.opening(parse_reference(reference)[0]),
-                features=wanted.reference_features,
-                classes=wanted.classes,
-                holdout=bool(wanted.holdout),
+                features=self.wanted.reference_features,
+                classes=self.wanted.classes,
+                holdout=bool(self.wanted.holdout),
             )
             check_measurable(
                 images.shape, self.real, self.features, settings.metrics,
@@ -115,12 +113,8 @@ class EvaluateEvery:
 
     def measured(self, images: UInt8[np.ndarray, "n h w c"], labels: np.ndarray | None) -> dict[str, float]:
         """The figures of these images, of these classes."""
-        look = extractor_of(self.features)
-        fake = self.real.looked(extract((images[i : i + BATCH] for i in range(0, len(images), BATCH)), look))
-        caution_missing(self.real.classes, self.real.features.features, fake, labels)
-        record = look.record(fake.dim)
-        found = compute(
-            self.settings.metrics, real=self.real.features, fake=fake, labels=labels, features=record, lenient=True
+        found = figures_of(
+            seen(images, self.wanted), self.real, self.wanted, labels=labels, classes=self.recipe.classes, lenient=True
         )
         return {name: float(value) for name, value in found.items() if isinstance(value, int | float)}
 

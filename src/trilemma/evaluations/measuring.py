@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Int64, UInt8
 
 from trilemma.evaluations.cache import BATCH
-from trilemma.evaluations.classes import caution_missing
+from trilemma.evaluations.classes import caution_missing, in_reference
 from trilemma.evaluations.extractors import extractor_of
 from trilemma.evaluations.files import with_kept
 from trilemma.evaluations.record import (
@@ -28,7 +30,7 @@ from trilemma.evaluations.wanted import Wanted
 from trilemma.machine.devices import process_state
 from trilemma.machine.environment import environment
 from trilemma.machine.files import keeping
-from trilemma.metrics import Features, caution, compute, extract
+from trilemma.metrics import Features, Speed, compute, extract
 
 
 def measured(
@@ -40,21 +42,10 @@ def measured(
     _, height, width, channels = images.shape
     check_shape(against.record["data"], against.size, (channels, height, width))
     look, state = extractor_of(wanted.features), process_state()
-    if fake is None:
-        fake = extract((images[i : i + BATCH] for i in range(0, len(images), BATCH)), look)
-    fake, record = against.looked(fake), look.record(fake.dim)
-    labels = _asked(subject, against, fake, wanted)
-    caution_missing(against.classes, against.features.features, fake, labels)
-    figures = compute(
-        wanted.metrics,
-        real=against.features,
-        fake=fake,
-        labels=labels,
-        sampler=subject.speed,
-        neighbours=wanted.neighbours,
-        counts=wanted.counts,
-        features=record,
-        lenient=lenient,
+    fake = seen(images, wanted) if fake is None else fake
+    record = look.record(fake.dim)
+    figures = figures_of(
+        fake, against, wanted, labels=subject.labels, classes=subject.classes, sampler=subject.speed, lenient=lenient
     )
     evaluation = Evaluation(
         format=FORMAT,
@@ -69,29 +60,42 @@ def measured(
         metrics=figures,
         environment=EnvironmentRecord(**environment(state.device, state.num_processes)),
     )
-    if against.classifier is None or fake.classes is None:
+    if against.classifier is None:
         return evaluation
     return evaluation.model_copy(update={"classifier": ClassifierRecord(**against.classifier)})
 
 
-def _asked(subject: Subject, against: Reference, fake: Features, wanted: Wanted) -> Int64[np.ndarray, " n"] | None:
-    """The classes asked of the images, where these are the reference's; else none, which is said."""
-    labels, known = subject.labels, against.classes
-    if labels is None or known is None or not len(labels):
-        return labels
-    if subject.classes is not None and subject.classes != known.names:
-        caution(
-            f"classes: the run's are {_few(subject.classes)}, the reference's {_few(known.names)}: none are compared"
-        )
-        return None
-    if wanted.metrics is None and labels.max() >= len(known.names):
-        caution(f"classes: labels up to {labels.max()}, the reference has {len(known.names)}: none are compared")
-        return None
-    return labels
+def seen(images: UInt8[np.ndarray, "n h w c"], wanted: Wanted) -> Features:
+    """The features of images."""
+    return extract((images[i : i + BATCH] for i in range(0, len(images), BATCH)), extractor_of(wanted.features))
 
 
-def _few(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:5]) + (f" … ({len(names)})" if len(names) > 5 else "")
+def figures_of(
+    fake: Features,
+    against: Reference,
+    wanted: Wanted,
+    *,
+    labels: Int64[np.ndarray, " n"] | None,
+    classes: Sequence[str] | None,
+    sampler: Callable[[], Speed] | None = None,
+    lenient: bool = False,
+) -> dict[str, Any]:
+    """What is wanted of images by their features, and of their `labels`, whose names are `classes`; see `compute`."""
+    look = extractor_of(wanted.features)
+    fake, known = against.looked(fake), against.classes
+    labels = in_reference(labels, classes, look.classes if known is None else known.names)
+    caution_missing(known, against.features.features, fake, labels)
+    return compute(
+        wanted.metrics,
+        real=against.features,
+        fake=fake,
+        labels=labels,
+        sampler=sampler,
+        neighbours=wanted.neighbours,
+        counts=wanted.counts,
+        features=look.record(fake.dim),
+        lenient=lenient,
+    )
 
 
 def said(evaluation: Evaluation, warnings: list[str], began: float, label: str | None) -> Evaluation:

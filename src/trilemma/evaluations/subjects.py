@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from trilemma.data import SOURCES, ImageSet, MemorySet, Opening, image_set, parse_reference, read_samples
+from trilemma.data import SOURCES, ImageSet, MemorySet, Opening, image_set, parse_reference
 from trilemma.evaluations.files import samples_sha256
 from trilemma.evaluations.record import SamplesRecord, SubjectRecord
 from trilemma.evaluations.reference import data_record
@@ -29,7 +29,7 @@ Images = str | Path | ImageSet | np.ndarray | Tensor | Any
 @dataclass(frozen=True)
 class Subject:
     """What is measured: images, the classes asked of them, a way to time their sampler, and what the evaluation says of
-    them; `classes`: what a run calls its classes."""
+    them; `classes`: what they are called, where that is known."""
 
     images: UInt8[np.ndarray, "n h w c"]
     labels: Int64[np.ndarray, "n"] | None
@@ -84,7 +84,8 @@ def subject_of(images: Images, opening: Opening) -> Subject:
     pixels, labels = found.batch(range(len(found)))
     samples = SamplesRecord(count=len(found), seeds=made.get("seeds"), classes=made.get("classes"), file=None,
                             sha256=found.fingerprint())  # fmt: skip
-    return Subject(pixels, labels, f"{len(found)} images", SubjectRecord(kind="samples"), samples, made.get("sampler"))
+    return Subject(pixels, labels, f"{len(found)} images", SubjectRecord(kind="samples"), samples, made.get("sampler"),
+                   classes=found.classes)  # fmt: skip
 
 
 def of_data(data: ImageSet, path: str | None = None, most: int | None = None) -> Subject:
@@ -98,22 +99,20 @@ def of_data(data: ImageSet, path: str | None = None, most: int | None = None) ->
         pixels, labels = data.batch(range(len(data)))
     record = data_record(data)
     samples = SamplesRecord(count=len(data), seeds=None, classes=None, file=None, sha256=record["sha256"])
-    return Subject(pixels, labels, label, SubjectRecord(kind="data", path=path, **record), samples)
+    subject = SubjectRecord(kind="data", path=path, **record)
+    return Subject(pixels, labels, label, subject, samples, classes=data.classes)
 
 
 def _of_samples(path: Path, opening: Opening) -> Subject:
-    if opening.size is None:
-        images, labels = read_samples(path)
-    else:
-        data = opening(str(path), "all")
-        images, labels = data.batch(range(len(data)))
+    data = opening(str(path.absolute() if str(path) in SOURCES else path), "all")
+    images, labels = data.batch(range(len(data)))
     made = read_record(record_of(path)) if record_of(path).exists() else {}
     samples = SamplesRecord(count=len(images), seeds=made.get("seeds"), classes=made.get("classes"), file=str(path),
                             sha256=samples_sha256(path))  # fmt: skip
     if opening.size is not None:
         samples = samples.model_copy(update={"resized": list(images.shape[1:3])})
     subject = SubjectRecord(kind="samples", path=str(path))
-    return Subject(images, labels, path.stem, subject, samples, made.get("sampler"))
+    return Subject(images, labels, path.stem, subject, samples, made.get("sampler"), classes=data.classes)
 
 
 def _inside(path: Path, run: Path) -> str:
