@@ -31,12 +31,6 @@ from trilemma.training.ema import EMA
 Write = Callable[..., Path]
 
 
-@pytest.fixture(autouse=True)
-def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No more steps are timed than have to be."""
-    monkeypatch.setattr(rehearsal, "SECONDS", 0.0)
-
-
 def opened(recipe: Path | str | dict[str, Any], *overrides: str) -> tuple[CompletedRecipe, ImageSet]:
     chosen = load(recipe, overrides)
     data = open_images(chosen)
