@@ -178,7 +178,7 @@ def test_train_longer_where_it_pays() -> None:
     assert stopped.endswith("--resume --set training.steps=5000"), "it was to be trained so far"
     slowly = [{**line, "validation_loss": 1 - 1e-8 * line["step"]} for line in log()]
     hardly = stands(slowly, evaluation(), yardstick())
-    assert "Still learning" in hardly.text and not hardly.advice, "0.003 % by as many steps again"
+    assert "No longer learning" in hardly.text and not hardly.advice, "0.003 % by as many steps again"
 
 
 def test_overfitting_ends_where_the_validation_was_lowest() -> None:

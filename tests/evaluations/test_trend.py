@@ -68,6 +68,11 @@ def test_neighbours_that_are_alike_count_for_less() -> None:
     assert found < 0.6 * plain
 
 
+def test_what_comes_to_next_to_nothing_is_level() -> None:
+    drift = np.linspace(0, 1, 30)
+    assert [of(1 - share * drift).outcome for share in (0.004, 0.04)] == ["level", "falling"]
+
+
 def test_a_slope_in_noise_is_found_within_its_error() -> None:
     rng, x = np.random.default_rng(1), np.arange(1, 61) / 10
     found = [of(9 - 0.5 * x + 0.05 * rng.normal(size=60)) for _ in range(300)]

@@ -17,11 +17,16 @@ FEWEST = 4
 """Points that a parabola and an error of its slope take."""
 
 
+MATERIAL = 0.005
+"""The share of a figure that it has to change by, over the points looked at, to be said to be going anywhere: smooth
+noise drifts by less, however far beyond its errors."""
+
+
 @dataclass(frozen=True)
 class Trend:
     """`slope` per 1 000 steps and its standard `error`, as shares of the figure's mean, over the last `points` that
     were logged, from step `since` on. `lowest`: the step with the lowest figure of all, that is `low`. `outcome`: what
-    the slope says, level below `LIMIT` errors."""
+    the slope says, level below `LIMIT` errors or where it comes to less than `MATERIAL`."""
 
     outcome: Literal["falling", "level", "rising"]
     slope: float
@@ -46,8 +51,8 @@ def trend(log: Sequence[Mapping[str, Any]], key: str) -> Trend | None:
     The slope is the mean one of a parabola through the points, so that a fall that slows down is no noise. Its error is
     of the residuals: neighbours that are alike count for less (r their correlation, (1 + r)/(1 − r) times the variance;
     Santer et al. 2000, eq 6), and it is widened as Student's t is for few points, so that independent noise around a
-    level is `LIMIT` errors or more from it as seldom as a normal figure is; smooth noise, over few points, more
-    often."""
+    level is `LIMIT` errors or more from it as seldom as a normal figure is. Smooth noise, over few points, is so more
+    often; hence `MATERIAL`."""
     steps, values = (np.array(one) for one in series(log, key))
     recent = steps > 2 / 3 * steps[-1] if len(steps) else np.zeros(0, dtype=bool)
     if recent.sum() < FEWEST:
@@ -71,6 +76,6 @@ def trend(log: Sequence[Mapping[str, Any]], key: str) -> Trend | None:
     outcome: Literal["falling", "level", "rising"] = "falling" if slope < 0 else "rising"
     lowest = int(values.argmin())
     return Trend(
-        "level" if abs(slope) < LIMIT * error or not slope else outcome,
+        "level" if abs(slope) < max(LIMIT * error, MATERIAL * 500 / half) or not slope else outcome,
         slope, error, int(x[0]), len(x), int(steps[lowest]), float(values[lowest]),
     )  # fmt: skip
