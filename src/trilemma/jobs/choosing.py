@@ -287,6 +287,9 @@ class _Choosing:
             said = f"at {found}, measured"
             if reached < steps:
                 steps, why = reached, f"what {duration(time)} allow {said}"
+                if reached < FEWEST:
+                    needed = duration(FEWEST * found.step + found.besides)
+                    why += f"; too few to learn much: {needed} would make {FEWEST:,}"
             else:
                 why = f"{why}; {duration(steps * found.step + found.besides)} {said}"
         self._scaled(steps)
