@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trilemma.data import open_data
+from trilemma.data import ImageSet, Opening, open_data, write_png
+from trilemma.errors import InputError
 from trilemma.evaluations import evaluate, yardstick
 from trilemma.evaluations.files import written_in
 from trilemma.jobs import train
@@ -74,3 +75,27 @@ def test_there_is_none_without_held_out_images_or_against_other_data(
     whole = train(write_recipe(training={"steps": 1, "warmup": 0, "validate_every": 0}), out=tmp_path / "whole")
     evaluate(whole, n=4, metrics=["frechet_distance"], **PIXELS)
     assert not left(whole)
+
+
+def test_is_the_split_that_validates(write_recipe: Callable[..., Path], data: Path, tmp_path: Path) -> None:
+    images = np.load(data)["arr_0"]
+    for split, some in (("train", images[:60]), ("val", images[60:])):
+        for i, image in enumerate(some):
+            write_png(tmp_path / "tree" / split / f"{i % 4}" / f"{i}.png", image)
+    given = {"data": {"name": str(tmp_path / "tree"), "validation_split": "val"}}
+    trained = train(write_recipe(**given, training={"steps": 1, "warmup": 0}), out=tmp_path / "run")
+    made = evaluate(trained, n=30, **PIXELS)
+    (found,) = left(trained)
+    assert found.subject.split == "val" and found.samples.count == 20
+    assert "memorisation" in made.metrics and made.reference.holdout.split == "val"
+
+
+def test_that_cannot_be_read_is_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: Opening, name: str, split: str = "train") -> ImageSet:
+        if split == "test":
+            raise InputError("ramps: damaged")
+        return open_data(name, split=split, **vars(self))
+
+    monkeypatch.setattr(Opening, "__call__", broken)
+    with pytest.raises(InputError, match="damaged"):
+        evaluate(run, n=8, **PIXELS)

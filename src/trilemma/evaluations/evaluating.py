@@ -16,7 +16,7 @@ from trilemma.evaluations.extractors import extractor_of
 from trilemma.evaluations.files import check_out, default_out, is_of_set, written_in
 from trilemma.evaluations.measuring import measured, said, written
 from trilemma.evaluations.record import NEIGHBOURS, Evaluation, FeaturesRecord, ReferenceRecord
-from trilemma.evaluations.reference import open_reference
+from trilemma.evaluations.reference import held_out, open_reference
 from trilemma.evaluations.subjects import Images, of_run, subject_of
 from trilemma.evaluations.wanted import Wanted, check_measurable
 from trilemma.evaluations.yardstick import Yardstick
@@ -121,6 +121,7 @@ class Protocol:
                 features=self.wanted.reference_features,
                 classes=self.wanted.classes,
                 holdout=self.wanted.holdout if own or self.wanted.holdout else False,
+                unseen=data.unseen if own else "test",
             )
             if counts is not None and max(counts) > count:
                 raise InputError(f"counts: {max(counts)} is more than the {count} images to be sampled")
@@ -128,7 +129,8 @@ class Protocol:
                 images.shape, self.against, self.wanted.features, self.wanted.metrics,
                 counts=bool(counts), labels=labelled, sampler=True,
             )  # fmt: skip
-        self.yardstick = Yardstick(run, self.against, self.wanted, count) if own and split == "train" else lambda: None
+        held = held_out(name, opening, data.unseen) if own else None
+        self.yardstick = Yardstick(run, self.against, self.wanted, count, held)
         self._opening = time.perf_counter() - began
 
     def __call__(

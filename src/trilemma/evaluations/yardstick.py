@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 
+from trilemma.data import ImageSet
 from trilemma.evaluations.extractors import extractor_of
 from trilemma.evaluations.files import default_out, written_in
 from trilemma.evaluations.measuring import measured, said, written
 from trilemma.evaluations.record import Evaluation, FeaturesRecord, ReferenceRecord
-from trilemma.evaluations.reference import Reference, held_out
+from trilemma.evaluations.reference import Reference
 from trilemma.evaluations.subjects import of_data
 from trilemma.evaluations.wanted import Wanted
 from trilemma.machine.devices import process_state
@@ -23,18 +24,18 @@ from trilemma.runs.run import Run
 class Yardstick:
     """The images held out of a run's data against the reference that its samples are held against, by the same
     features: what samples as good as real images would come to. `count`: no more images than the samples are, since a
-    distance falls with their number."""
+    distance falls with their number. `data`: those held out, None where there are none."""
 
     run: Run
     against: Reference
     wanted: Wanted
     count: int
+    data: ImageSet | None
 
     def __call__(self) -> Evaluation | None:
         """Its evaluation: as it lies among the run's, where it has all that is wanted, else measured and written there,
         and said. None where no images are held out of the data."""
-        began, own = time.perf_counter(), self.run.recipe.data
-        data = held_out(own.name, own.opening())
+        began, own, data = time.perf_counter(), self.run.recipe.data, self.data
         if data is None:
             return None
         with gathered_cautions() as warnings:
