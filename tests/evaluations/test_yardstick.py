@@ -13,6 +13,7 @@ from trilemma.data import ImageSet, Opening, open_data, write_png
 from trilemma.errors import InputError
 from trilemma.evaluations import evaluate, yardstick
 from trilemma.evaluations.files import written_in
+from trilemma.evaluations.judge import judge
 from trilemma.jobs import train
 from trilemma.runs import Run
 
@@ -49,6 +50,24 @@ def test_is_what_evaluating_leaves(run: Run, data: Path) -> None:
     assert "memorisation" in made.metrics, "so few images can be learnt by heart"
     assert {"frechet_distance", "recognised", "precision"} <= found.metrics.keys()
     assert "images_per_second" not in found.metrics
+
+
+def test_compares_with_as_many_of_the_samples(run: Run) -> None:
+    made = evaluate(run, n=40, **PIXELS)
+    (held,) = left(run)
+    count = held.samples.count
+    (cut,) = (one for one in written_in(run.path / "evaluations") if one.samples.cut_from)
+    assert (cut.samples.count, cut.samples.cut_from, cut.samples.seeds) == (count, 40, f"0-{count - 1}")
+    assert cut.label == f"{made.label}, first {count}" and cut.samples.sha256 == made.samples.sha256
+    assert "N" in judge("recall", made, held).reason
+    for name in ("frechet_distance", "precision", "recall", "density", "coverage", "balance_kl"):
+        assert judge(name, cut, held).outcome != "not comparable", name
+    assert "recognised" not in cut.metrics and "images_per_second" not in cut.metrics
+    alone = evaluate(run, n=count, metrics=["recall", "frechet_distance"], **PIXELS)
+    assert alone.metrics["recall"] == cut.metrics["recall"]
+    assert alone.metrics["frechet_distance"] == pytest.approx(cut.metrics["frechet_distance"])
+    images, _ = cut.images() or (None, None)
+    assert len(images) == count
 
 
 def test_is_measured_once_and_again_for_other_figures(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

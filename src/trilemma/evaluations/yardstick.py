@@ -40,8 +40,7 @@ class Yardstick:
             return None
         with gathered_cautions() as warnings:
             subject = of_data(data, f"{own.name}:{data.split}", self.count)
-            names = self._names(subject.labels is not None, subject.samples.count)
-            if not names:
+            if not (names := self.names):
                 return None
             if (found := self._there(subject.samples.sha256, names)) is not None:
                 return found
@@ -53,16 +52,22 @@ class Yardstick:
             say(f"yardstick: {made.samples.count} held-out images: {made.summary()}; {place}")
         return made
 
-    def _names(self, labels: bool, count: int) -> list[str]:
+    @property
+    def size(self) -> int:
+        """How many images it is of."""
+        return 0 if self.data is None else min(len(self.data), self.count)
+
+    @property
+    def names(self) -> list[str]:
         """The metrics wanted that so many real images can have."""
         real = self.against.features
-        if real.features is None:
+        if real.features is None or self.data is None:
             return []
-        met = there(real, real.features, labels=labels, sampler=False)
+        met = there(real, real.features, labels=self.data.labels is not None, sampler=False)
         dim, k = real.statistics.dim, self.wanted.neighbours
         asked = METRICS if self.wanted.metrics is None else self.wanted.metrics
         able = [name for name in asked if METRICS[name].needs <= met and METRICS[name].axis != "speed"]
-        return [name for name in able if METRICS[name].least(dim, k) <= count]
+        return [name for name in able if METRICS[name].least(dim, k) <= self.size]
 
     def _there(self, sha256: str | None, names: list[str]) -> Evaluation | None:
         """The newest evaluation of these images as they would be measured now that has these metrics."""
