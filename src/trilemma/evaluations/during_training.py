@@ -58,6 +58,7 @@ class EvaluateEvery:
                 features=self.wanted.reference_features,
                 classes=self.wanted.classes,
                 holdout=bool(self.wanted.holdout),
+                unseen=data.unseen if parse_reference(reference) == (data.name, data.split) else "test",
             )
             check_measurable(
                 images.shape, self.real, self.features, settings.metrics,

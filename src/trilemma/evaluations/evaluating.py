@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,17 @@ from trilemma.evaluations.board import to_board
 from trilemma.evaluations.choosing import features_for
 from trilemma.evaluations.extractors import extractor_of
 from trilemma.evaluations.files import check_out, default_out, is_of_set, written_in
-from trilemma.evaluations.measuring import measured, said, written
+from trilemma.evaluations.measuring import measured, said, seen, written
 from trilemma.evaluations.record import NEIGHBOURS, Evaluation, FeaturesRecord, ReferenceRecord
-from trilemma.evaluations.reference import open_reference
-from trilemma.evaluations.subjects import Images, of_run, subject_of
+from trilemma.evaluations.reference import held_out, open_reference
+from trilemma.evaluations.subjects import Images, Subject, of_run, subject_of
 from trilemma.evaluations.wanted import Wanted, check_measurable
 from trilemma.evaluations.yardstick import Yardstick
 from trilemma.machine.devices import process_state
-from trilemma.metrics import METRICS, gathered_cautions
+from trilemma.metrics import METRICS, Features, gathered_cautions
 from trilemma.runs.cascades import is_run, open_run
 from trilemma.runs.run import Run
+from trilemma.samplers.samples import check_seeds
 
 IMAGES = 1000
 """Images of a run that are measured unless their number is given."""
@@ -121,6 +123,7 @@ class Protocol:
                 features=self.wanted.reference_features,
                 classes=self.wanted.classes,
                 holdout=self.wanted.holdout if own or self.wanted.holdout else False,
+                unseen=data.unseen if own else "test",
             )
             if counts is not None and max(counts) > count:
                 raise InputError(f"counts: {max(counts)} is more than the {count} images to be sampled")
@@ -128,7 +131,8 @@ class Protocol:
                 images.shape, self.against, self.wanted.features, self.wanted.metrics,
                 counts=bool(counts), labels=labelled, sampler=True,
             )  # fmt: skip
-        self.yardstick = Yardstick(run, self.against, self.wanted, count) if own and split == "train" else lambda: None
+        held = held_out(name, opening, data.unseen) if own else None
+        self.yardstick = Yardstick(run, self.against, self.wanted, count, held)
         self._opening = time.perf_counter() - began
 
     def __call__(
@@ -141,16 +145,33 @@ class Protocol:
         label: str | None = None,
         **settings: Any,
     ) -> Evaluation:
-        """Sample by these settings, measure, and write the evaluation."""
+        """Sample by these settings, measure, and write the evaluation; of more samples than there are held-out images,
+        also what depends on their number of as many as those (the first), beside it."""
         began = time.perf_counter() - self._opening
         with gathered_cautions() as warnings:
             sampled = of_run(self.run, self.count, seeds, cls, samples_out, settings)
-            evaluation = measured(sampled, self.against, self.wanted)
+            fake = seen(sampled.images, self.wanted)
+            evaluation = measured(sampled, self.against, self.wanted, fake)
         evaluation = said(evaluation, [*dict.fromkeys([*self._warnings, *warnings])], began, label)
         found = written(evaluation, out or default_out(self.run.path, evaluation, self._features))
         if process_state().is_main_process:
             to_board(self.run.path, found)
+        if 0 < self.yardstick.size < self.count:
+            self._cut(sampled.first(check_seeds(self.count, seeds)[: self.yardstick.size]), fake, label)
         return found
+
+    def _cut(self, some: Subject, fake: Features, label: str | None) -> None:
+        """The figures of the first samples that compare with the yardstick's of as many images only."""
+        names = [name for name in self.yardstick.names if "samples.count" in METRICS[name].basis]
+        if not names:
+            return
+        began, count = time.perf_counter(), some.samples.count
+        with gathered_cautions() as warnings:
+            wanted = replace(self.wanted, metrics=names, counts=None)
+            evaluation = measured(some, self.against, wanted, fake.first(count), lenient=True)
+        evaluation = said(evaluation, warnings, began, f"{label}, first {count}" if label else None)
+        name = f"{Path(evaluation.samples.file or '').stem}-first-{count}"
+        written(evaluation, default_out(self.run.path, evaluation, self._features, name))
 
     def standing(self, records: Sequence[Mapping[str, Any]]) -> list[Evaluation | None]:
         """For each sample set, by its record (`Run.record`), the newest evaluation among the run's that measured it as
@@ -162,7 +183,8 @@ class Protocol:
         usable = [
             one
             for one in written_in(self.run.path / "evaluations")
-            if one.features == features
+            if one.samples.cut_from is None
+            and one.features == features
             and one.reference.identity == reference.identity
             and one.neighbours == k
             and due <= one.metrics.keys()

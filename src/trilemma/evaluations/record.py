@@ -44,13 +44,15 @@ class SubjectRecord(Part):
 
 
 class SamplesRecord(Part):
-    """How many images were measured, of which seeds and classes, and the file they lie in with its hash."""
+    """How many images were measured, of which seeds and classes, and the file they lie in with its hash; `cut_from`:
+    how many lie there, where only the first were measured."""
 
     count: int
     seeds: str | list[int] | None = None
     classes: str | None = None
     file: str | None = None
     sha256: str | None = None
+    cut_from: int | None = None
 
     @property
     def seeds_in_words(self) -> str | None:
@@ -207,7 +209,9 @@ class Evaluation(Part):
         if self.samples.file and self.path is not None:
             for base in (self.path.parent.parent, self.path.parent, Path()):
                 if (base / self.samples.file).exists():
-                    return read_samples(base / self.samples.file)
+                    images, labels = read_samples(base / self.samples.file)
+                some = slice(None if self.samples.cut_from is None else self.samples.count)
+                return images[some], None if labels is None else labels[some]
         return None
 
     def content(self) -> dict[str, Any]:

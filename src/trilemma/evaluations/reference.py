@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from trilemma.data import ImageSet, Opening, open_data, parse_reference
+from trilemma.data import ImageSet, Opening, available_splits, open_data, parse_reference
 from trilemma.errors import InputError
 from trilemma.evaluations.cache import BATCH, features_of_set, place_of
 from trilemma.evaluations.classes import ClassKnowledge, Seen, knowledge_of, say_classifier
@@ -106,6 +106,7 @@ def open_reference(
     features: bool = True,
     classes: bool = True,
     holdout: bool | None = None,
+    unseen: str | None = "test",
     shape: Shape | None = None,
 ) -> Reference:
     """The reference seen by the named extractor: DATA[:SPLIT], a set of images, or a file of statistics (see
@@ -113,7 +114,7 @@ def open_reference(
 
     `opening`: how data are opened. `features`: whether more than statistics is needed; `classes`: whether images are to
     be classified, by what is fitted to the reference's labels where the extractor cannot. `holdout`: with the features
-    of data's test split beside those of its training split, for memorisation; None: of fewer than `FEW` training
+    of data's split `unseen` beside those of the one trained on, for memorisation; None: of fewer than `FEW` training
     images, or with features that are kept. `shape`: the (c, h, w) of the images that are to be held against it. Raises
     InputError for what is neither data nor statistics, and for another shape."""
     if isinstance(spec, ImageSet):
@@ -126,10 +127,10 @@ def open_reference(
     if seen.features.logits is None and extractor_of(extractor).classes is not None:
         caution(f"features {extractor!r} are a classifier's of other classes than {name}'s: distances say little")
     held = None
-    if holdout is not False and split == "train":
-        data, asked = held_out(name, opening), holdout or seen.record["count"] < FEW
+    if holdout is not False and (split == "train" or unseen != "test"):
+        data, asked = held_out(name, opening, unseen), holdout or seen.record["count"] < FEW
         if data is not None and (asked or place_of(data, extractor_of(extractor)).exists()):
-            held = _seen_of(name, "test", extractor, opening)
+            held = _seen_of(name, data.split, extractor, opening)
     return _reference(seen, classes, held)
 
 
@@ -142,12 +143,10 @@ def check_shape(name: str, of: Shape | None, shape: Shape | None) -> None:
         )
 
 
-def held_out(name: str, opening: Opening) -> ImageSet | None:
-    """The data's test split, if there is one."""
-    try:
-        return opening(name, "test")
-    except InputError:
-        return None
+def held_out(name: str, opening: Opening, split: str | None = "test") -> ImageSet | None:
+    """That split of data; None where they have none. Raises InputError for one that cannot be read."""
+    there = split is not None and split in available_splits(name, opening.config, opening.holdout)
+    return opening(name, split) if split is not None and there else None
 
 
 def _reference(seen: Seen, classes: bool, held: Seen | None = None) -> Reference:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from trilemma.evaluations.speed import speed_of
 from trilemma.metrics import Speed
 from trilemma.runs.run import Run
 from trilemma.runs.sample_sets import read_record, record_of
+from trilemma.samplers.samples import seed_words
 
 Images = str | Path | ImageSet | np.ndarray | Tensor | Any
 """Images to measure or to measure against: data or samples by name or path, a data set, uint8 NHWC or float NCHW in
@@ -39,6 +40,19 @@ class Subject:
     sampler: dict[str, Any] | None = None
     speed: Callable[[], Speed] | None = None
     classes: tuple[str, ...] | None = None
+
+    def first(self, seeds: Sequence[int]) -> Subject:
+        """Its first images, those of these seeds, as a set of their own; untimed."""
+        count = len(seeds)
+        cut = {"count": count, "seeds": seed_words(seeds), "cut_from": self.samples.count}
+        return replace(
+            self,
+            images=self.images[:count],
+            labels=None if self.labels is None else self.labels[:count],
+            label=f"{self.label}, first {count}",
+            samples=self.samples.model_copy(update=cut),
+            speed=None,
+        )
 
 
 def of_run(run: Run, n: int, seeds: Sequence[int] | None, cls: Any, out: Any, settings: dict[str, Any]) -> Subject:

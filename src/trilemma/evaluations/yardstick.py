@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 
+from trilemma.data import ImageSet
 from trilemma.evaluations.extractors import extractor_of
 from trilemma.evaluations.files import default_out, written_in
 from trilemma.evaluations.measuring import measured, said, written
 from trilemma.evaluations.record import Evaluation, FeaturesRecord, ReferenceRecord
-from trilemma.evaluations.reference import Reference, held_out
+from trilemma.evaluations.reference import Reference
 from trilemma.evaluations.subjects import of_data
 from trilemma.evaluations.wanted import Wanted
 from trilemma.machine.devices import process_state
@@ -23,24 +24,23 @@ from trilemma.runs.run import Run
 class Yardstick:
     """The images held out of a run's data against the reference that its samples are held against, by the same
     features: what samples as good as real images would come to. `count`: no more images than the samples are, since a
-    distance falls with their number."""
+    distance falls with their number. `data`: those held out, None where there are none."""
 
     run: Run
     against: Reference
     wanted: Wanted
     count: int
+    data: ImageSet | None
 
     def __call__(self) -> Evaluation | None:
         """Its evaluation: as it lies among the run's, where it has all that is wanted, else measured and written there,
         and said. None where no images are held out of the data."""
-        began, own = time.perf_counter(), self.run.recipe.data
-        data = held_out(own.name, own.opening())
+        began, own, data = time.perf_counter(), self.run.recipe.data, self.data
         if data is None:
             return None
         with gathered_cautions() as warnings:
             subject = of_data(data, f"{own.name}:{data.split}", self.count)
-            names = self._names(subject.labels is not None, subject.samples.count)
-            if not names:
+            if not (names := self.names):
                 return None
             if (found := self._there(subject.samples.sha256, names)) is not None:
                 return found
@@ -52,16 +52,22 @@ class Yardstick:
             say(f"yardstick: {made.samples.count} held-out images: {made.summary()}; {place}")
         return made
 
-    def _names(self, labels: bool, count: int) -> list[str]:
+    @property
+    def size(self) -> int:
+        """How many images it is of."""
+        return 0 if self.data is None else min(len(self.data), self.count)
+
+    @property
+    def names(self) -> list[str]:
         """The metrics wanted that so many real images can have."""
         real = self.against.features
-        if real.features is None:
+        if real.features is None or self.data is None:
             return []
-        met = there(real, real.features, labels=labels, sampler=False)
+        met = there(real, real.features, labels=self.data.labels is not None, sampler=False)
         dim, k = real.statistics.dim, self.wanted.neighbours
         asked = METRICS if self.wanted.metrics is None else self.wanted.metrics
         able = [name for name in asked if METRICS[name].needs <= met and METRICS[name].axis != "speed"]
-        return [name for name in able if METRICS[name].least(dim, k) <= count]
+        return [name for name in able if METRICS[name].least(dim, k) <= self.size]
 
     def _there(self, sha256: str | None, names: list[str]) -> Evaluation | None:
         """The newest evaluation of these images as they would be measured now that has these metrics."""

@@ -45,6 +45,10 @@ class Features:
     def __len__(self) -> int:
         return len(self.pooled)
 
+    def first(self, count: int) -> Features:
+        """Those of the first images."""
+        return Features(*(None if part is None else part[:count] for part in vars(self).values()))  # type: ignore[arg-type]
+
     @property
     def dim(self) -> int:
         return self.pooled.shape[1]

@@ -48,6 +48,13 @@ class DataSettings(Section):
     stream: bool = False
     range: Annotated[tuple[float, float], AfterValidator(_ordered)] = (-1.0, 1.0)
 
+    @property
+    def unseen(self) -> str | None:
+        """The split that training sees nothing of: the one it is validated by, else `test`; None where it trains on
+        these images too."""
+        found = self.validation_split if self.validation_split not in (None, "all", self.split) else "test"
+        return None if self.split in ("all", found) else found
+
     def opening(self, name: str | None = None, root: str | None = None) -> Opening:
         """How these images are opened, or others (`name`) so as to be like them: what says where these lie is not
         theirs."""
