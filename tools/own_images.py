@@ -1,6 +1,6 @@
 """Images as people have them, each from `train` to `report` by three commands.
 
-    python tools/own_images.py [--root own-images] [--time 10m]
+    python tools/own_images.py [SET …] [--root own-images] [--time 10m]
 
 Makes what is not there yet in --root: 300 pictures of three classes, grey ones, oblong ones, twenty without classes,
 100 000 small files, a zip, and a data set of the hub served from this machine; runs
@@ -15,6 +15,7 @@ their recipe beside it.
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from kept import HOME
 from PIL import Image
 
 from trilemma.data import open_data
+from trilemma.machine.devices import process_state
 from trilemma.machine.environment import environment
 from trilemma.machine.files import write_json
 
@@ -86,11 +88,16 @@ def call(*words: str) -> float:
     return round(time.perf_counter() - began, 1)
 
 
+SETS = ("products", "grey", "oblong", "twenty", "many", "zipped.zip", "hub")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("sets", nargs="*", default=SETS, help=f"of {', '.join(SETS)}; all unless named")
     parser.add_argument("--root", type=Path, default=Path("own-images"))
     parser.add_argument("--time", default="10m")
-    root = parser.parse_args().root
+    asked = parser.parse_args()
+    root = asked.root
     drawn(root / "products", 300, 48)
     drawn(root / "grey", 300, 28, channels=1)
     drawn(root / "oblong", 300, (30, 42))
@@ -99,28 +106,23 @@ def main() -> None:
     if not (root / "zipped.zip").exists():
         call("data", "pack", str(root / "products"), "--out", str(root / "zipped.zip"))
     parquet(root / "hub", root / "products")
-    found = {}
-    for name in ("products", "grey", "oblong", "twenty", "many", "zipped.zip", "hub"):
+    record = RESULTS / "commands.json"
+    found = json.loads(record.read_text())["seconds"] if record.exists() else {}
+    for name in asked.sets:
         data = f"hub:{root / name}" if name == "hub" else str(root / name)
         run = root / "runs" / name.partition(".")[0]
-        length, n = (("--time", parser.parse_args().time), ()) if name == "products" else (FEW, ("-n", "100"))
-        trained = call("train", data, "--out", str(run), "--resume", *length) if not done(run) else None
+        length, n = (("--time", asked.time), ()) if name == "products" else (FEW, ("-n", "100"))
         found[name] = {
-            "train": trained,
+            "train": call("train", data, "--out", str(run), *length),
             "evaluate": call("evaluate", str(run), *n),
             "report": call("report", str(run)),
         }
         print(name, found[name], flush=True)
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    write_json(RESULTS / "commands.json", {"seconds": found, "environment": environment()})
+        write_json(record, {"seconds": found, "environment": environment(process_state().device)})
     run = root / "runs" / "products"
-    for file in (run / "report.html", run / "recipe.yaml", *(run / "evaluations").glob("*.json")):
-        shutil.copy(file, RESULTS)
-
-
-def done(run: Path) -> bool:
-    """Whether a training has ended before."""
-    return (run / "report.html").exists()
+    if "products" in asked.sets:
+        for file in (run / "report.html", run / "recipe.yaml", *(run / "evaluations").glob("*.json")):
+            shutil.copy(file, RESULTS)
 
 
 if __name__ == "__main__":

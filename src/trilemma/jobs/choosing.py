@@ -302,7 +302,7 @@ class _Choosing:
         training |= {key: value for key, value in own.items() if key not in asked}
 
 
-EVERY = {"log": 40, "validate": 20, "grid": 5, "checkpoint": 5}
+EVERY = {"log": 40, "validate": 12, "grid": 3, "checkpoint": 4}
 """How often a training of images does each, at least."""
 
 
