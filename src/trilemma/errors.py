@@ -21,10 +21,10 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> InputError:
     many, those most like it."""
     choices, text = sorted(known), str(name)[: SHOWN + 1]  # a long name takes long to compare
     near = difflib.get_close_matches(text, choices, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    hint = f": did you mean {near[0]!r}?" if near else ""
     some = choices if len(choices) <= MANY else difflib.get_close_matches(text, choices, n=MANY // 2, cutoff=0.0)
     more = f" and {len(choices) - len(some)} more" if len(some) < len(choices) else ""
-    return InputError(f"unknown {kind} {shown(text)!r}: {hint}(known: {', '.join(some)}{more})")
+    return InputError(f"unknown {kind} {shown(text)!r}{hint} (known: {', '.join(some)}{more})")
 
 
 def shown(value: object) -> str:

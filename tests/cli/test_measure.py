@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from trilemma.data import write_samples
+from trilemma.errors import InputError
 from trilemma.evaluations import measure
 from trilemma.evaluations.record import read
 
@@ -60,3 +61,35 @@ def test_a_metric_by_another_name_is_told_its_own(
 ) -> None:
     refused = command("measure", *sets, "--metrics", asked)
     assert refused.code == 2 and f"did you mean '{nearest}'" in refused.err and refused.err.count("\n") == 1
+
+
+def test_a_run_is_sent_to_evaluate_and_what_is_not_there_is_said_first(
+    command: Command, sets: tuple[Path, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    for given in ((tmp_path / "run", sets[0]), (sets[0], tmp_path / "run")):
+        refused = command("measure", *given)
+        assert refused.code == 2 and "a run, expected images; `trilemma evaluate" in refused.err
+    refused = command("measure", sets[0], "nosuch")
+    assert refused.code == 2 and "unknown data 'nosuch' (known: " in refused.err and not refused.out
+    assert "there is no such file or folder" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.full((9, 3, 8, 8), np.nan), "images: some values are not finite, expected -1 to 1"),
+        (np.linspace(0, 255, 9 * 64).reshape(9, 1, 8, 8), "floats from 0 to 255, expected -1 to 1, or bytes"),
+        (np.zeros((9, 8, 4, 3)), r"floats \(9, 8, 4, 3\), expected \(n, c, h, w\)"),
+    ],
+)
+def test_floats_that_can_be_no_images_are_refused(images: np.ndarray, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        measure(images, images, features="pixels")
+
+
+def test_floats_from_zero_are_cautioned_and_one_metric_may_be_a_name(capsys: pytest.CaptureFixture[str]) -> None:
+    images = np.random.default_rng(0).random((9, 1, 8, 8))
+    made = measure(images, images, "kid", features="pixels")
+    assert "kid" in made.metrics and "precision" not in made.metrics
+    assert "warning: images: floats from 0" in capsys.readouterr().out

@@ -51,7 +51,7 @@ def test_split_folders(folder, rgb):
     assert train.classes == val.classes == both.classes == ("cat", "dog")
     assert val.labels is not None
     assert (val.split, val.labels.tolist()) == ("val", [1])
-    with pytest.raises(InputError, match=r"unknown split of pictures 'test': .*known: all, train, val"):
+    with pytest.raises(InputError, match=r"unknown split of pictures 'test' .*known: all, train, val"):
         open_data(where, split="test")
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from trilemma.data import MemorySet, open_data, write_png
+from trilemma.errors import InputError
 from trilemma.evaluations import Evaluation, measure
 from trilemma.evaluations.judge import judge
 from trilemma.evaluations.record import read
@@ -49,6 +50,13 @@ class TestClassifier:
         digits = open_data("mnist5k", split="test")
         made = measure(digits, digits, ["recognised"], features="digits")
         assert made.classifier is None and made.metrics["recognised"] > 0.98
+
+    def test_of_too_few_images_is_said(self) -> None:
+        made = measure(tones(90, 1), tones(12, 0), **PIXELS)
+        assert made.classifier is None
+        assert any("12 images of 3 classes are too few to fit a classifier" in line for line in made.warnings)
+        with pytest.raises(InputError, match="five images a class"):
+            measure(tones(90, 1), tones(12, 0), ["recognised"], **PIXELS)
 
     def test_that_is_poor_is_cautioned(self) -> None:
         hard = tones(300, 0, noise=600.0)

@@ -147,7 +147,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("learner", "changes", "message"),
         [
-            ("gan", {"network": {"name": "unet"}}, r"unknown network of a gan learner 'unet': \(known: .*sngan"),
+            ("gan", {"network": {"name": "unet"}}, r"unknown network of a gan learner 'unet' \(known: .*sngan"),
             ("ddgan", {"network": {"latent": 0}}, r"network UNet: it takes no latent"),
             ("ddgan", {"schedule": {"name": "vp"}}, r"DDGAN walks a table of 1 to 8 steps, and this one is continuous"),
             ("ddgan", {"schedule": {"steps": 9}}, r"schedule.steps: .*less than or equal to 8"),

@@ -107,6 +107,20 @@ def test_a_failing_one_is_said_once_and_training_is_the_same(
     assert outcome(tmp_path / "with") == outcome(tmp_path / "without")
 
 
+@pytest.mark.parametrize("text", ["[]", "{", '{"\\u001b[31mx\\nerror: all is lost": "7"}'])
+def test_a_damaged_file_ends_no_training_and_steers_no_terminal(
+    text: str, begun: list[Recorded], write_recipe: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = write_recipe(training=SHORT)
+    run = train(recipe, out=tmp_path / "run", track=["wandb"])
+    (run.path / "trackers.json").write_text(text)
+    train(recipe, out=tmp_path / "run", overrides=["training.steps=3"], resume=True, track=["wandb"])
+    said = capsys.readouterr().out
+    assert "warning: " in said and "\x1b[31m" not in said
+    assert not any(line.startswith("error:") for line in said.splitlines())
+    assert [step for step, _ in begun[-1].figures] == [3]
+
+
 @pytest.mark.parametrize(
     ("names", "missing", "message"),
     [

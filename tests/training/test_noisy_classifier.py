@@ -153,7 +153,7 @@ def test_what_its_section_says_reaches_it(data: Path, tmp_path: Path) -> None:
         ({"network": {**NETWORK, "pool_head_channels": 5}}, "pool_head_channels 5 does not divide 16"),
         (
             {"network": {"name": "unet", "base_channels": 8, "multipliers": [1], "blocks": 1, "attention": []}},
-            r"network of a noisy_classifier learner 'unet': \(known: noisy_classifier\)",
+            r"network of a noisy_classifier learner 'unet' \(known: noisy_classifier\)",
         ),
         ({"learner": {"name": "classifier"}}, "network of a classifier learner 'noisy_classifier'"),
         ({"learner": {"name": "denoising"}}, "network of a denoising learner 'noisy_classifier'"),

@@ -229,4 +229,4 @@ def _existing(name: str) -> Path:
         return path
     if "/" in name or "\\" in name or path.suffix:
         raise InputError(f"data: {shown(name)!r} does not exist (a path), nor is it one of {', '.join(SOURCES)}")
-    raise InputError(f"{SOURCES.unknown(name)}; nor is there a file or folder of that name here")
+    raise InputError(f"{SOURCES.unknown(name)}, and there is no such file or folder")

@@ -185,7 +185,8 @@ def _common(store: Store, names: list[str], alike: bool) -> tuple[tuple[int, int
         elif alike and size != first[1]:
             raise InputError(
                 f"images differ in size: {first[0]} is {_by(first[1])}, {label} is {_by(size)} (height x width); "
-                f"give one size to crop and resize them to, such as data.size={min(*size, *first[1])}"
+                f"give one size to crop and resize them to, such as data.size={min(*size, *first[1])}, "
+                f"or, of `measure`, --size {min(*size, *first[1])}"
             )
     assert first is not None
     return first[1], channels

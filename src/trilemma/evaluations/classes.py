@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -33,12 +33,13 @@ SEEN = "of the images is, as a classifier sees them,"
 @dataclass(frozen=True)
 class ClassKnowledge:
     """What is known of a reference's classes: their `names`, the `shares` [k] of them by label, and the `head` that was
-    fitted to them, with its record, where the features alone do not classify them."""
+    fitted to them, with its record, where the features alone do not classify them; `unfitted`: why there is none."""
 
     names: tuple[str, ...]
     shares: Float64[np.ndarray, " k"]
     head: ClassHead | None = None
     record: dict[str, Any] | None = None
+    unfitted: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,8 +67,11 @@ def knowledge_of(seen: Seen, fit: bool = True) -> tuple[ClassKnowledge | None, F
     count, classes = len(labels), len(seen.names)
     shares = np.bincount(labels, minlength=classes) / count
     some = min(count, MOST, max(WORK // (features.dim * classes), 1))
-    if not fit or seen.classified or np.count_nonzero(shares) < 2 or some < FOLDS * classes:
+    if not fit or seen.classified or np.count_nonzero(shares) < 2:
         return ClassKnowledge(seen.names, shares), features
+    if some < FOLDS * classes:
+        few = f"{some} images of {classes} classes are too few to fit a classifier to, expected {FOLDS} a class"
+        return ClassKnowledge(seen.names, shares, unfitted=few), features
     chosen = np.linspace(0, count - 1, some).astype(np.int64)
     head, unseen = fit_head(features.pooled[chosen], labels[chosen], classes)
     logits = head(features.pooled)
@@ -81,9 +85,12 @@ def knowledge_of(seen: Seen, fit: bool = True) -> tuple[ClassKnowledge | None, F
     return ClassKnowledge(seen.names, shares, head, record), replace(features, classes=logits)
 
 
-def say_classifier(record: Mapping[str, Any] | None) -> None:
-    """Says what was fitted, if anything was; as a caution where it is poor: what it sees in generated images is no
-    surer."""
+def say_classifier(known: ClassKnowledge | None) -> None:
+    """Says what was fitted, if anything was; as a caution where it is poor, what it sees in generated images being no
+    surer, and where there are too few images for one."""
+    if known is not None and known.unfitted:
+        caution(f"classes: {known.unfitted}: left out: 'recognised', 'confidence' and 'balance_kl'")
+    record = None if known is None else known.record
     if record is None:
         return
     text = (

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from trilemma.data import ImageSet, Opening, image_set, parse_reference
+from trilemma.data import ImageSet, Opening, available_splits, image_set, parse_reference
 from trilemma.errors import InputError
 from trilemma.evaluations.board import to_board
 from trilemma.evaluations.choosing import features_for
@@ -22,6 +22,7 @@ from trilemma.evaluations.subjects import Images, Subject, of_run, subject_of
 from trilemma.evaluations.wanted import Wanted, check_measurable
 from trilemma.evaluations.yardstick import Yardstick
 from trilemma.machine.devices import process_state
+from trilemma.machine.untrusted import kind_of
 from trilemma.metrics import METRICS, Features, gathered_cautions
 from trilemma.runs.cascades import is_run, open_run
 from trilemma.runs.run import Run
@@ -216,6 +217,9 @@ def measure(
     write it to. Raises InputError for what cannot be measured."""
     began = time.perf_counter()
     check_out(out, Path(str(images)) if isinstance(images, str | Path) else None, str(reference))
+    for given in (images, reference):
+        if isinstance(given, str | Path):
+            _check_images(str(given))
     opening = Opening(root, size)
     with gathered_cautions() as warnings:
         subject = subject_of(images, opening)
@@ -235,6 +239,14 @@ def measure(
         evaluation = measured(subject, against, wanted)
     evaluation = said(evaluation, warnings, began, label)
     return evaluation if out is None else written(evaluation, out)
+
+
+def _check_images(name: str) -> None:
+    """Raises InputError for a run, and, before anything else is said, for what is not there."""
+    if kind_of(name) == "folder" and is_run(name):
+        raise InputError(f"{name}: a run, expected images; `trilemma evaluate {name}` samples and measures it")
+    if not kind_of(name):
+        available_splits(parse_reference(name)[0])
 
 
 def _opened(reference: str | ImageSet, opening: Opening) -> ImageSet:

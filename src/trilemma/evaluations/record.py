@@ -210,8 +210,8 @@ class Evaluation(Part):
             for base in (self.path.parent.parent, self.path.parent, Path()):
                 if (base / self.samples.file).exists():
                     images, labels = read_samples(base / self.samples.file)
-                some = slice(None if self.samples.cut_from is None else self.samples.count)
-                return images[some], None if labels is None else labels[some]
+                    some = slice(None if self.samples.cut_from is None else self.samples.count)
+                    return images[some], None if labels is None else labels[some]
         return None
 
     def content(self) -> dict[str, Any]:

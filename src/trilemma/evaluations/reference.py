@@ -157,7 +157,7 @@ def _reference(seen: Seen, classes: bool, held: Seen | None = None) -> Reference
     channels, height, width = record["size"]
     against = ReferenceFeatures.of(features, {"reference": record}, None if held is None else held.features)
     found = Reference(against, record, (channels, height, width), known)
-    say_classifier(found.classifier)
+    say_classifier(known)
     return found
 
 

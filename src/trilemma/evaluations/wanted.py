@@ -26,7 +26,9 @@ class Wanted:
 
     @staticmethod
     def of(metrics: Sequence[str] | None, features: str, neighbours: int, counts: Sequence[int] | None) -> Wanted:
-        """Checked. Whoever gives counts wants the distances at them, whatever else. Raises InputError."""
+        """Checked. Whoever gives counts wants the distances at them, whatever else; a name alone is one. Raises
+        InputError."""
+        metrics = [metrics] if isinstance(metrics, str) else metrics
         if neighbours < 1:
             raise InputError(f"neighbours: {neighbours}, expected 1 or more")
         if counts is not None and (not counts or min(counts) < 2):

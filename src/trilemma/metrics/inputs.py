@@ -19,7 +19,7 @@ WORDS: dict[Need, str] = {
     "spatial": "spatial features on both sides, such as 'inception' has",
     "holdout": "held-out images of the reference's kind",
     "logits": "features that classify, such as 'digits'",
-    "classes": "features that classify, such as 'digits', or a reference with labels to fit a classifier to",
+    "classes": "features that classify, such as 'digits', or a labelled reference, five images a class or more",
     "labels": "the classes that were asked for",
     "counts": "the counts of images to measure at",
     "sampler": "a sampler to time",

@@ -85,7 +85,11 @@ class Trackers:
 
     def __init__(self, path: Path, names: Sequence[str], recipe: Mapping[str, Any]):
         self._running: dict[str, Tracker] = {}
-        known = _known(path / FILE)
+        known: dict[str, str] = {}
+        try:
+            known = _known(path / FILE)
+        except InputError as error:  # the file's own: no more than a tracker does it end a training
+            say(f"warning: {one_line(str(error))}; the run's trackers are begun anew")
         for name in dict.fromkeys([*known, *names]):
             self._do(name, self._begin, name, path, known.get(name), recipe)
         if ids := {name: tracker.id for name, tracker in self._running.items()}:
@@ -119,7 +123,7 @@ class Trackers:
         except Exception as error:  # whatever it is: a tracker ends no training
             self._running.pop(name, None)
             reason = one_line(str(error)) or type(error).__name__
-            say(f"warning: track {name}: {reason}; the training goes on without it")
+            say(f"warning: track {one_line(shown(name))}: {reason}; the training goes on without it")
 
 
 def flat(values: Mapping[str, Any], under: str = "") -> dict[str, Any]:
@@ -139,6 +143,8 @@ def _known(file: Path) -> dict[str, str]:
         return {}
     try:
         values = parse_json(read_text(file))
+    except InputError:
+        raise
     except ValueError as error:
         raise InputError(f"{file} cannot be read as JSON ({error})") from error
     if not isinstance(values, dict) or not all(isinstance(each, str) for each in values.values()):
