@@ -163,7 +163,7 @@ class TestAsked:
     @pytest.mark.parametrize("steps", [1, 10, 900, 50_000])
     def test_what_goes_by_steps_fits_them(self, products: str, steps: int) -> None:
         settings = choose(products, steps=steps).recipe.training
-        assert settings.warmup <= steps / 9 and settings.checkpoint_every <= max(1, steps / 5)
+        assert settings.warmup <= steps / 9 and settings.checkpoint_every <= max(1, steps / 4)
         assert settings.ema <= max(0.9, 1 - 5 / steps) and settings.log_every <= max(1, steps / 40)
 
     def test_what_is_asked_is_not_chosen_nor_given_another_reason(self, products: str) -> None:
