@@ -3,13 +3,13 @@
     python tools/own_images.py [SET …] [--root own-images] [--time 10m]
 
 Makes what is not there yet in --root: 300 pictures of three classes, grey ones, oblong ones, twenty without classes,
-100 000 small files, a zip, and a data set of the hub served from this machine; runs
+100 000 small files, a zip, a data set of the hub as it lies there, and MNIST's training digits as PNG; runs
 
     trilemma train DATA, trilemma evaluate runs/NAME, trilemma report runs/NAME
 
-on each with their defaults: the 300 for --time, the others, whose point is that they go through, for some steps and
-images. Writes the seconds of each to results/own-images/commands.json, and the report of the 300, their evaluations and
-their recipe beside it.
+on each with their defaults: the 300 for --time, the digits for as many steps as the demo, measured as that is, the
+others, whose point is that they go through, for some steps and images. Writes the seconds of each to
+results/own-images/commands.json, beside it the report of the 300 and their recipe, and the evaluations of both.
 """
 
 from __future__ import annotations
@@ -35,6 +35,11 @@ RESULTS = HOME / "results" / "own-images"
 KINDS = ("circle", "cross", "star")
 MANY = 100_000
 FEW = ("--steps", "20")
+HOW: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "products": ((), ()),
+    "digits": (("--steps", "900"), ("--reference", "mnist5k:train", "-n", "500")),
+}
+"""What the commands of a set are given; of the others, some steps and images."""
 
 
 def drawn(
@@ -80,6 +85,18 @@ def parquet(folder: Path, images: Path) -> None:
         found.to_parquet(folder / "data" / "train-00000-of-00001.parquet")
 
 
+def digits(folder: Path, root: str | None) -> None:
+    """MNIST's 60 000 training digits, a folder each class."""
+    if folder.exists():
+        return
+    data = open_data("mnist", root=root)
+    for start in range(0, len(data), 1000):
+        images, labels = data.batch(range(start, min(start + 1000, len(data))))
+        assert labels is not None and data.classes is not None
+        for i, (image, label) in enumerate(zip(images, labels, strict=True), start):
+            save(folder / data.classes[label] / f"{i:05d}.png", image)
+
+
 def call(*words: str) -> float:
     """Seconds of a command of trilemma's, which has to succeed."""
     print("$ trilemma", *words, flush=True)
@@ -88,7 +105,7 @@ def call(*words: str) -> float:
     return round(time.perf_counter() - began, 1)
 
 
-SETS = ("products", "grey", "oblong", "twenty", "many", "zipped.zip", "hub")
+SETS = ("products", "grey", "oblong", "twenty", "many", "zipped.zip", "hub", "digits")
 
 
 def main() -> None:
@@ -96,6 +113,7 @@ def main() -> None:
     parser.add_argument("sets", nargs="*", default=SETS, help=f"of {', '.join(SETS)}; all unless named")
     parser.add_argument("--root", type=Path, default=Path("own-images"))
     parser.add_argument("--time", default="10m")
+    parser.add_argument("--mnist", help="Where MNIST's files lie; downloaded unless given.")
     asked = parser.parse_args()
     root = asked.root
     drawn(root / "products", 300, 48)
@@ -106,12 +124,15 @@ def main() -> None:
     if not (root / "zipped.zip").exists():
         call("data", "pack", str(root / "products"), "--out", str(root / "zipped.zip"))
     parquet(root / "hub", root / "products")
+    if "digits" in asked.sets:
+        digits(root / "digits", asked.mnist)
     record = RESULTS / "commands.json"
     found = json.loads(record.read_text())["seconds"] if record.exists() else {}
     for name in asked.sets:
         data = f"hub:{root / name}" if name == "hub" else str(root / name)
         run = root / "runs" / name.partition(".")[0]
-        length, n = (("--time", asked.time), ()) if name == "products" else (FEW, ("-n", "100"))
+        length, n = HOW.get(name, (FEW, ("-n", "100")))
+        length = ("--time", asked.time) if name == "products" else length
         found[name] = {
             "train": call("train", data, "--out", str(run), *length),
             "evaluate": call("evaluate", str(run), *n),
@@ -119,10 +140,14 @@ def main() -> None:
         }
         print(name, found[name], flush=True)
         write_json(record, {"seconds": found, "environment": environment(process_state().device)})
-    run = root / "runs" / "products"
-    if "products" in asked.sets:
-        for file in (run / "report.html", run / "recipe.yaml", *(run / "evaluations").glob("*.json")):
-            shutil.copy(file, RESULTS)
+    for name in {"products", "digits"} & set(asked.sets):
+        run, place = root / "runs" / name, RESULTS / name
+        place.mkdir(exist_ok=True)
+        for file in (run / "evaluations").glob("*.json"):
+            shutil.copy(file, place)
+        if name == "products":
+            for file in (run / "report.html", run / "recipe.yaml"):
+                shutil.copy(file, RESULTS)
 
 
 if __name__ == "__main__":
