@@ -37,6 +37,8 @@ MANY = 100_000
 FEW = ("--steps", "20")
 HOW: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "products": ((), ()),
+    # The ImageNet network looks at some 30 images a second of a core: at all that are trained on, for an hour.
+    "many": (FEW, ("-n", "100", "--features", "pixels")),
     "digits": (("--steps", "900"), ("--reference", "mnist5k:train", "-n", "500")),
 }
 """What the commands of a set are given; of the others, some steps and images."""
