@@ -11,11 +11,12 @@ import pytest
 
 from trilemma.data import Opening, open_data, write_samples
 from trilemma.evaluations import cache as feature_cache
-from trilemma.evaluations import reference
+from trilemma.evaluations import evaluating, reference
 from trilemma.evaluations.cache import features_of_set, place_of
 from trilemma.evaluations.extractors import extractor_of
 from trilemma.evaluations.reference import features_of, open_reference
 from trilemma.metrics import PixelExtractor, extract
+from trilemma.runs import Run
 
 
 @pytest.fixture
@@ -156,3 +157,23 @@ class TestHoldout:
         assert open_reference(spec, "pixels", holdout=False).features.holdout is None
         write_samples(tmp_path / "plain.npz", images)
         assert open_reference(str(tmp_path / "plain.npz"), "pixels", holdout=True).features.holdout is None
+
+
+def test_so_many_spread_over_the_data_stand_for_all(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = open_reference(str(data), "pixels", most=6)
+    images, _ = open_data(str(data)).batch(np.linspace(0, 23, 6).astype(int))
+    assert few.record["count"] == 6 and few.record["sha256"] != open_reference(str(data), "pixels").record["sha256"]
+    assert np.array_equal(few.features.features.pooled, extract([images], extractor_of("pixels")).pooled)
+    assert "6 of" in capsys.readouterr().out
+    assert open_reference(str(data), "pixels", most=24).record["count"] == 24
+    assert open_reference(str(data), "pixels", most=6, holdout=True).features.holdout is None, "copies of which images?"
+
+
+def test_slow_features_look_at_so_many_unless_a_reference_is_named(
+    run: Run, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluating, "SLOW", "pixels")
+    monkeypatch.setattr(evaluating, "FEW", 20)
+    asked = {"n": 4, "features": "pixels", "metrics": ["precision"]}
+    assert evaluating.evaluate(run, **asked).reference.count == 20
+    assert evaluating.evaluate(run, str(data), **asked).reference.count == 24

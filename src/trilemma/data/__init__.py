@@ -6,7 +6,7 @@ from trilemma.data.arrays import image_set
 from trilemma.data.catalogue import SOURCES, Opening, available_splits, counted, open_data, outline, parse_reference
 from trilemma.data.check import DataReport, check
 from trilemma.data.decoding import DamagedImageError, Resize, check_size
-from trilemma.data.images import ImageSet, MemorySet, Outline, outlined, split_parts
+from trilemma.data.images import ImageSet, MemorySet, Outline, Spread, outlined, split_parts
 from trilemma.data.pack import pack
 from trilemma.data.samples import check_out, check_png, read_samples, write_png, write_samples
 from trilemma.data.shapes import ShapesSet
@@ -21,6 +21,7 @@ __all__ = [
     "Outline",
     "Resize",
     "ShapesSet",
+    "Spread",
     "available_splits",
     "check",
     "check_out",

@@ -172,6 +172,22 @@ class MemorySet(ImageSet):
         return self._array[indices]
 
 
+class Spread(ImageSet):
+    """So many of a set's images, spread evenly over it, under its name."""
+
+    def __init__(self, whole: ImageSet, count: int) -> None:
+        at = np.linspace(0, len(whole) - 1, count).astype(np.int64)
+        labels = None if whole.labels is None else whole.labels[at]
+        super().__init__(
+            whole.name, whole.split, whole.shape, count=count, labels=labels, classes=whole.classes,
+            in_memory=whole.in_memory,
+        )  # fmt: skip
+        self._whole, self._at = whole, at
+
+    def _images(self, indices: Int64[np.ndarray, " n"]) -> UInt8[np.ndarray, "n h w c"]:
+        return self._whole.batch(self._at[indices])[0]
+
+
 def check_fits(what: str, count: int, shape: tuple[int, int, int]) -> None:
     """Refuse `count` images of `shape` at once where memory is too small for them.
 

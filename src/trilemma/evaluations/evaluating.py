@@ -17,7 +17,7 @@ from trilemma.evaluations.extractors import extractor_of
 from trilemma.evaluations.files import check_out, default_out, is_of_set, written_in
 from trilemma.evaluations.measuring import measured, said, seen, written
 from trilemma.evaluations.record import NEIGHBOURS, Evaluation, FeaturesRecord, ReferenceRecord
-from trilemma.evaluations.reference import held_out, open_reference
+from trilemma.evaluations.reference import FEW, held_out, open_reference
 from trilemma.evaluations.subjects import Images, Subject, of_run, subject_of
 from trilemma.evaluations.wanted import Wanted, check_measurable
 from trilemma.evaluations.yardstick import Yardstick
@@ -27,6 +27,10 @@ from trilemma.metrics import METRICS, Features, gathered_cautions
 from trilemma.runs.cascades import is_run, open_run
 from trilemma.runs.run import Run
 from trilemma.samplers.samples import check_seeds
+
+SLOW = "imagenet"
+"""Features that see some 30 images a second on a CPU core: of more than `FEW` training images, so many are looked at
+unless they are asked for by name."""
 
 IMAGES = 1000
 """Images of a run that are measured unless their number is given."""
@@ -109,7 +113,7 @@ class Protocol:
     ) -> None:
         began, data, images = time.perf_counter(), run.recipe.data, run.recipe.images
         self.run, self.count, self._features = run, count, features
-        reference = reference or training_split(run)
+        given, reference = reference is not None, reference or training_split(run)
         name, split = parse_reference(reference)
         own, opening = (name, split) == (data.name, data.split), data.opening(name, root)
         with gathered_cautions() as self._warnings:
@@ -125,6 +129,7 @@ class Protocol:
                 classes=self.wanted.classes,
                 holdout=self.wanted.holdout if own or self.wanted.holdout else False,
                 unseen=data.unseen if own else "test",
+                most=None if given or chosen != SLOW or self.wanted.holdout else FEW,
             )
             if counts is not None and max(counts) > count:
                 raise InputError(f"counts: {max(counts)} is more than the {count} images to be sampled")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from trilemma.data import ImageSet, Opening, available_splits, open_data, parse_reference
+from trilemma.data import ImageSet, Opening, Spread, available_splits, open_data, parse_reference
 from trilemma.errors import InputError
 from trilemma.evaluations.cache import BATCH, features_of_set, place_of
 from trilemma.evaluations.classes import ClassKnowledge, Seen, knowledge_of, say_classifier
@@ -69,16 +69,31 @@ def features_of(name: str, split: str, extractor: str, opening: Opening = AS_STO
     return seen.features, seen.record
 
 
-def _seen_of(name: str, split: str, extractor: str, opening: Opening, shape: Shape | None = None) -> Seen:
+def _seen_of(
+    name: str, split: str, extractor: str, opening: Opening, shape: Shape | None = None, most: int | None = None
+) -> Seen:
     look = extractor_of(extractor)
     versions = (look.name, look.sha256, look.resize, stamp(Path(name)))
-    return _opened(name, split, extractor, opening, versions, shape)
+    return _opened(name, split, extractor, opening, versions, shape, most)
 
 
 @lru_cache(maxsize=4)
-def _opened(name: str, split: str, extractor: str, opening: Opening, versions: Stamp, shape: Shape | None) -> Seen:
+def _opened(
+    name: str,
+    split: str,
+    extractor: str,
+    opening: Opening,
+    versions: Stamp,
+    shape: Shape | None,
+    most: int | None,
+) -> Seen:
     data = opening(name, split)
     check_shape(data.name, data.shape, shape)
+    if most is not None and most < len(data):
+        say(
+            f"reference: {most:,} of {name}'s {len(data):,} images, spread evenly; --reference {name}:{split} takes all"
+        )
+        data = Spread(data, most)
     return _seen(data, extractor_of(extractor))
 
 
@@ -108,6 +123,7 @@ def open_reference(
     holdout: bool | None = None,
     unseen: str | None = "test",
     shape: Shape | None = None,
+    most: int | None = None,
 ) -> Reference:
     """The reference seen by the named extractor: DATA[:SPLIT], a set of images, or a file of statistics (see
     `open_statistics`).
@@ -115,19 +131,21 @@ def open_reference(
     `opening`: how data are opened. `features`: whether more than statistics is needed; `classes`: whether images are to
     be classified, by what is fitted to the reference's labels where the extractor cannot. `holdout`: with the features
     of data's split `unseen` beside those of the one trained on, for memorisation; None: of fewer than `FEW` training
-    images, or with features that are kept. `shape`: the (c, h, w) of the images that are to be held against it. Raises
-    InputError for what is neither data nor statistics, and for another shape."""
+    images, or with features that are kept. `shape`: the (c, h, w) of the images that are to be held against it.
+    `most`: of more images so many stand for all, and nothing is said of copies. Raises InputError for what is neither
+    data nor statistics, and for another shape."""
     if isinstance(spec, ImageSet):
         check_shape(spec.name, spec.shape, shape)
         return _reference(_seen(spec, extractor_of(extractor)), classes)
     if holds_statistics(spec):
         return Reference(*open_statistics(spec, extractor_of(extractor), features=features))
     name, split = parse_reference(spec)
-    seen = _seen_of(name, split, extractor, opening, shape)
+    seen = _seen_of(name, split, extractor, opening, shape, most)
     if seen.features.logits is None and extractor_of(extractor).classes is not None:
         caution(f"features {extractor!r} are a classifier's of other classes than {name}'s: distances say little")
     held = None
-    if holdout is not False and (split == "train" or unseen != "test"):
+    whole = most is None or seen.record["count"] < most
+    if whole and holdout is not False and (split == "train" or unseen != "test"):
         data, asked = held_out(name, opening, unseen), holdout or seen.record["count"] < FEW
         if data is not None and (asked or place_of(data, extractor_of(extractor)).exists()):
             held = _seen_of(name, data.split, extractor, opening)
