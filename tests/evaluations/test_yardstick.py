@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from trilemma.evaluations import evaluate, yardstick
 from trilemma.evaluations.files import written_in
 from trilemma.evaluations.judge import judge
 from trilemma.jobs import train
+from trilemma.report.html import build_report
 from trilemma.runs import Run
 
 PIXELS: dict[str, Any] = {"features": "pixels", "steps": 2}
@@ -63,6 +65,9 @@ def test_compares_with_as_many_of_the_samples(run: Run) -> None:
     for name in ("frechet_distance", "precision", "recall", "density", "coverage", "balance_kl"):
         assert judge(name, cut, held).outcome != "not comparable", name
     assert "recognised" not in cut.metrics and "images_per_second" not in cut.metrics
+    page = build_report([run.path]).read_text(encoding="utf-8")
+    assert "1 way of sampling" in page, "the same samples, looked at again"
+    assert re.findall(r"<figure><figcaption>(Ancestral.*?)</figcaption>", page) == [made.label]
     alone = evaluate(run, n=count, metrics=["recall", "frechet_distance"], **PIXELS)
     assert alone.metrics["recall"] == cut.metrics["recall"]
     assert alone.metrics["frechet_distance"] == pytest.approx(cut.metrics["frechet_distance"])

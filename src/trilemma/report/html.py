@@ -28,7 +28,7 @@ def _title(runs: Sequence[RunFiles], table: Table) -> str:
 
 def _subtitle(runs: Sequence[RunFiles], table: Table) -> list[str]:
     """What was compared, and in which circumstances."""
-    ways = len(table.models)
+    ways = sum(row.evaluation.samples.cut_from is None for row in table.models)
     parts = [f"{ways} way{'s' * (ways != 1)} of sampling on three axes: quality, coverage, speed"] if ways else []
     if len(runs) == 1 and (trained := training_words(runs[0].log)):
         parts.append("trained for " + ", ".join(p for p in trained.split(", ") if "steps" in p or "minutes" in p))

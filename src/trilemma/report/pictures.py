@@ -88,7 +88,8 @@ class Shown:
 def sample_blocks(rows: Sequence[Row], names: ClassNames = lambda _: ()) -> Shown:
     """Samples of the first ways whose files are there. Raises InputError for a file that cannot be read."""
     found: list[tuple[Row, np.ndarray, np.ndarray | None]] = []
-    for row in rows:
+    whole = [row for row in rows if row.evaluation.samples.cut_from is None]
+    for row in whole or rows:
         held = row.evaluation.images() if len(found) < _MOST_WAYS else None
         if held is not None and len(held[0]):
             found.append((row, held[0], held[1]))
