@@ -26,7 +26,7 @@ from trilemma.machine.untrusted import kind_of
 from trilemma.registry import registry
 
 SOURCES = registry("data")
-"""The named sources. Besides these, a path opens: a folder of images, a .zip of them, an .npz."""
+"""The named sources. Besides these, what `open_data` says opens."""
 
 IMAGENET_CLASSES = 1000
 
