@@ -41,7 +41,9 @@ def list_(
 def _entries(word: str) -> list[Entry]:
     if word == "recipes":
         return [Entry(name, _with(headline(text), needed(name)), OWN, {}) for name, text in packaged().items()]
-    path = Entry("PATH", "a folder of images (with or without class folders), a .zip, an .npz, .tar shards, or hub:NAME", OWN, {})
+    path = Entry(
+        "PATH", "a folder of images (with or without class folders), a .zip, an .npz, .tar shards, or hub:NAME", OWN, {}
+    )
     found = entries(PLURAL[word])
     if word != "data":
         return found
