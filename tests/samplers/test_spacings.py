@@ -158,7 +158,7 @@ class TestSections:
     def test_what_is_no_spacing_is_refused(self, text: str) -> None:
         with pytest.raises(InputError) as caught:
             check_spacing(text)
-        assert str(caught.value).startswith(f"unknown spacing {text!r}: ")
+        assert str(caught.value).startswith(f"unknown spacing {text!r}")
         assert "10,10,15" in str(caught.value)
 
 
